@@ -1,0 +1,25 @@
+"""Differentiable functions of tensors. Names, arguments and numerical conventions are PyTorch's."""
+
+from .activation import relu, tanh
+from .arithmetic import flatten
+from .convolution import conv2d
+from .dropout import dropout
+from .linear import linear
+from .loss import cross_entropy, log_softmax, softmax
+from .normalization import batch_norm, local_response_norm
+from .pooling import max_pool2d
+
+__all__ = [
+    "batch_norm",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "flatten",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
+    "max_pool2d",
+    "relu",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,37 @@
+"""Activations: elementwise, so they keep the layout of what they are given."""
+
+from ..autodiff import Function, Tensor
+from ..backend import from_batch_last, get_array_module, to_batch_last
+from ..kernels import kernels_for
+
+
+class ReLU(Function):
+    """y = max(x, 0);  dx = dy where y > 0, else 0 (at 0 too)."""
+
+    def forward(self, x):
+        self.y = get_array_module(x).maximum(to_batch_last(x), 0)
+        return from_batch_last(self.y)
+
+    def backward(self, grad):
+        return from_batch_last(kernels_for(grad).relu_gradient(to_batch_last(grad), self.y))
+
+
+class Tanh(Function):
+    """y = tanh(x);  dx = dy (1 - y^2)."""
+
+    def forward(self, x):
+        self.y = get_array_module(x).tanh(to_batch_last(x))
+        return from_batch_last(self.y)
+
+    def backward(self, grad):
+        return from_batch_last(to_batch_last(grad) * (1 - self.y * self.y))
+
+
+def relu(x: Tensor) -> Tensor:
+    """The rectified linear unit, the paper's section 3.1. Any shape (N, ...)."""
+    return ReLU()(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent, which the paper's figure 1 compares ReLU with. Any shape (N, ...)."""
+    return Tanh()(x)

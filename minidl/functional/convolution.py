@@ -1,0 +1,57 @@
+"""Convolution (in truth a correlation, as everywhere in deep learning)."""
+
+from ..autodiff import Function, Tensor
+from ..backend import from_batch_last, to_batch_last
+from ..kernels import kernels_for
+from .arguments import pair, require_4d
+
+
+class Conv2d(Function):
+    """y[n, o, h, w] = b[o] + sum over c, i, j of W[o, c, i, j] xpad[n, c, h s + i, w s + j]
+
+    im2col lays the patch that output (h, w) of image n sees into one column, P (C KH KW, OH OW N). Then it is a product:
+    Y = W P + b;  dW = dY P^T,  db = sum of dY over all places,  dP = W^T dY.
+    col2im adds dP back to the pixels it came from: a pixel seen by several outputs gets the sum. That is dx.
+    With groups, each group of outputs sees its own group of inputs only.
+    """
+
+    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int):
+        self.geometry = stride, padding, groups
+
+    def forward(self, x, weight, bias=None):
+        self.x, self.weight = to_batch_last(x), weight
+        return from_batch_last(kernels_for(x).conv2d(self.x, weight, bias, *self.geometry))
+
+    def backward(self, grad):
+        kernels, grad = kernels_for(grad), to_batch_last(grad)
+        dx = dweight = None
+        if self.needs_grad[0]:
+            dx = from_batch_last(kernels.conv2d_input_gradient(grad, self.x.shape, self.weight, *self.geometry))
+        if self.needs_grad[1]:
+            dweight = kernels.conv2d_weight_gradient(grad, self.x, self.weight, *self.geometry)
+        return (dx, dweight, grad.reshape(len(grad), -1).sum(axis=1))[: len(self.inputs)]
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, groups: int = 1) -> Tensor:
+    """x (N, C, H, W), weight (O, C / groups, KH, KW), bias (O,) -> (N, O, OH, OW), OH = (H + 2 padding - KH) // stride + 1.
+
+    stride and padding: an integer, or a pair for H and W.
+    """
+    require_4d(x, "conv2d")
+    stride, padding = pair(stride, "stride"), pair(padding, "padding", at_least=0)
+    if weight.ndim != 4:
+        raise ValueError(f"conv2d takes a weight of shape (O, C / groups, KH, KW); got {weight.shape}")
+    (_, C, H, W), (O, CG, KH, KW) = x.shape, weight.shape
+    if groups < 1 or C != CG * groups or O % groups:
+        raise ValueError(
+            f"conv2d with groups={groups} takes weights of {groups} x {CG} = {groups * CG} input channels and a multiple "
+            f"of {groups} outputs; got x {x.shape} and weight {weight.shape}"
+        )
+    if H + 2 * padding[0] < KH or W + 2 * padding[1] < KW:
+        raise ValueError(f"conv2d: the kernel {(KH, KW)} is larger than the image {(H, W)} with padding {padding}")
+    function = Conv2d(stride, padding, groups)
+    if bias is None:
+        return function(x, weight)
+    if bias.shape != (O,):
+        raise ValueError(f"conv2d takes a bias of shape ({O},); got {bias.shape}")
+    return function(x, weight, bias)

@@ -1,0 +1,39 @@
+"""Dropout."""
+
+from .. import random
+from ..autodiff import Function, Tensor
+from ..backend import from_batch_last, to_batch_last
+from ..kernels import kernels_for
+
+
+class Dropout(Function):
+    """y = x m,  m = 0 with probability p, else 1 / (1 - p), so that the expectation of y is x;  dx = dy m.
+
+    draw names the mask: (seed, step, key, first_sample), see minidl.random.
+    """
+
+    def __init__(self, p: float, draw: tuple[int, int, int, int]):
+        self.p, self.draw = p, draw
+
+    def forward(self, x):
+        x = to_batch_last(x)
+        self.mask = kernels_for(x).dropout_mask(x.shape, self.p, self.draw, x.dtype)
+        return from_batch_last(x * self.mask)
+
+    def backward(self, grad):
+        return from_batch_last(to_batch_last(grad) * self.mask)
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, key: int | None = None) -> Tensor:
+    """Set each element of x (N, ...) to zero with probability p in training, and scale the rest; the paper's section 4.2.
+
+    The mask depends on the seed, the step, the sample's place in the global batch and key (an integer below 2**24), and on
+    nothing else. Without a key, calls are numbered within `minidl.random.context`.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout takes a probability p between 0 and 1; got {p}")
+    if not training or p == 0:
+        return x
+    if x.ndim < 1:
+        raise ValueError("dropout takes x of shape (N, ...); got a single number")
+    return Dropout(p, random.next_draw(key))(x)

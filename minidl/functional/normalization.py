@@ -1,0 +1,119 @@
+"""Batch normalisation, and local response normalisation."""
+
+from ..autodiff import Function, Tensor
+from ..backend import Array, from_batch_last, get_array_module, to_batch_last
+from ..kernels import kernels_for
+from .arguments import require_4d
+
+
+class BatchNorm(Function):
+    """y = gamma xhat + beta,  xhat = (x - mean) / sqrt(var + eps), for each channel; Ioffe and Szegedy 2015, algorithm 1.
+
+    mean and var are those of the m = N H W values of the channel, so every x has a part in them, and
+    dgamma = sum dy xhat,  dbeta = sum dy,  dx = gamma / sqrt(var + eps) (dy - dbeta / m - xhat dgamma / m).
+    Given mean and var from outside (the running ones, in evaluation), they are constants and the last two terms are gone.
+    """
+
+    def __init__(self, eps: float, mean: Array = None, var: Array = None):
+        self.eps = eps
+        self.mean, self.var = mean, var
+        self.statistics_of_batch = mean is None
+
+    def forward(self, x, weight, bias):
+        self.x = to_batch_last(x)
+        self.weight = weight
+        kernels, xp = kernels_for(x), get_array_module(x)
+        self.count = self.x.size // len(self.x)
+        if self.statistics_of_batch:
+            self.mean, squares = kernels.channel_statistics(self.x)
+            self.var = squares / max(1, self.count)
+        inverse_std = 1 / xp.sqrt(self.var + self.eps)
+        self.inverse_std = inverse_std.astype(x.dtype)
+        scale = weight * inverse_std
+        shift = bias - self.mean * scale
+        return from_batch_last(kernels.scale_and_shift(self.x, scale.astype(x.dtype), shift.astype(x.dtype)))
+
+    def backward(self, grad):
+        kernels, grad = kernels_for(grad), to_batch_last(grad)
+        mean = self.mean.astype(grad.dtype)
+        dbias, dweight = kernels.batch_norm_sums(grad, self.x, mean, self.inverse_std)
+        dx = None
+        if self.needs_grad[0]:
+            m = max(1, self.count) if self.statistics_of_batch else float("inf")
+            scale = self.weight * self.inverse_std
+            dx = kernels.batch_norm_gradient(grad, self.x, mean, self.inverse_std, scale, dbias / m, dweight / m)
+            dx = from_batch_last(dx)
+        return dx, dweight, dbias
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Array = None,
+    running_var: Array = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel of x (N, C, ...); weight, bias, running_mean and running_var are (C,).
+
+    training: use the batch's statistics, and move the running ones (if given) towards them, in place, by `momentum`; the
+    running variance is the unbiased one, with m - 1. Otherwise use the running ones.
+    """
+    if x.ndim < 2:
+        raise ValueError(f"batch_norm takes x of shape (N, C, ...); got {x.shape}")
+    C = x.shape[1]
+    for name, value in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
+        if value is not None and value.shape != (C,):
+            raise ValueError(f"batch_norm of x {x.shape} takes {name} of shape ({C},); got {value.shape}")
+    xp = get_array_module(x.data)
+    weight = Tensor(xp.ones(C, x.dtype)) if weight is None else weight
+    bias = Tensor(xp.zeros(C, x.dtype)) if bias is None else bias
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm outside training needs running_mean and running_var")
+        return BatchNorm(eps, running_mean, running_var)(x, weight, bias)
+    m = x.data.size // C
+    if m == 1:
+        raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
+    function = BatchNorm(eps)
+    y = function(x, weight, bias)
+    if running_mean is not None:
+        running_mean += momentum * (function.mean - running_mean)
+    if running_var is not None:
+        running_var += momentum * (function.var * (m / (m - 1)) - running_var)
+    return y
+
+
+class LocalResponseNorm(Function):
+    """y_c = x_c / s_c^beta,  s_c = k + alpha / n sum of x_j^2 over the n channels j around c; the paper's section 3.3.
+
+    x_c is in y_c directly, and in every s_j whose window holds c:
+    dx_c = dy_c / s_c^beta - 2 alpha beta / n  x_c  sum over those j of dy_j x_j / s_j^(beta + 1).
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float):
+        self.window = size // 2, (size - 1) // 2, alpha / size, beta
+        self.k = k
+
+    def forward(self, x):
+        self.x = to_batch_last(x)
+        y, self.s = kernels_for(x).local_response_norm(self.x, *self.window, self.k)
+        return from_batch_last(y)
+
+    def backward(self, grad):
+        dx = kernels_for(grad).local_response_norm_gradient(to_batch_last(grad), self.x, self.s, *self.window)
+        return from_batch_last(dx)
+
+
+def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divide each activation of x (N, C, H, W) by a power of what `size` neighbouring channels hold at the same place.
+
+    alpha is divided by size, as in PyTorch, Caffe and the 2012 code (the formula printed in the paper does not); the
+    paper's net is size 5, alpha 1e-4, beta 0.75, k 2. Of an even size, the extra channel is before.
+    """
+    require_4d(x, "local_response_norm")
+    if size < 1:
+        raise ValueError(f"local_response_norm takes a size of at least 1; got {size}")
+    return LocalResponseNorm(size, alpha, beta, k)(x)

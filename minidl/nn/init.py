@@ -1,0 +1,28 @@
+"""Initial weights, drawn by NumPy on the host whatever the device, so that every device starts from the same."""
+
+import math
+
+from .. import random
+from ..autodiff import Tensor
+from ..backend import get_array_module
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
+    """Fill with draws from N(mean, std^2)."""
+    draws = random.host_generator().normal(mean, std, tensor.shape)
+    tensor.data[...] = get_array_module(tensor.data).asarray(draws)
+
+
+def constant_(tensor: Tensor, value: float) -> None:
+    """Fill with one value."""
+    tensor.data[...] = value
+
+
+def fan_in(tensor: Tensor) -> int:
+    """How many inputs one output is a sum of: C KH KW for a weight (O, C, KH, KW), F for (O, F)."""
+    return math.prod(tensor.shape[1:])
+
+
+def kaiming_normal_(tensor: Tensor) -> None:
+    """N(0, 2 / fan_in): keeps the variance of activations through ReLU layers. He et al. 2015, equation 10."""
+    normal_(tensor, 0.0, math.sqrt(2 / fan_in(tensor)))

@@ -1,0 +1,105 @@
+"""Random numbers that do not depend on who draws them: Philox4x32-10, a counter-based generator.
+
+A draw is a pure function of a key and a counter, so a dropout mask or a crop depends on the seed, the step and the image
+alone: not on the device that computes it, how a batch is divided, or what was drawn before. After Salmon, Moraes, Dror and
+Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+
+The key is the seed. The counter's four words are (block within the sample, stream, sample, time): the stream tells apart
+what draws (each dropout layer, the crops, the shuffle), the time is the step or the epoch.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+SHUFFLE, AUGMENTATION, SUBSET = 1 << 24, 2 << 24, 3 << 24  # streams below these are dropout's keys
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def philox4x32(counter, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Ten rounds of Philox4x32: four random 32-bit words (in uint64 arrays) for each counter.
+
+    counter: four integers or integer arrays below 2**32 that broadcast together; key: two integers below 2**32.
+    """
+    c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
+    k0, k1 = key
+    for _ in range(10):
+        left, right = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (
+            (right >> _HALF) ^ c1 ^ np.uint64(k0),
+            right & _LOW,
+            (left >> _HALF) ^ c3 ^ np.uint64(k1),
+            left & _LOW,
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+def words(count: int, stream: int, samples, time: int, seed: int) -> np.ndarray:
+    """(count, len(samples)) random 32-bit words, in a uint64 array; column j depends on samples[j], not on j."""
+    samples = np.asarray(samples, np.uint64)
+    blocks = np.arange(-(-count // 4), dtype=np.uint64)[:, None]
+    drawn = philox4x32((blocks, stream, samples, time), (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
+    return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(-1, len(samples))[:count]
+
+
+def permutation(n: int, stream: int, time: int, seed: int) -> np.ndarray:
+    """A random order of range(n), a pure function of its arguments."""
+    high, low = words(2, stream, np.arange(n), time, seed)
+    return np.argsort(high << _HALF | low, kind="stable")
+
+
+@dataclasses.dataclass
+class State:
+    """Where in the run we are: what a random mask depends on besides the layer and the place in it."""
+
+    seed: int
+    step: int
+    first_sample: int = 0  # place in the global batch of the first sample at hand
+    keys: Iterator[int] = dataclasses.field(default_factory=itertools.count)
+
+
+_state: contextvars.ContextVar[State | None] = contextvars.ContextVar("state", default=None)
+_default = State(seed=0, step=0)
+_host = np.random.Generator(np.random.PCG64(0))
+
+
+@contextlib.contextmanager
+def context(seed: int, step: int, first_sample: int = 0):
+    """Inside, the n-th dropout call draws the mask of (seed, step, n) for the samples from first_sample on.
+
+    Entering the same context again gives the same masks again.
+    """
+    token = _state.set(State(seed, step, first_sample))
+    try:
+        yield
+    finally:
+        _state.reset(token)
+
+
+def manual_seed(seed: int) -> None:
+    """Seed what is drawn outside a context: initial weights, and masks that change from call to call."""
+    global _default, _host
+    _default = State(seed, 0)
+    _host = np.random.Generator(np.random.PCG64(seed))
+
+
+def host_generator() -> np.random.Generator:
+    """NumPy's generator that initial weights are drawn from, on the host whatever the device."""
+    return _host
+
+
+def next_draw(key: int | None = None) -> tuple[int, int, int, int]:
+    """(seed, step, key, first_sample) for one draw. Without a key, the next of the context; outside one, the next step."""
+    state = _state.get()
+    if state is None:
+        state = _default
+        state.step += 1
+        return state.seed, state.step, key or 0, state.first_sample
+    return state.seed, state.step, next(state.keys) if key is None else key, state.first_sample
