@@ -3,6 +3,19 @@
 from . import functional, nn, optim, random
 from .autodiff import Function, Tensor, no_grad
 from .gradcheck import GradientError, gradcheck
+from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
-__all__ = ["Function", "GradientError", "Tensor", "functional", "gradcheck", "nn", "no_grad", "optim", "random"]
+__all__ = [
+    "Function",
+    "GradientError",
+    "Tensor",
+    "functional",
+    "get_num_threads",
+    "gradcheck",
+    "nn",
+    "no_grad",
+    "optim",
+    "random",
+    "set_num_threads",
+]

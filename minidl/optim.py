@@ -172,9 +172,9 @@ class OneCycleLR(LRScheduler):
             raise ValueError(f"OneCycleLR was made for {self.total_steps} steps; this is one more")
         start, end = base_lr / self.div_factor, base_lr / self.div_factor / self.final_div_factor
         peak, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
-        if count <= peak:
+        if count <= peak and peak > 0:
             return _cosine(start, base_lr, count / peak)
-        return _cosine(base_lr, end, (count - peak) / (last - peak))
+        return _cosine(base_lr, end, min(1.0, (count - peak) / (last - peak)) if last > peak else 1.0)
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:

@@ -12,7 +12,7 @@ from .. import random
 from .scratch import scratch
 
 COLUMN_BYTES = 16 << 20  # of im2col's columns at a time
-BLOCK_BYTES = 1 << 20  # of an elementwise kernel's block at a time
+BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
 
 
 # --- convolution: im2col, one matrix product, col2im ---------------------------------------------------------------
@@ -165,13 +165,15 @@ def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
     for channels in _channel_blocks(C, x[:1].nbytes):
         best = y[channels]
         larger = scratch("larger", best.shape, bool)
+        place = scratch("place", best.shape, argmax.dtype) if argmax is not None else None
         for k, candidate in _windows(pad(x[channels], padding, -np.inf), kernel_size, stride, OH, OW):
             if k == 0:
                 np.copyto(best, candidate)
                 continue
             if argmax is not None:
                 np.greater(candidate, best, out=larger)
-                np.copyto(argmax[channels], k, where=larger)
+                np.multiply(larger, argmax.dtype.type(k), out=place)
+                np.maximum(argmax[channels], place, out=argmax[channels])
             np.maximum(best, candidate, out=best)
     return y, argmax
 
@@ -290,9 +292,10 @@ def local_response_norm(x, before, after, alpha, beta, k):
     for at in _position_blocks(rows):
         block = rows[:, at]
         square = np.multiply(block, block, out=scratch("part", block.shape, x.dtype))
-        total = _window_sum(square, before, after, out=s[:, at])
+        total = _window_sum(square, before, after, out=scratch("total", block.shape, x.dtype))
         total *= alpha
         total += k
+        s[:, at] = total
         np.multiply(block, _inverse_power(total, beta, out=square), out=y[:, at])
     return y.reshape(x.shape), s.reshape(x.shape)
 
@@ -307,10 +310,10 @@ def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
         direct *= g[:, at]
         ratio = np.multiply(direct, rows[:, at], out=scratch("ratio", shape, x.dtype))
         ratio /= sums[:, at]
-        out = _window_sum(ratio, after, before, out=dx[:, at])
-        out *= rows[:, at]
-        out *= -2 * alpha * beta
-        out += direct
+        through = _window_sum(ratio, after, before, out=scratch("total", shape, x.dtype))
+        through *= rows[:, at]
+        through *= -2 * alpha * beta
+        np.add(direct, through, out=dx[:, at])
     return dx.reshape(x.shape)
 
 

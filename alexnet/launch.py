@@ -1,0 +1,63 @@
+"""Start a run, end it at a signal, and say how it ended."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from minidl.errors import TrainingError, UserError
+
+from . import datasets
+from .run import Config, RunFolder
+from .trainer import Stopped, fit
+
+
+def start(config: Config, out: Path | None) -> int:
+    """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
+    dataset = datasets.load(config.data, config.data_dir)
+    dataset.train.first(config.limit_train, "--limit-train")
+    dataset.test.first(config.limit_test, "--limit-test")
+    return _run(RunFolder.create(out, config), dataset, resume=False)
+
+
+def resume(folder: RunFolder) -> int:
+    """Go on with a run from its last checkpoint. Returns the exit status; raises UserError before it goes on."""
+    return _run(folder, datasets.load(folder.config.data, folder.config.data_dir), resume=True)
+
+
+def _run(folder: RunFolder, dataset: datasets.Dataset, resume: bool) -> int:
+    again = f"python train.py --resume {folder.path}"
+    try:
+        with stop_signal() as stopped_by:
+            evaluation = fit(folder, dataset, resume=resume, stop=lambda: bool(stopped_by))
+    except TrainingError as error:
+        print(f"train.py: training failed: {error}", file=sys.stderr)
+        return 1
+    except Stopped:
+        print(f"train.py: stopped, and saved; go on with: {again}", file=sys.stderr)
+        return 128 + stopped_by[0]
+    except KeyboardInterrupt:
+        print(f"train.py: stopped at once; go on from the last checkpoint with: {again}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
+    return 0
+
+
+@contextmanager
+def stop_signal() -> Iterator[list[int]]:
+    """A list that SIGINT or SIGTERM puts its number into, so that the run can save and stop. A second one interrupts."""
+    received: list[int] = []
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signum)
+
+    before = {signum: signal.signal(signum, receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

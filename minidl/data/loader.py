@@ -1,0 +1,75 @@
+"""DataLoader: shuffled, transformed batches, prepared ahead by a thread."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from .. import random
+from .transforms import Transform
+
+
+@dataclasses.dataclass
+class Batch:
+    """images (N, C, H, W), labels (N,), and the images' indices (N,) in the data set."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class DataLoader:
+    """Batches of a data set; the last of an epoch is smaller where batch_size does not divide it.
+
+    images: (N, C, H, W); labels: (N,). The order is that of the data set, or with shuffle a pure function of (seed, epoch),
+    so any batch of any epoch can be made again. prefetch batches are prepared ahead in a thread.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        transform: Transform,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        prefetch: int = 2,
+    ):
+        if len(images) != len(labels) or not len(images):
+            raise ValueError(f"DataLoader takes as many labels as images, and some; got {len(images)} and {len(labels)}")
+        if batch_size < 1:
+            raise ValueError(f"DataLoader takes a batch_size of at least 1; got {batch_size}")
+        self.images, self.labels, self.batch_size, self.transform = images, labels, batch_size, transform
+        self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from first_batch on. An error in the thread is raised here."""
+        order = np.arange(len(self.labels))
+        if self.shuffle:
+            order = random.permutation(len(order), random.SHUFFLE, epoch, self.seed)
+        starts = range(first_batch * self.batch_size, len(order), self.batch_size)
+        ahead: collections.deque[Future[Batch]] = collections.deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
+            try:
+                for start in starts:
+                    ahead.append(thread.submit(self._load, order[start : start + self.batch_size], epoch))
+                    if len(ahead) > self.prefetch:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _load(self, indices: np.ndarray, epoch: int) -> Batch:
+        return Batch(self.transform(self.images[indices], indices, epoch), self.labels[indices], indices)

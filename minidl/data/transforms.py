@@ -1,0 +1,39 @@
+"""From images as they are stored to images as a network takes them, a batch at a time."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+# transform(images (N, C, H, W), their indices in the data set, epoch) -> images
+Transform = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+class Compose:
+    """Transforms one after the other."""
+
+    def __init__(self, transforms: Sequence[Transform]):
+        self.transforms = transforms
+
+    def __call__(self, images, indices, epoch):
+        for transform in self.transforms:
+            images = transform(images, indices, epoch)
+        return images
+
+
+class Normalize:
+    """(pixel - mean) / std for each channel: uint8 images to floating point, lying batch-last as the network wants them.
+
+    mean and std: (C,), in units of a pixel, 0 to 255.
+    """
+
+    def __init__(self, mean, std, dtype=np.float32):
+        self.mean, self.std, self.dtype = np.asarray(mean), np.asarray(std), np.dtype(dtype)
+
+    def __call__(self, images, indices, epoch):
+        N, C, H, W = images.shape
+        batch = np.empty((C, H, W, N), self.dtype)
+        shape = (C, 1, 1, 1)
+        np.copyto(batch, images.transpose(1, 2, 3, 0))
+        batch -= self.mean.astype(self.dtype).reshape(shape)
+        batch *= (1 / self.std).astype(self.dtype).reshape(shape)
+        return batch.transpose(3, 0, 1, 2)

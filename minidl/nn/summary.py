@@ -1,0 +1,72 @@
+"""What a network is made of: a row for each layer."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ..autodiff import Tensor, no_grad
+from .layers import Conv2d, Linear
+from .module import Module
+
+
+@dataclasses.dataclass
+class Row:
+    """One layer: its name and kind, its output for one sample, its parameters, and its multiply-adds for one sample."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
+    """A row for each layer that x of shape (1, *input_shape) passes, in that order. Runs the network once."""
+    rows: list[Row] = []
+    seen: set[int] = set()
+
+    def record(name: str):
+        def hook(module, x, y):
+            own = [p for p in vars(module).values() if isinstance(p, Tensor) and id(p) not in seen]
+            seen.update(map(id, own))
+            shape = y.shape[1:]
+            count = sum(p.data.size for p in own)
+            rows.append(Row(name, type(module).__name__, shape, count, _macs(module, shape)))
+
+        return hook
+
+    leaves = [(n, m) for n, m in model.named_modules() if not any(isinstance(v, Module) for v in vars(m).values())]
+    removers = [module.register_forward_hook(record(name)) for name, module in leaves]
+    modes = [(module, module.training) for _, module in model.named_modules()]
+    parameter = next(model.parameters(), None)
+    try:
+        with no_grad():
+            model.eval()(Tensor(np.zeros((1, *input_shape), np.float32 if parameter is None else parameter.dtype)))
+    finally:
+        for module, training in modes:
+            module.training = training
+        for remove in removers:
+            remove()
+    return rows
+
+
+def _macs(module: Module, output_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of the products; what is done once an element (bias, activation, normalisation) is not counted."""
+    if isinstance(module, (Conv2d, Linear)):
+        return math.prod(output_shape) * math.prod(module.weight.shape[1:])
+    return 0
+
+
+def format_summary(rows: list[Row]) -> str:
+    """The rows as a table with the totals below."""
+    head = ("layer", "kind", "output", "parameters", "MAC/image")
+    table = [
+        (row.name, row.kind, " x ".join(map(str, row.output_shape)), f"{row.parameters:,}", f"{row.macs:,}") for row in rows
+    ]
+    total = ("total", "", "", f"{sum(row.parameters for row in rows):,}", f"{sum(row.macs for row in rows):,}")
+    lines = [head, *table, total]
+    width = [max(len(line[i]) for line in lines) for i in range(5)]
+    return "\n".join(
+        f"{a:<{width[0]}}  {b:<{width[1]}}  {c:<{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}".rstrip() for a, b, c, d, e in lines
+    )
