@@ -10,9 +10,9 @@ from minidl.nn import (
     Linear,
     LocalResponseNorm,
     MaxPool2d,
-    Module,
     ReLU,
     Sequential,
+    init,
 )
 
 
@@ -83,14 +83,17 @@ def cifar_lrn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32)
     )
 
 
-MODELS: dict[str, Callable[..., Module]] = {"cifar-bn": cifar_bn, "cifar-lrn": cifar_lrn}
+MODELS: dict[str, Callable[..., Sequential]] = {"cifar-bn": cifar_bn, "cifar-lrn": cifar_lrn}
 
 
-def create(name: str, num_classes: int = 10, **shape: int) -> Module:
+def create(name: str, num_classes: int = 10, **shape: int) -> Sequential:
     """A network by name, freshly initialised from minidl.random's seed. shape: in_channels and image_size."""
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name](num_classes, **shape)
+    network = MODELS[name](num_classes, **shape)
+    # The paper's for the last layer: He's is made for layers with a ReLU behind, and would start from logits far apart.
+    init.normal_(network.fc8.weight, std=0.01)
+    return network
 
 
 def _side_after_pooling(image_size: int) -> int:
