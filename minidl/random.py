@@ -46,7 +46,7 @@ def words(count: int, stream: int, samples, time: int, seed: int) -> np.ndarray:
     samples = np.asarray(samples, np.uint64)
     blocks = np.arange(-(-count // 4), dtype=np.uint64)[:, None]
     drawn = philox4x32((blocks, stream, samples, time), (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
-    return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(-1, len(samples))[:count]
+    return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(4 * len(blocks), len(samples))[:count]
 
 
 def permutation(n: int, stream: int, time: int, seed: int) -> np.ndarray:

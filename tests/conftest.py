@@ -1,0 +1,37 @@
+"""Fixtures. The device is a parameter: what runs on NumPy runs on CuPy too, or is skipped where that cannot be."""
+
+import os
+
+import hypothesis
+import numpy as np
+import pytest
+
+from minidl import Tensor
+from minidl.backend import to_device
+from minidl.errors import UserError
+from minidl.kernels import kernels_for
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(params=["numpy", "cupy"], scope="session")
+def device(request):
+    try:
+        kernels_for(to_device(np.zeros(1), request.param))
+    except UserError as reason:
+        pytest.skip(str(reason))
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def make(device):
+    """make(shape) is a float64 tensor on the device, of distinct values that lie at least 0.01 apart and away from 0."""
+
+    def make(*shape, seed=0):
+        size = int(np.prod(shape))
+        values = np.random.default_rng(seed).permutation(np.linspace(-1.5, 1.5, size + size % 2))[:size]
+        return Tensor(to_device(values.reshape(shape), device), requires_grad=True)
+
+    return make

@@ -1,0 +1,302 @@
+"""The engine: sums over uses, broadcasting, freeing, hooks, and errors that say what is wrong."""
+
+import gc
+import operator
+import weakref
+
+import numpy as np
+import pytest
+
+import minidl.functional as F
+from minidl import Function, Tensor, no_grad
+
+
+def test_gradients_add_up_when_a_tensor_is_used_twice(make):
+    x = make(3)
+    y = x * x + x
+    (y + y).sum().backward()
+    np.testing.assert_allclose(x.grad, 2 * (2 * x.data + 1))
+
+
+def test_both_operands_share_a_gradient_but_not_its_memory(make):
+    a, b = make(3), make(3)
+    (a + b).sum().backward()
+    (a * 1).sum().backward()
+    np.testing.assert_array_equal(a.grad, [2, 2, 2])
+    np.testing.assert_array_equal(b.grad, [1, 1, 1])
+
+
+def test_gradients_add_up_over_two_backward_passes(make):
+    x = make(3)
+    for _ in range(2):
+        (x * 3).sum().backward()
+    np.testing.assert_array_equal(x.grad, [6, 6, 6])
+
+
+def test_a_chain_of_50000_operations():
+    x = y = Tensor([1.0], requires_grad=True)
+    for _ in range(50_000):
+        y = y + 0.0
+    y.backward()
+    assert x.grad == [1.0]
+
+
+def test_a_chain_of_50000_operations_can_be_dropped_without_backward():
+    y = Tensor([1.0], requires_grad=True)
+    for _ in range(50_000):
+        y = y + 0.0
+    del y
+
+
+def test_a_diamond_of_many_paths_takes_each_operation_once(make):
+    x = y = make(1)
+    for _ in range(60):  # 2 ** 60 paths
+        y = (y + y) * 0.5
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad, [1.0])
+
+
+@pytest.mark.parametrize(
+    "left, right", [((2, 3), (3,)), ((2, 3), ()), ((2, 1), (1, 3)), ((4, 2, 3), (2, 1)), ((1,), (2, 3)), ((0, 3), (3,))]
+)
+@pytest.mark.parametrize(
+    "operation, derivatives",
+    [
+        (operator.add, lambda a, b: (1, 1)),
+        (operator.sub, lambda a, b: (1, -1)),
+        (operator.mul, lambda a, b: (b, a)),
+        (operator.truediv, lambda a, b: (1 / b, -a / b**2)),
+    ],
+)
+def test_broadcasting_is_undone(make, left, right, operation, derivatives):
+    a, b = make(*left), make(*right, seed=1)
+    y = operation(a, b)
+    y.sum().backward()
+    assert a.grad.shape == left and b.grad.shape == right
+    np.testing.assert_allclose(y.data, operation(a.data, b.data))
+    da, db = (np.broadcast_to(d, y.shape) for d in derivatives(a.data, b.data))
+    for tensor, full in ((a, da), (b, db)):
+        expected = np.zeros(tensor.shape)
+        for index in np.ndindex(*full.shape):  # every element of y sends its part to the element it was made from
+            source = index[full.ndim - tensor.ndim :]
+            expected[tuple(0 if n == 1 else i for i, n in zip(source, tensor.shape, strict=True))] += full[index]
+        np.testing.assert_allclose(tensor.grad, expected, atol=1e-12)
+
+
+def test_numbers_and_arrays_on_either_side(make):
+    x = make(2, 3)
+    array = np.full((2, 3), 2.0)
+    for y, value in [
+        (1 + x, 1 + x.data),
+        (1 - x, 1 - x.data),
+        (2 * x, 2 * x.data),
+        (1 / x, 1 / x.data),
+        (array + x, array + x.data),
+        (array - x, array - x.data),
+        (array @ x.transpose(), array @ x.data.T),
+        (x**2, x.data**2),
+        (-x, -x.data),
+    ]:
+        assert isinstance(y, Tensor) and y.requires_grad
+        np.testing.assert_allclose(y.data, value)
+
+
+def test_python_numbers_do_not_widen_float32():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = (2.0 * x + 1) / 3 - 0.5
+    assert x.dtype == y.dtype == np.float32
+    y.sum().backward()
+    assert x.grad.dtype == np.float32
+
+
+def test_mixed_dtypes_give_each_input_a_gradient_of_its_own_dtype():
+    a, b = Tensor(np.ones(2, np.float32), True), Tensor(np.ones(2), True)
+    (a * b).sum().backward()
+    assert a.grad.dtype == np.float32 and b.grad.dtype == np.float64
+
+
+def test_nothing_is_computed_that_nobody_needs():
+    asked = []
+
+    class Product(Function):
+        def forward(self, a, b):
+            self.a, self.b = a, b
+            return a * b
+
+        def backward(self, grad):
+            asked.append(self.needs_grad)
+            return None, grad * self.a
+
+    image, weight = Tensor([2.0]), Tensor([3.0], requires_grad=True)
+    Product()(image, weight).backward()
+    assert asked == [(False, True)]
+    assert image.grad is None and weight.grad == [2.0]
+
+
+def test_conv1_computes_no_gradient_of_the_image(monkeypatch):
+    from minidl.kernels import numpy_kernels
+
+    monkeypatch.setattr(numpy_kernels, "conv2d_input_gradient", lambda *_: pytest.fail("nobody needs it"))
+    weight = Tensor(np.ones((1, 1, 3, 3)), requires_grad=True)
+    F.conv2d(Tensor(np.ones((1, 1, 4, 4))), weight).sum().backward()
+    np.testing.assert_array_equal(weight.grad, np.full((1, 1, 3, 3), 4.0))
+
+
+def test_the_graph_is_freed_as_backward_walks_it():
+    """With the garbage collector off, activations go when their use ends, the later ones before earlier gradients."""
+    alive = []
+    references = []
+
+    class Watched(Function):
+        def forward(self, x):
+            self.kept = np.array(x)
+            references.append(weakref.ref(self.kept))
+            return self.kept * 2
+
+        def backward(self, grad):
+            alive.append(sum(reference() is not None for reference in references))
+            return grad * 2
+
+    gc.disable()
+    try:
+        x = y = Tensor(np.ones(3), requires_grad=True)
+        for _ in range(4):
+            y = Watched()(y)
+        loss = y.sum()
+        del y
+        loss.backward()
+        assert alive == [4, 3, 2, 1]
+        assert all(reference() is None for reference in references)
+    finally:
+        gc.enable()
+    np.testing.assert_array_equal(x.grad, [16, 16, 16])
+
+
+def test_no_grad_records_nothing(make):
+    x = make(3)
+    with no_grad():
+        y = x * 2
+        with no_grad():
+            pass
+        assert not (x * 2).requires_grad
+    assert not y.requires_grad and y.creator is None
+    assert (x * 2).requires_grad
+
+
+def test_no_grad_ends_with_an_error(make):
+    with pytest.raises(KeyError), no_grad():
+        raise KeyError
+    assert (make(1) * 2).requires_grad
+
+
+def test_detach_cuts_the_graph(make):
+    x = make(3)
+    y = (x * 2).detach()
+    assert not y.requires_grad and np.shares_memory(y.data, y.detach().data)
+
+
+def test_on_gradient_ready_fires_once_a_pass_after_the_last_use():
+    fired = []
+    x, w = Tensor([2.0], requires_grad=True), Tensor([3.0], requires_grad=True)
+    for tensor in (x, w):
+        tensor.on_gradient_ready = lambda tensor: fired.append((tensor, tensor.grad.copy()))
+    h = x * w
+    (h * w + w).sum().backward()  # x w^2 + w
+    assert len(fired) == 2
+    assert dict(fired)[x] == [9.0] and dict(fired)[w] == [13.0]
+
+
+def test_a_leaf_is_ready_before_the_layers_below_it_are_walked():
+    order = []
+    first, second = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
+    first.on_gradient_ready = lambda _: order.append("first")
+    second.on_gradient_ready = lambda _: order.append("second")
+    ((Tensor([1.0]) * first) * second).backward()
+    assert order == ["second", "first"]
+
+
+def test_a_gradient_goes_into_the_buffer_that_is_there_for_it():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    x.grad_buffer = buffer = np.full(2, 7.0, np.float32)
+    (x * 3).sum().backward()
+    assert x.grad is buffer
+    (x * 3).sum().backward()
+    assert x.grad is buffer and list(buffer) == [6, 6]
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_second_backward(make):
+    x = make(3)
+    h = x * 2
+    y = h.sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="freed by an earlier backward"):
+        y.backward()
+    with pytest.raises(RuntimeError, match="freed by an earlier backward"):
+        (h * 3).sum().backward()
+
+
+def test_backward_on_an_untracked_tensor():
+    with pytest.raises(RuntimeError, match="not tracked"):
+        Tensor([1.0]).backward()
+
+
+def test_backward_on_many_numbers_needs_a_gradient(make):
+    x = make(2, 3)
+    with pytest.raises(RuntimeError, match=r"\(2, 3\) needs a gradient"):
+        (x * 2).backward()
+    with pytest.raises(ValueError, match=r"\(2, 3\) was given a gradient of shape \(3, 2\)"):
+        (x * 2).backward(np.ones((3, 2)))
+    (x * 2).backward(np.ones((2, 3)))
+    (x * 2).backward(Tensor(np.ones((2, 3))))
+    np.testing.assert_array_equal(x.grad, np.full((2, 3), 4.0))
+
+
+@pytest.mark.parametrize(
+    "gradient, message",
+    [
+        (lambda g: (g, g), "2 gradients for 1 inputs"),
+        (lambda g: g[:1], r"a gradient of shape \(1,\) for input 0 of shape \(3,\)"),
+        (lambda g: None, r"a gradient of shape None for input 0 of shape \(3,\)"),
+    ],
+)
+def test_a_backward_of_the_wrong_shape(gradient, message):
+    class Wrong(Function):
+        def forward(self, x):
+            return x * 1
+
+        def backward(self, grad):
+            return gradient(grad)
+
+    with pytest.raises(ValueError, match="Wrong.backward gave " + message):
+        Wrong()(Tensor(np.ones(3), requires_grad=True)).sum().backward()
+
+
+def test_a_function_holds_one_call(make):
+    from minidl.functional.activation import ReLU
+
+    relu = ReLU()
+    relu(make(3))
+    with pytest.raises(RuntimeError, match="a ReLU holds one call"):
+        relu(make(3))
+
+
+def test_integers_have_no_gradient():
+    with pytest.raises(TypeError, match="int64"):
+        Tensor(np.arange(3), requires_grad=True)
+    with pytest.raises(TypeError, match="Tensor already"):
+        Tensor(Tensor([1.0]))
+
+
+def test_a_misspelt_attribute_is_an_error():
+    with pytest.raises(AttributeError):
+        Tensor([1.0]).requires_gard = True
+
+
+def test_wrong_operands_name_their_shapes(make):
+    with pytest.raises(ValueError, match=r"\(2,3\) \(2,\)"):
+        make(2, 3) + make(2)
+    with pytest.raises(TypeError, match="takes a number p"):
+        make(2) ** make(2)
