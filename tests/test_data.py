@@ -1,0 +1,132 @@
+"""The loader and what it does to images."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from alexnet.augment import RandomCrop, RandomHorizontalFlip
+from minidl.backend import to_batch_last
+from minidl.data import Compose, DataLoader, Normalize
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 6), np.uint8)
+LABELS = np.arange(23)
+
+
+def keep(images, indices, epoch):
+    return images
+
+
+def batches(loader, *arguments):
+    return [list(batch.labels) for batch in loader.epoch(*arguments)]
+
+
+def test_in_order_with_a_small_last_batch():
+    loader = DataLoader(IMAGES, LABELS, 5, keep)
+    assert len(loader) == 5
+    seen = list(loader.epoch(0))
+    assert [len(batch) for batch in seen] == [5, 5, 5, 5, 3]
+    np.testing.assert_array_equal(np.concatenate([batch.images for batch in seen]), IMAGES)
+    np.testing.assert_array_equal(np.concatenate([batch.indices for batch in seen]), LABELS)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    one, other = (DataLoader(IMAGES, LABELS, 5, keep, shuffle=True, seed=seed) for seed in (0, 1))
+    assert sorted(sum(batches(one, 0), [])) == list(LABELS)
+    assert batches(one, 0) == batches(one, 0) != batches(one, 1)
+    assert batches(one, 0) != batches(other, 0)
+
+
+def test_an_epoch_can_begin_at_any_batch():
+    loader = DataLoader(IMAGES, LABELS, 5, keep, shuffle=True)
+    for first in range(6):
+        assert batches(loader, 3, first) == batches(loader, 3)[first:]
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2, 100])
+def test_prefetching_changes_nothing(prefetch):
+    assert batches(DataLoader(IMAGES, LABELS, 5, keep, prefetch=prefetch), 0) == batches(DataLoader(IMAGES, LABELS, 5, keep), 0)
+
+
+def test_batches_are_prepared_ahead_in_a_thread():
+    names = []
+
+    def watch(images, indices, epoch):
+        names.append(threading.current_thread().name)
+        ahead.release()
+        return images
+
+    ahead = threading.Semaphore(0)
+    epoch = DataLoader(IMAGES, LABELS, 5, watch, prefetch=2).epoch(0)
+    next(epoch)
+    for _ in range(3):
+        assert ahead.acquire(timeout=10), "the next two batches are prepared without being asked for"
+    assert all(name.startswith("loader") for name in names)
+    epoch.close()
+
+
+def test_an_error_in_the_thread_is_raised_and_the_thread_ends():
+    def fail(images, indices, epoch):
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        batches(DataLoader(IMAGES, LABELS, 5, fail), 0)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_leaving_an_epoch_ends_its_thread():
+    for _ in DataLoader(IMAGES, LABELS, 5, keep).epoch(0):
+        break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="got 23 and 22"):
+        DataLoader(IMAGES, LABELS[:-1], 5, keep)
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        DataLoader(IMAGES, LABELS, 0, keep)
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        DataLoader(IMAGES[:0], LABELS[:0], 5, keep)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normalize(dtype):
+    mean, std = np.array([100.0, 120.0, 90.0]), np.array([50.0, 60.0, 70.0])
+    out = Normalize(mean, std, dtype)(IMAGES, LABELS, 0)
+    expected = (IMAGES - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    assert out.dtype == dtype and np.shares_memory(to_batch_last(out), out)
+
+
+def test_random_crop_moves_the_image_within_its_padding():
+    out = RandomCrop(2, seed=0)(IMAGES, LABELS, epoch=0)
+    padded = np.pad(IMAGES, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    shifts = set()
+    for before, after in zip(padded, out, strict=True):
+        fits = [(i, j) for i in range(5) for j in range(5) if (before[:, i : i + 8, j : j + 6] == after).all()]
+        assert len(fits) == 1
+        shifts.add(fits[0])
+    assert len(shifts) > 8
+    assert {i for i, _ in shifts} == {j for _, j in shifts} == set(range(5))
+
+
+def test_random_horizontal_flip_reflects_about_half():
+    out = RandomHorizontalFlip(seed=0)(IMAGES, LABELS, epoch=0)
+    reflected = [(after == before[:, :, ::-1]).all() for before, after in zip(IMAGES, out, strict=True)]
+    same = [(after == before).all() for before, after in zip(IMAGES, out, strict=True)]
+    assert all(a != b for a, b in zip(reflected, same, strict=True)) and 4 < sum(reflected) < 19
+
+
+@pytest.mark.parametrize("augment", [RandomCrop(2, seed=3), RandomHorizontalFlip(seed=3)])
+def test_augmentation_belongs_to_the_image_not_to_the_batch(augment):
+    whole = augment(IMAGES, LABELS, 1)
+    some = np.array([17, 2, 9])
+    np.testing.assert_array_equal(augment(IMAGES[some], some, 1), whole[some])
+    assert (augment(IMAGES, LABELS, 2) != whole).any()
+    other = type(augment)(**{**vars(augment), "seed": 4})
+    assert (other(IMAGES, LABELS, 1) != whole).any()
+
+
+def test_compose():
+    out = Compose([lambda x, i, e: x + i.sum(), lambda x, i, e: x * e])(np.ones(2), np.array([1, 2]), 3)
+    np.testing.assert_array_equal(out, [12, 12])

@@ -1,0 +1,79 @@
+"""Who may import whom: rooms on the left know nothing of rooms on the right."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = [
+    {"errors", "threads"},
+    {"backend", "random"},
+    {"kernels", "autodiff"},
+    {"functional"},
+    {"nn"},
+    {"optim"},
+    {"gradcheck", "checkpoint"},
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+FILES = sorted((ROOT / "minidl").rglob("*.py"))
+
+
+def imports(file):
+    """Absolute names of the modules a file imports, those inside functions too."""
+    package = file.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            stem = ".".join(part for part in (base, node.module) if part)
+            yield stem
+            for alias in node.names:
+                yield f"{stem}.{alias.name}"
+
+
+def room(file):
+    return file.relative_to(ROOT / "minidl").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_rooms_import_only_to_their_left(file):
+    own = room(file)
+    assert own in RANK or own in ("__init__", "data"), f"{own} has no place in the order yet"
+    for name in imports(file):
+        assert not name.startswith(("alexnet", "train")), f"{file} imports {name}"
+        parts = name.split(".")
+        if parts[0] != "minidl" or len(parts) < 2 or own == "__init__" or parts[1] == own:
+            continue
+        target = parts[1]
+        if own == "data":
+            assert target in ("random", "errors"), f"data imports {name}"
+        elif target in RANK:
+            assert RANK[target] < RANK[own], f"{own} imports {name}, which is not to its left"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_array_decides_its_library(file):
+    names = {name.split(".")[0] for name in imports(file)}
+    if room(file) in ("autodiff", "functional", "optim"):
+        assert "numpy" not in names, f"{file} assumes NumPy; take xp from the array"
+    if room(file) not in ("backend", "kernels"):
+        assert "cupy" not in names, f"{file} imports cupy itself"
+    assert not names & {"matplotlib", "tqdm", "torch", "pooch"}
+
+
+def test_importing_the_library_does_no_work():
+    """No GPU library, no plotting, no download code; and no output."""
+    code = "import sys, minidl, alexnet; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    for name in ("cupy", "matplotlib", "tqdm", "pooch", "requests", "safetensors", "torch"):
+        assert f"'{name}'" not in done.stdout
+
+
+def test_autodiff_is_one_page():
+    assert len((ROOT / "minidl" / "autodiff.py").read_text().splitlines()) <= 200

@@ -1,0 +1,192 @@
+"""SGD's rule, its flat buffers, and the schedules."""
+
+import numpy as np
+import pytest
+
+from minidl import Tensor
+from minidl.nn import Parameter
+from minidl.optim import SGD, OneCycleLR, StepLR
+
+
+def parameters(*shapes, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    return [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in shapes]
+
+
+def backward(params, step=0):
+    """Give each parameter the gradient cos(w + step)."""
+    for p in params:
+        p.grad = None
+        (p * Tensor(np.cos(p.data + step).astype(p.dtype))).sum().backward()
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_rule(monkeypatch, momentum, nesterov, weight_decay):
+    from minidl.kernels import numpy_kernels
+
+    monkeypatch.setattr(numpy_kernels, "BLOCK_BYTES", 100)
+    params = parameters((3, 4), (40,))
+    expected = [p.data.copy() for p in params]
+    velocity = [np.zeros(p.shape) for p in params]
+    optimizer = SGD(params, 0.1, momentum, weight_decay, nesterov)
+    for step in range(3):
+        backward(params, step)
+        optimizer.step()
+        for w, v in zip(expected, velocity, strict=True):
+            d = np.cos(w + step) + weight_decay * w
+            v[...] = momentum * v + d
+            w -= 0.1 * (d + momentum * v if nesterov else v)
+    for p, w in zip(params, expected, strict=True):
+        np.testing.assert_allclose(p.data, w)
+
+
+def test_parameters_become_views_of_one_buffer_in_order():
+    params = parameters((2, 3), (4,), (1, 2, 2))
+    values = [p.data.copy() for p in params]
+    optimizer = SGD(params, 0.1)
+    flat = params[0].data.base
+    assert flat.shape == (14,) and all(p.data.base is flat for p in params)
+    np.testing.assert_array_equal(flat, np.concatenate([value.ravel() for value in values]))
+    data = [p.data for p in params]
+    backward(params)
+    grads = [p.grad for p in params]
+    assert all(g.base is grads[0].base for g in grads) and grads[0].base.shape == (14,)
+    optimizer.step()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in params)
+    backward(params)
+    assert all(p.data is d and p.grad is g for p, d, g in zip(params, data, grads, strict=True))
+    assert all(p.data.flags.c_contiguous for p in params)
+
+
+def test_dtypes_have_buffers_of_their_own():
+    params = parameters((2,)) + parameters((3,), dtype=np.float32) + parameters((4,))
+    SGD(params, 0.1)
+    assert params[0].data.base is params[2].data.base and params[0].data.base.shape == (6,)
+    assert params[1].data.base.dtype == np.float32
+
+
+def test_the_first_gradient_is_written_and_later_ones_add():
+    (p,) = parameters((3,))
+    optimizer = SGD([p], 0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (p * 2).sum().backward()
+        (p * 3).sum().backward()
+        np.testing.assert_array_equal(p.grad, [5, 5, 5])
+
+
+def test_a_parameter_without_a_gradient_is_left_alone():
+    one, two = parameters((3,), (3,))
+    before = two.data.copy()
+    optimizer = SGD([one, two], 0.1, weight_decay=0.1)
+    (one * 2).sum().backward()
+    optimizer.step()
+    np.testing.assert_array_equal(two.data, before)
+
+
+def test_a_gradient_that_the_user_set_counts():
+    (p,) = parameters((2,))
+    before = p.data.copy()
+    optimizer = SGD([p], 0.5)
+    p.grad = np.array([2.0, 4.0])
+    optimizer.step()
+    np.testing.assert_allclose(p.data, before - [1, 2])
+
+
+def test_groups_have_coefficients_of_their_own():
+    weight, bias = parameters((3,), (2,))
+    before = weight.data.copy(), bias.data.copy()
+    optimizer = SGD([{"params": [weight]}, {"params": [bias], "lr": 0.2, "weight_decay": 0.0}], 0.1, weight_decay=0.5)
+    for p in (weight, bias):
+        (p * 1).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(weight.data, before[0] - 0.1 * (1 + 0.5 * before[0]))
+    np.testing.assert_allclose(bias.data, before[1] - 0.2)
+
+
+def test_replaced_data_is_noticed():
+    (p,) = parameters((3,))
+    optimizer = SGD([p], 0.1)
+    (p * 2).sum().backward()
+    p.data = p.data.copy()
+    with pytest.raises(RuntimeError, match=r"shape \(3,\) was replaced after SGD packed it"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (lambda p: dict(params=[], lr=0.1), "no parameters"),
+        (lambda p: dict(params=[p, p], lr=0.1), "given to SGD twice"),
+        (lambda p: dict(params=[p], lr=-1), "lr of at least 0; got -1"),
+        (lambda p: dict(params=[p], lr=float("nan")), "lr of at least 0; got nan"),
+        (lambda p: dict(params=[p], lr=0.1, nesterov=True), "nesterov needs a momentum"),
+        (lambda p: dict(params=[{"params": [p], "momentum": "x"}], lr=0.1), "momentum of at least 0; got 'x'"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    (p,) = parameters((3,))
+    with pytest.raises(ValueError, match=message):
+        SGD(**arguments(p))
+
+
+def test_a_parameter_has_one_optimiser():
+    (p,) = parameters((3,))
+    SGD([p], 0.1)
+    with pytest.raises(ValueError, match="another optimiser"):
+        SGD([p], 0.1)
+
+
+def test_step_schedule():
+    optimizer = SGD([{"params": parameters((1,))}, {"params": parameters((1,)), "lr": 2.0}], 1.0)
+    schedule = StepLR(optimizer, 3, gamma=0.1)
+    rates = []
+    for _ in range(7):
+        rates.append(schedule.get_last_lr())
+        schedule.step()
+    np.testing.assert_allclose(rates, [[r, 2 * r] for r in (1, 1, 1, 0.1, 0.1, 0.1, 0.01)])
+
+
+def test_one_cycle_goes_up_and_down():
+    optimizer = SGD(parameters((1,)), 7.0)
+    schedule = OneCycleLR(optimizer, max_lr=1.0, total_steps=100)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    assert rates[0] == pytest.approx(1 / 25) and max(rates) == rates[29] == 1.0 and rates[-1] == pytest.approx(1 / 25 / 1e4)
+    assert sorted(rates[:30]) == rates[:30] and sorted(rates[29:], reverse=True) == rates[29:]
+    with pytest.raises(ValueError, match="made for 100 steps"):
+        schedule.step()
+
+
+@pytest.mark.parametrize("total, pct_start", [(1, 0.3), (2, 0.3), (10, 0.1), (10, 0.0), (10, 1.0)])
+def test_one_cycle_at_its_edges(total, pct_start):
+    schedule = OneCycleLR(SGD(parameters((1,)), 1.0), 1.0, total, pct_start)
+    for _ in range(total):
+        assert 0 < schedule.get_last_lr()[0] <= 1
+        schedule.step()
+
+
+def test_a_schedule_goes_on_where_it_was():
+    def schedule():
+        return OneCycleLR(SGD(parameters((1,)), 1.0), 1.0, 50)
+
+    walked, resumed = schedule(), schedule()
+    for _ in range(20):
+        walked.step()
+    resumed.resume(20)
+    assert walked.get_last_lr() == resumed.get_last_lr()
+    walked.step(), resumed.step()
+    assert walked.get_last_lr() == resumed.get_last_lr()
+
+
+def test_one_cycle_takes_a_rate_for_each_group():
+    groups = [{"params": parameters((1,))}, {"params": parameters((1,))}]
+    schedule = OneCycleLR(SGD(groups, 1.0), [1.0, 2.0], 10)
+    rates = schedule.get_last_lr()
+    assert rates[1] == 2 * rates[0]
+    with pytest.raises(ValueError, match="max_lr for each of 2 groups"):
+        OneCycleLR(SGD([{"params": parameters((1,))}, {"params": parameters((1,))}], 1.0), [1.0], 10)
