@@ -70,9 +70,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--recipe", choices=list(RECIPES), help="hyper-parameters (default: digits for the digits, else default)")
     p.add_argument("--epochs", type=count, metavar="N", help="(default: the recipe's; 10 for cifar10)")
     p.add_argument("--batch-size", type=count, metavar="N", help="images a step (default: the recipe's; 128 for cifar10)")
-    p.add_argument("--lr", type=number(float, 0.0, "a number above 0"), metavar="X", help="highest learning rate (default: the recipe's)")
+    p.add_argument(
+        "--lr", type=number(float, 0.0, "a number above 0"), metavar="X", help="highest learning rate (default: the recipe's)"
+    )
     p.add_argument("--dtype", choices=["float32", "float64"], help="of weights and activations (default float32)")
-    p.add_argument("--seed", type=number(int, 0, "an integer of at least 0"), metavar="N", help="of everything random (default 0)")
+    p.add_argument(
+        "--seed", type=number(int, 0, "an integer of at least 0"), metavar="N", help="of everything random (default 0)"
+    )
     p.add_argument("--limit-train", type=count, metavar="N", help="train on N images, the classes balanced (default all)")
     p.add_argument("--limit-test", type=count, metavar="N", help="test on N images, the classes balanced (default all)")
     p.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, a new one (default runs/MODEL-DATA-RECIPE-TIME)")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from minidl.errors import TrainingError, UserError
+from minidl.errors import TrainingError
 
 from . import datasets
 from .run import Config, RunFolder
@@ -16,7 +16,7 @@ from .trainer import Stopped, fit
 
 def start(config: Config, out: Path | None) -> int:
     """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
-    dataset = datasets.load(config.data, config.data_dir)
+    dataset = _load(config)
     dataset.train.first(config.limit_train, "--limit-train")
     dataset.test.first(config.limit_test, "--limit-test")
     return _run(RunFolder.create(out, config), dataset, resume=False)
@@ -24,7 +24,13 @@ def start(config: Config, out: Path | None) -> int:
 
 def resume(folder: RunFolder) -> int:
     """Go on with a run from its last checkpoint. Returns the exit status; raises UserError before it goes on."""
-    return _run(folder, datasets.load(folder.config.data, folder.config.data_dir), resume=True)
+    return _run(folder, _load(folder.config), resume=True)
+
+
+def _load(config: Config) -> datasets.Dataset:
+    """The data set. A SIGTERM meanwhile cleans up before it ends the program, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    return datasets.load(config.data, config.data_dir)
 
 
 def _run(folder: RunFolder, dataset: datasets.Dataset, resume: bool) -> int:
@@ -52,6 +58,7 @@ def stop_signal() -> Iterator[list[int]]:
 
     def receive(signum: int, frame: FrameType | None) -> None:
         if received:
+            signal.signal(signum, signal.SIG_IGN)  # a third has nothing to add
             raise KeyboardInterrupt
         received.append(signum)
 
@@ -60,4 +67,5 @@ def stop_signal() -> Iterator[list[int]]:
         yield received
     finally:
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            if signal.getsignal(signum) is receive:
+                signal.signal(signum, handler)

@@ -145,6 +145,7 @@ def first_not_finite(model: Module, batch: Batch) -> str:
     return found[0] if found else "all layers are finite, the loss itself overflowed"
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is told with its step and layer, not by warnings
 def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Callable[[], bool] = never) -> Evaluation:
     """Train as folder.config says, from the start or the last checkpoint, and write the run's files.
 
@@ -166,10 +167,8 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
         progress = _restore(folder, model, optimizer)
         scheduler.resume(progress.step)
     print(format_summary(summary(model, dataset.image_shape)), flush=True)
-    print(
-        f"{len(train):,} training and {len(test):,} test images of {dataset.name}, {config.threads} threads; files in {folder.path}",
-        flush=True,
-    )
+    images = f"{len(train):,} training and {len(test):,} test images of {dataset.name}"
+    print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
 
     def save(row: dict | None = None) -> None:
         try:

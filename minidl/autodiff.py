@@ -35,12 +35,25 @@ class Tensor:
     on_gradient_ready: called with the tensor, once in a backward pass, as soon as its gradient is complete.
     """
 
-    __slots__ = ("data", "grad", "grad_buffer", "requires_grad", "creator", "on_gradient_ready", "__weakref__")
+    __slots__ = ("__weakref__", "creator", "data", "grad", "grad_buffer", "on_gradient_ready", "requires_grad")
     __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
     # Defined with their derivatives in functional/arithmetic.py:
-    __add__: Any; __radd__: Any; __sub__: Any; __rsub__: Any; __mul__: Any; __rmul__: Any  # noqa: E702
-    __truediv__: Any; __rtruediv__: Any; __pow__: Any; __neg__: Any; __matmul__: Any; __rmatmul__: Any  # noqa: E702
-    sum: Any; mean: Any; reshape: Any; transpose: Any  # noqa: E702
+    __add__: Any
+    __radd__: Any
+    __sub__: Any
+    __rsub__: Any
+    __mul__: Any
+    __rmul__: Any
+    __truediv__: Any
+    __rtruediv__: Any
+    __pow__: Any
+    __neg__: Any
+    __matmul__: Any
+    __rmatmul__: Any
+    sum: Any
+    mean: Any
+    reshape: Any
+    transpose: Any
 
     def __init__(self, data, requires_grad: bool = False):
         if isinstance(data, Tensor):
@@ -118,9 +131,9 @@ class Tensor:
                 tensor._accumulate(grad)
                 continue
             function, tensor.creator = tensor.creator, FREED
-            for source, grad in zip(function.inputs, function.input_gradients(grad), strict=True):
+            for source, part in zip(function.inputs, function.input_gradients(grad), strict=True):
                 if source in pending:
-                    gradients[source] = gradients[source] + grad if source in gradients else grad
+                    gradients[source] = gradients[source] + part if source in gradients else part
                     pending[source] -= 1
                     if pending[source] == 0:
                         ready.append(source)

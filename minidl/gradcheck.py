@@ -80,9 +80,7 @@ def gradcheck(
             numeric = _slope(loss, x, direction, eps)
             tolerance = atol + rtol * max(abs(analytic), abs(numeric), largest)
             rows.append(Row(what, analytic, numeric, bool(abs(analytic - numeric) <= tolerance)))
-    report = "\n".join(
-        [f"{'gradient of input':<24} {'backward':>16} {'differences':>16} {'apart':>10}", *map(str, rows)]
-    )
+    report = "\n".join([f"{'gradient of input':<24} {'backward':>16} {'differences':>16} {'apart':>10}", *map(str, rows)])
     if verbose:
         print(report)
     wrong = sum(not row.ok for row in rows)

@@ -11,7 +11,11 @@ class Python2Pickler(pickle._Pickler):
     dispatch = pickle._Pickler.dispatch.copy()
 
     def write_str(self, value):
-        head = pickle.SHORT_BINSTRING + bytes([len(value)]) if len(value) < 256 else pickle.BINSTRING + len(value).to_bytes(4, "little")
+        head = (
+            pickle.SHORT_BINSTRING + bytes([len(value)])
+            if len(value) < 256
+            else pickle.BINSTRING + len(value).to_bytes(4, "little")
+        )
         self.write(head + value)
         self.memoize(value)
 

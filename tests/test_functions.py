@@ -123,7 +123,9 @@ def test_max_pool2d_is_its_definition(device, data):
     assert x.grad.sum() == y.data.size
 
 
-@pytest.mark.parametrize("arguments", [(3, 2), (2,), (3, 1), (2, 3), ((2, 3), (1, 2)), (3, 2, 1), (3, 2, 1, True), (3, 2, 0, True)])
+@pytest.mark.parametrize(
+    "arguments", [(3, 2), (2,), (3, 1), (2, 3), ((2, 3), (1, 2)), (3, 2, 1), (3, 2, 1, True), (3, 2, 0, True)]
+)
 @pytest.mark.parametrize("block_bytes", [1, 2 << 20])
 def test_max_pool2d_gradient(make, monkeypatch, arguments, block_bytes):
     from minidl.kernels import numpy_kernels
@@ -370,7 +372,7 @@ def test_layers_of_images_give_a_batch_last_layout_whatever_they_get(make, name)
 
 # --- errors --------------------------------------------------------------------------------------------------------
 
-T = lambda *shape: Tensor(np.zeros(shape))  # noqa: E731
+T = lambda *shape: Tensor(np.zeros(shape))
 
 
 @pytest.mark.parametrize(

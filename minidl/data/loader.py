@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -52,7 +52,7 @@ class DataLoader:
         """The number of batches in an epoch."""
         return -(-len(self.labels) // self.batch_size)
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch, from first_batch on. An error in the thread is raised here."""
         order = np.arange(len(self.labels))
         if self.shuffle:

@@ -13,9 +13,7 @@ from ..backend import Array, get_array_module
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
     """Undo broadcasting: sum grad over the axes along which `shape` was repeated."""
     extra = grad.ndim - len(shape)
-    repeated = tuple(range(extra)) + tuple(
-        extra + i for i, n in enumerate(shape) if n == 1 and grad.shape[extra + i] != 1
-    )
+    repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and grad.shape[extra + i] != 1)
     return grad.sum(axis=repeated, keepdims=True).reshape(shape) if repeated else grad
 
 

@@ -42,7 +42,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     if weight.ndim != 4:
         raise ValueError(f"conv2d takes a weight of shape (O, C / groups, KH, KW); got {weight.shape}")
     (_, C, H, W), (O, CG, KH, KW) = x.shape, weight.shape
-    if groups < 1 or C != CG * groups or O % groups:
+    if groups < 1 or CG * groups != C or O % groups:
         raise ValueError(
             f"conv2d with groups={groups} takes weights of {groups} x {CG} = {groups * CG} input channels and a multiple "
             f"of {groups} outputs; got x {x.shape} and weight {weight.shape}"

@@ -165,14 +165,13 @@ def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
     for channels in _channel_blocks(C, x[:1].nbytes):
         best = y[channels]
         larger = scratch("larger", best.shape, bool)
-        place = scratch("place", best.shape, argmax.dtype) if argmax is not None else None
         for k, candidate in _windows(pad(x[channels], padding, -np.inf), kernel_size, stride, OH, OW):
             if k == 0:
                 np.copyto(best, candidate)
                 continue
             if argmax is not None:
                 np.greater(candidate, best, out=larger)
-                np.multiply(larger, argmax.dtype.type(k), out=place)
+                place = np.multiply(larger, argmax.dtype.type(k), out=scratch("place", best.shape, argmax.dtype))
                 np.maximum(argmax[channels], place, out=argmax[channels])
             np.maximum(best, candidate, out=best)
     return y, argmax

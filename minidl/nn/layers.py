@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import functional as F
+from ..backend import Array
 from ..functional.arguments import pair, require_4d
 from . import init
 from .module import Module, Parameter
@@ -14,9 +15,7 @@ class Conv2d(Module):
     The weight starts from He's normal distribution, the bias from zero.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, groups: int = 1, bias: bool = True
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, groups: int = 1, bias: bool = True):
         kernel_size = pair(kernel_size, "kernel_size")
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} does not divide {in_channels} input and {out_channels} output channels")
@@ -58,6 +57,9 @@ class BatchNorm2d(Module):
         self.eps, self.momentum = eps, momentum
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))
+        self.running_mean: Array
+        self.running_var: Array
+        self.num_batches_tracked: Array
         self.register_buffer("running_mean", np.zeros(num_features, np.float32))
         self.register_buffer("running_var", np.ones(num_features, np.float32))
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))

@@ -73,9 +73,7 @@ class Module:
         """Name -> array of all parameters and buffers, not copied."""
         state = {}
         for name, module, attribute in self._named(
-            lambda module, attribute, value: (
-                isinstance(value, Parameter) or attribute in module.__dict__.get("_buffers", ())
-            )
+            lambda module, attribute, value: isinstance(value, Parameter) or attribute in module.__dict__.get("_buffers", ())
         ):
             value = getattr(module, attribute)
             state[name] = value.data if isinstance(value, Parameter) else value
@@ -138,6 +136,9 @@ class Sequential(Module):
                 raise TypeError(f"Sequential takes Modules; {name} is a {type(module).__name__}")
             setattr(self, str(name), module)
         self._order = [str(name) for name in named]
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this Sequential has no {name}; it has {', '.join(self.__dict__.get('_order', ()))}")
 
     def __iter__(self) -> Iterator[Module]:
         return (getattr(self, name) for name in self._order)

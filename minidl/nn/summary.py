@@ -61,9 +61,7 @@ def _macs(module: Module, output_shape: tuple[int, ...]) -> int:
 def format_summary(rows: list[Row]) -> str:
     """The rows as a table with the totals below."""
     head = ("layer", "kind", "output", "parameters", "MAC/image")
-    table = [
-        (row.name, row.kind, " x ".join(map(str, row.output_shape)), f"{row.parameters:,}", f"{row.macs:,}") for row in rows
-    ]
+    table = [(row.name, row.kind, " x ".join(map(str, row.output_shape)), f"{row.parameters:,}", f"{row.macs:,}") for row in rows]
     total = ("total", "", "", f"{sum(row.parameters for row in rows):,}", f"{sum(row.macs for row in rows):,}")
     lines = [head, *table, total]
     width = [max(len(line[i]) for line in lines) for i in range(5)]

@@ -1,0 +1,363 @@
+"""The command line, from outside: what a run writes, what it refuses, and what is left after a stop, a kill or a full disk."""
+
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidl import checkpoint
+
+from . import cifar_files
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--data", "digits", "--limit-train", "70", "--limit-test", "40", "--epochs", "2"]
+CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
+
+
+def start(*arguments, cwd, **options):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "MINIDL_DATA"} | {"HOME": str(cwd)} | options.pop("env", {}),
+        **options,
+    )
+
+
+def train(*arguments, cwd, **options):
+    process = start(*arguments, cwd=cwd, **options)
+    output, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def metrics(folder, timed=False):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if timed or k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def last_checkpoint(folder):
+    return sorted((folder / "checkpoints").iterdir())[-1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder, process) of a run that went through."""
+    place = tmp_path_factory.mktemp("finished")
+    done = train(*SMALL, "--out", "runs/a", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "runs" / "a", done
+
+
+def test_the_last_line_is_the_result(finished):
+    folder, done = finished
+    last = done.stdout.splitlines()[-1]
+    assert CLOSING_LINE.fullmatch(last)
+    row = metrics(folder)[-1]
+    assert last == f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}"
+
+
+def test_a_summary_comes_first_and_no_bars_without_a_terminal(finished):
+    _, done = finished
+    first = done.stdout.splitlines()
+    assert first[0].split() == ["layer", "kind", "output", "parameters", "MAC/image"]
+    assert first[1].split() == ["conv1", "Conv2d", "96", "x", "16", "x", "16", "2,496", "614,400"]
+    assert done.stderr == ""
+
+
+def test_what_a_run_writes(finished):
+    folder, _ = finished
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "confusion.png",
+        "curves.png",
+        "filters.png",
+        "metrics.jsonl",
+    ]
+    rows = metrics(folder, timed=True)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert list(rows[0]) == [
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "seconds",
+        "images_per_second",
+        "lr",
+    ]
+    assert rows[0]["images_per_second"] == pytest.approx(70 / rows[0]["seconds"], rel=0.01)
+    config = json.loads((folder / "config.json").read_text())
+    expected = dict(
+        model="cifar-bn", data="digits", recipe="digits", backend="numpy", devices=[0], world_size=1, seed=0, epochs=2
+    )
+    assert config.items() >= expected.items()
+    assert config["threads"] >= 1 and set(config["versions"]) == {"minidl", "numpy", "python"}
+    names = [p.name for p in sorted((folder / "checkpoints").iterdir())]
+    assert names == ["epoch-0001-step-000003.safetensors", "epoch-0002-step-000006.safetensors"]
+    for picture in folder.glob("*.png"):
+        assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 5000
+
+
+def test_the_same_seed_gives_the_same_run(finished, tmp_path):
+    folder, _ = finished
+    train(*SMALL, "--out", "again", cwd=tmp_path)
+    assert metrics(tmp_path / "again") == metrics(folder)
+    assert last_checkpoint(tmp_path / "again").read_bytes() == last_checkpoint(folder).read_bytes()
+    train(*SMALL, "--out", "other", "--seed", "1", cwd=tmp_path)
+    assert metrics(tmp_path / "other") != metrics(folder)
+
+
+def wait_for(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path, signum, status):
+    folder, done = finished
+    process = start(*SMALL, "--out", "runs/a", cwd=tmp_path)
+    wait_for(process, "threads; files in")  # in the first epoch
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert errors == "train.py: stopped, and saved; go on with: python train.py --resume runs/a\n"
+    resumed = train("--resume", "runs/a", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert metrics(tmp_path / "runs" / "a") == metrics(folder)
+    assert last_checkpoint(tmp_path / "runs" / "a").read_bytes() == last_checkpoint(folder).read_bytes()
+
+
+def test_a_killed_run_goes_on_to_the_same_end(finished, tmp_path):
+    folder, done = finished
+    process = start(*SMALL, "--out", "a", cwd=tmp_path)
+    wait_for(process, "epoch 1/2")
+    process.kill()
+    process.communicate()
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 2, "train_lo')  # a line cut short
+    resumed = train("--resume", "a", cwd=tmp_path)
+    assert resumed.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert metrics(tmp_path / "a") == metrics(folder)
+    assert last_checkpoint(tmp_path / "a").read_bytes() == last_checkpoint(folder).read_bytes()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(finished, tmp_path):
+    folder, _ = finished
+    process = start(*SMALL, "--out", "a", cwd=tmp_path)
+    wait_for(process, "threads; files in")
+    process.kill()
+    process.communicate()
+    assert not list((tmp_path / "a" / "checkpoints").glob("*.safetensors"))
+    assert train("--resume", "a", cwd=tmp_path).returncode == 0
+    assert metrics(tmp_path / "a") == metrics(folder)
+
+
+def test_metrics_beyond_the_last_checkpoint_are_cut(finished, tmp_path):
+    """A kill between the epoch's line and its checkpoint: the epoch is run again, its line written once."""
+    folder, _ = finished
+    train(*SMALL, "--out", "a", cwd=tmp_path)
+    last_checkpoint(tmp_path / "a").unlink()
+    assert train("--resume", "a", cwd=tmp_path).returncode == 0
+    assert metrics(tmp_path / "a") == metrics(folder)
+
+
+def test_a_finished_run_gives_its_result_again(finished):
+    folder, done = finished
+    again = train("--resume", folder, cwd=folder.parent)
+    assert again.returncode == 0 and again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    train(*SMALL, "--epochs", "1", "--out", "a", cwd=tmp_path)
+    file = last_checkpoint(tmp_path / "a")
+    file.write_bytes(file.read_bytes()[:-100])
+    refused = train("--resume", "a", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert re.fullmatch(
+        r"train.py: error: a/checkpoints/.*safetensors is not a checkpoint, or is damaged \(.*\)\n", refused.stderr
+    )
+    checkpoint.save(file, {"model.x": np.zeros(2)}, {"epoch": 1, "step": 3})
+    refused = train("--resume", "a", cwd=tmp_path)
+    assert refused.returncode == 2 and "does not fit this run (it is of another network)" in refused.stderr
+
+
+def test_a_loss_that_is_not_finite(tmp_path):
+    failed = train(*SMALL, "--lr", "1e25", "--out", "a", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert re.fullmatch(
+        r"train.py: training failed: the loss is (nan|inf) at step 2 \(epoch 1\); the first layer whose output is not finite is "
+        r"\w+ \(\w+\)(, as its weights are not)?; a smaller --lr may help\n",
+        failed.stderr,
+    )
+    assert not list((tmp_path / "a" / "checkpoints").iterdir())
+
+
+def test_a_full_disk(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    failed = train(*SMALL, "--out", "a", cwd=tmp_path, preexec_fn=limit)
+    assert failed.returncode == 1
+    assert re.fullmatch(r"train.py: training failed: cannot save in a: .*\n", failed.stderr)
+    assert not list((tmp_path / "a" / "checkpoints").iterdir())
+
+
+def test_progress_is_shown_on_a_terminal(tmp_path):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *SMALL], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    for text in (b"epoch 1", b"img/s", b"loss=", b"accuracy=", b"test:"):
+        assert text in shown
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"cifar-bn-digits-digits-\d{8}-\d{6}", run.name)
+
+
+def test_cifar10_with_its_own_recipe(tmp_path):
+    cifar_files.write(tmp_path / "data")
+    done = train(
+        *("--data-dir", "data", "--limit-train", "40", "--limit-test", "20", "--epochs", "1", "--batch-size", "16"),
+        *("--model", "cifar-lrn", "--dtype", "float64", "--out", "a"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["recipe"] == "default" and config["crop_padding"] == 4 and config["reflection"]
+    arrays, _ = checkpoint.load(last_checkpoint(tmp_path / "a"))
+    assert arrays["model.conv1.weight"].shape == (96, 3, 5, 5) and arrays["model.conv1.weight"].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--epochs", "0"], "argument --epochs: '0' is not an integer of at least 1"),
+        (["--epochs", "1.5"], "argument --epochs: '1.5' is not an integer"),
+        (["--lr", "nan"], "argument --lr: 'nan' is not a number above 0"),
+        (["--lr", "0"], "argument --lr: '0' is not a number above 0"),
+        (["--lr", "inf"], "argument --lr: 'inf' is not a number above 0"),
+        (["--batch-size", "-1"], "argument --batch-size"),
+        (["--seed", "-1"], "argument --seed: '-1' is not an integer of at least 0"),
+        (["--model", "resnet"], "argument --model: invalid choice: 'resnet'"),
+        (["--recipe", "best"], "argument --recipe: invalid choice: 'best'"),
+        (["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
+        (["--backend", "torch"], "argument --backend: invalid choice: 'torch'"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--backend", "cupy"], "--backend cupy: training on GPUs is not there yet; use --backend numpy"),
+        (["--devices", "0,1"], "--devices: training on several devices is not there yet; give one"),
+        (["--devices", "a"], "argument --devices: 'a' is not a list of different device numbers"),
+        (["--devices", "0,0"], "argument --devices: '0,0' is not a list of different device numbers"),
+        (["--data", "mnist"], "--data mnist: no such data set; use --data cifar10 or --data digits"),
+        (["--data", "."], "--data .: folders of images cannot be read yet"),
+        (["--data", "digits", "--limit-train", "1438"], "--limit-train 1438: give a number from 1 to 1437"),
+        (["--data", "digits", "--limit-test", "361"], "--limit-test 361: give a number from 1 to 360"),
+        (["--resume", "nowhere"], "--resume nowhere: this is not a run, there is no nowhere/config.json"),
+        (["--resume", "nowhere", "--lr", "1"], "--resume takes no other option: the run's settings are in nowhere/config.json"),
+        (["--data", "digits", "--out", "/proc/a"], "--out /proc/a: cannot make this folder"),
+    ],
+)
+def test_what_is_refused(tmp_path, arguments, message):
+    refused = train(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr.startswith("train.py: error: ") and message in refused.stderr
+    assert refused.stderr.count("\n") == 1, "one line"
+    assert os.listdir(tmp_path) == [], "nothing is left"
+
+
+def test_no_network_is_one_line(tmp_path):
+    proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    refused = train("--data-dir", "data", cwd=tmp_path, env=proxy)
+    assert refused.returncode == 2
+    assert re.fullmatch(
+        r"train.py: error: cannot download CIFAR-10: get https://\S+/cifar-10-python.tar.gz and put it into data, or use "
+        r"--data digits\n",
+        refused.stderr,
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_exists_is_not_touched(tmp_path):
+    (tmp_path / "a").mkdir()
+    refused = train(*SMALL, "--out", "a", cwd=tmp_path)
+    assert refused.returncode == 2 and "--out a: exists already" in refused.stderr
+    assert os.listdir(tmp_path / "a") == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": 1}', '{"epochs": '])
+def test_a_damaged_config(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    refused = train("--resume", ".", cwd=tmp_path)
+    assert refused.returncode == 2 and "config.json is damaged" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_help_tells_every_option_and_its_default(tmp_path):
+    told = train("--help", cwd=tmp_path)
+    assert told.returncode == 0
+    options = "backend devices model data data-dir recipe epochs batch-size lr dtype seed limit-train limit-test out resume"
+    for option in options.split():
+        assert f"--{option}" in told.stdout
+    assert told.stdout.count("default") >= 10
+
+
+def test_two_runs_at_once_do_not_collide(tmp_path):
+    processes = [start(*SMALL, "--epochs", "1", cwd=tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_more_ctrl_c_end_at_once(tmp_path):
+    process = start(*SMALL, "--epochs", "50", "--out", "a", cwd=tmp_path)
+    wait_for(process, "threads; files in")
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("train.py: stopped") and errors.count("\n") == 1
+    assert not list((tmp_path / "a" / "checkpoints").glob(".*")), "no part of a file is left"
+
+
+def test_sigterm_during_a_download_leaves_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never answers
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        process = start("--data-dir", "data", cwd=tmp_path, env={"https_proxy": address, "HTTPS_PROXY": address})
+        server.settimeout(60)
+        connection, _ = server.accept()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        connection.close()
+    assert process.returncode == 143 and "Traceback" not in errors
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
