@@ -1,0 +1,49 @@
+# make train, make test, make lint, make parity, make bench: each makes the virtual environment it needs, in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+RUN = $(VENV)/bin/python
+PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: train test lint parity bench clean
+
+train: $(VENV)/made
+	$(RUN) train.py --data digits
+
+test: $(VENV)/made-test
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/made-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# Against PyTorch, whose version TORCH chooses.
+parity: $(VENV)/made-torch
+	$(RUN) -m pytest -q tests/test_torch_parity.py
+
+bench: $(VENV)/made-torch
+	$(RUN) benchmarks/bench.py
+
+# A Python without ensurepip makes an environment without pip; its own pip can install into that.
+$(VENV)/made: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) >/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	$(call install,-e .)
+	@touch $@
+
+$(VENV)/made-test: $(VENV)/made
+	$(call install,-e '.[test]')
+	@touch $@
+
+$(VENV)/made-lint: $(VENV)/made-test
+	$(call install,-e '.[dev]')
+	@touch $@
+
+$(VENV)/made-torch: $(VENV)/made-test
+	$(call install,$(TORCH))
+	@touch $@
+
+install = if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/pip $(PIP_INSTALL) $(1); else $(PYTHON) -m pip --python $(RUN) $(PIP_INSTALL) $(1); fi
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
