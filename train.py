@@ -12,6 +12,7 @@ Exit status: 0 done, 1 the training failed, 2 wrong usage or data, 130 or 143 st
 
 import argparse
 import math
+import os
 import platform
 import sys
 from pathlib import Path
@@ -124,13 +125,17 @@ def main(arguments=None) -> int:
         args = parser().parse_args(arguments)
         if "resume" not in args:
             return launch.start(config(args), getattr(args, "out", None))
-        others = sorted(set(vars(args)) - {"resume"})
-        if others:
-            raise UserError(f"--resume takes no other option: the run's settings are in {args.resume / 'config.json'}")
-        return launch.resume(RunFolder.open(args.resume))
+        if set(vars(args)) - {"resume", "data_dir"}:
+            raise UserError(
+                f"--resume takes no other option than --data-dir: the run's settings are in {args.resume / 'config.json'}"
+            )
+        return launch.resume(RunFolder.open(args.resume), getattr(args, "data_dir", None))
     except UserError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("train.py: stopped before the training began", file=sys.stderr)
         return 130

@@ -1,5 +1,6 @@
 """Start a run, end it at a signal, and say how it ended."""
 
+import dataclasses
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,13 @@ def start(config: Config, out: Path | None) -> int:
     return _run(RunFolder.create(out, config), dataset, resume=False)
 
 
-def resume(folder: RunFolder) -> int:
-    """Go on with a run from its last checkpoint. Returns the exit status; raises UserError before it goes on."""
-    return _run(folder, _load(folder.config), resume=True)
+def resume(folder: RunFolder, data_dir: str | None) -> int:
+    """Go on with a run from its last checkpoint; data_dir: where its data is now, None for where it was.
+
+    Returns the exit status; raises UserError before it goes on.
+    """
+    config = folder.config if data_dir is None else dataclasses.replace(folder.config, data_dir=data_dir)
+    return _run(folder, _load(config), resume=True)
 
 
 def _load(config: Config) -> datasets.Dataset:

@@ -201,7 +201,9 @@ def main():
     if len(names) > 1:
         versions["torch"] = importlib.metadata.version("torch")
     before = sgemm_rate()
-    print(f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    print(
+        f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores; " + ", ".join(f"{k} {v}" for k, v in versions.items())
+    )
     results = {workload: measure(workload, names, options.rounds, options.warmup) for workload in options.workloads}
     after = sgemm_rate()
     print(f"\nsgemm 4096: {before:.0f} GFLOP/s before, {after:.0f} after")

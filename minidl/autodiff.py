@@ -131,8 +131,9 @@ class Tensor:
                 tensor._accumulate(grad)
                 continue
             function, tensor.creator = tensor.creator, FREED
-            for source, part in zip(function.inputs, function.input_gradients(grad), strict=True):
-                if source in pending:
+            parts = function.input_gradients(grad)
+            for source, needed, part in zip(function.inputs, function.needs_grad, parts, strict=True):
+                if needed:
                     gradients[source] = gradients[source] + part if source in gradients else part
                     pending[source] -= 1
                     if pending[source] == 0:

@@ -173,6 +173,21 @@ def test_batch_norm_in_evaluation(make):
     check(lambda x, w, b: F.batch_norm(x, mean, var, w, b), x, weight, bias)
 
 
+def test_batch_norm_in_evaluation_keeps_the_statistics_it_used(make):
+    """Its gradient is of what was computed, though the running statistics have moved on before backward."""
+    gradients = []
+    for moved in (False, True):
+        x, weight, bias = make(3, 4, 2, 3), make(4, seed=1), make(4, seed=2)
+        mean, var = make(4, seed=3).data, make(4, seed=4).data ** 2
+        y = F.batch_norm(x, mean, var, weight, bias)
+        if moved:
+            F.batch_norm(make(3, 4, 2, 3, seed=9), mean, var, training=True, momentum=0.9)
+        (y * y).sum().backward()
+        gradients.append([to_numpy(t.grad) for t in (x, weight, bias)])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_batch_norm_moves_the_running_statistics(make):
     x = make(3, 4, 2, 3)
     mean, var = x.data[0, :, 0, 0].copy(), abs(x.data[0, :, 0, 0])

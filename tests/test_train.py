@@ -284,7 +284,10 @@ def test_cifar10_with_its_own_recipe(tmp_path):
         (["--data", "digits", "--limit-train", "1438"], "--limit-train 1438: give a number from 1 to 1437"),
         (["--data", "digits", "--limit-test", "361"], "--limit-test 361: give a number from 1 to 360"),
         (["--resume", "nowhere"], "--resume nowhere: this is not a run, there is no nowhere/config.json"),
-        (["--resume", "nowhere", "--lr", "1"], "--resume takes no other option: the run's settings are in nowhere/config.json"),
+        (
+            ["--resume", "nowhere", "--lr", "1"],
+            "--resume takes no other option than --data-dir: the run's settings are in nowhere/config.json",
+        ),
         (["--data", "digits", "--out", "/proc/a"], "--out /proc/a: cannot make this folder"),
     ],
 )
@@ -320,6 +323,14 @@ def test_a_damaged_config(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     refused = train("--resume", ".", cwd=tmp_path)
     assert refused.returncode == 2 and "config.json is damaged" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_output_that_nobody_reads(tmp_path):
+    process = start(*SMALL, "--out", "a", cwd=tmp_path)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1 and errors == ""
 
 
 def test_help_tells_every_option_and_its_default(tmp_path):

@@ -73,7 +73,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm outside training needs running_mean and running_var")
-        return BatchNorm(eps, running_mean, running_var)(x, weight, bias)
+        return BatchNorm(eps, running_mean.copy(), running_var.copy())(x, weight, bias)
     m = x.data.size // C
     if m == 1:
         raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
