@@ -43,7 +43,7 @@ $(VENV)/made-torch: $(VENV)/made-test
 	$(call install,$(TORCH))
 	@touch $@
 
-install = if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/pip $(PIP_INSTALL) $(1); else $(PYTHON) -m pip --python $(RUN) $(PIP_INSTALL) $(1); fi
+install = @if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/pip $(PIP_INSTALL) $(1); else $(PYTHON) -m pip --python $(RUN) $(PIP_INSTALL) $(1); fi
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

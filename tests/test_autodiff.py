@@ -172,14 +172,16 @@ def test_the_graph_is_freed_as_backward_walks_it():
     np.testing.assert_array_equal(x.grad, [16, 16, 16])
 
 
-def test_what_did_not_require_a_gradient_when_it_was_used_gets_none(make):
-    x = make(3)
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_did_not_require_a_gradient_when_it_was_used_gets_none(make, first):
+    x, y = make(3), make(3, seed=1)
     x.requires_grad = False
-    constant = x * 2
+    product = x * y
     x.requires_grad = True
-    y = make(3, seed=1)
-    (constant * y + x * x).sum().backward()
+    terms = [product, x * x]
+    (terms[first] + terms[1 - first]).sum().backward()
     np.testing.assert_allclose(x.grad, 2 * x.data)
+    np.testing.assert_allclose(y.grad, x.data)
 
 
 def test_no_grad_records_nothing(make):
