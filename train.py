@@ -21,6 +21,7 @@ import numpy as np
 
 import minidl
 from alexnet import launch
+from alexnet.datasets import cifar10_place
 from alexnet.models import MODELS
 from alexnet.recipes import RECIPES, recipe
 from alexnet.run import Config, RunFolder
@@ -97,7 +98,7 @@ def config(args: argparse.Namespace) -> Config:
     return Config(
         model=model,
         data=data,
-        data_dir=getattr(args, "data_dir", None),
+        data_dir=None if data == "digits" else str(cifar10_place(getattr(args, "data_dir", None))),
         recipe=name,
         epochs=getattr(args, "epochs", values.epochs),
         batch_size=getattr(args, "batch_size", values.batch_size),

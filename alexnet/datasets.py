@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
         return digits()
     if name == "cifar10":
         return cifar10(data_dir)
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         raise UserError(f"--data {name}: folders of images cannot be read yet; use --data cifar10 or --data digits")
     raise UserError(f"--data {name}: no such data set; use --data cifar10 or --data digits")
 
@@ -108,17 +109,22 @@ def cifar10(data_dir: str | None = None) -> Dataset:
     Only one place is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl. It holds the folder cifar-10-batches-py or
     the archive cifar-10-python.tar.gz; if neither, the archive is downloaded there.
     """
-    place = Path(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl").expanduser()
+    place = cifar10_place(data_dir)
     folder, archive = place / CIFAR10_FOLDER, place / CIFAR10_ARCHIVE
-    if folder.is_dir():
+    if os.path.isdir(folder):
         files = _read_folder(folder)
     else:
-        if not archive.exists():
+        if not os.path.exists(archive):
             _download(place)
         files = _read_archive(archive)
     parts = [_read_batch(name, files[name]) for name in [*CIFAR10_TRAIN, CIFAR10_TEST]]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
     return Dataset("cifar10", CIFAR10_CLASSES, Split(images, labels), Split(*parts[-1]))
+
+
+def cifar10_place(data_dir: str | None) -> Path:
+    """The one place that is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl."""
+    return Path(os.path.abspath(os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")))
 
 
 def _read_folder(folder: Path) -> dict[str, tuple[Path, bytes]]:
@@ -140,12 +146,14 @@ def _read_archive(archive: Path) -> dict[str, tuple[Path, bytes]]:
     wanted = {f"{CIFAR10_FOLDER}/{name}": name for name in [*CIFAR10_TRAIN, CIFAR10_TEST]}
     files = {}
     try:
-        with tarfile.open(archive) as tar:
+        with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for member in tar:
                 if member.name in wanted and member.isfile():
                     content = tar.extractfile(member)
                     files[wanted[member.name]] = archive / member.name, content.read() if content else b""
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            while unzipped.read(1 << 20):  # to the end, where gzip checks its sum
+                pass
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise UserError(f"{archive} is damaged ({error}); remove it to download it again") from None
     missing = sorted(set(wanted.values()) - set(files))
     if missing:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from minidl import set_num_threads
 from minidl.errors import TrainingError
 
 from . import datasets
@@ -29,6 +30,7 @@ def resume(folder: RunFolder, data_dir: str | None) -> int:
     Returns the exit status; raises UserError before it goes on.
     """
     config = folder.config if data_dir is None else dataclasses.replace(folder.config, data_dir=data_dir)
+    set_num_threads(config.threads)  # sums are added up in another order on another number
     return _run(folder, _load(config), resume=True)
 
 

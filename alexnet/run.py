@@ -55,9 +55,13 @@ class RunFolder:
         default = Path("runs") / f"{config.model}-{Path(config.data).name}-{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
         wanted = path or default
         attempt, number = wanted, 1
+        try:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {wanted}: cannot make the folder {wanted.parent}: {error.strerror}") from None
         while True:
             try:
-                attempt.mkdir(parents=True)
+                attempt.mkdir()
                 break
             except FileExistsError:
                 if path is not None:
@@ -100,6 +104,8 @@ class RunFolder:
                 rows.append(json.loads(line))
             except ValueError:
                 break
+            if not isinstance(rows[-1], dict) or "epoch" not in rows[-1]:
+                raise UserError(f"{self.path / 'metrics.jsonl'} is damaged: a line has no epoch")
         return rows
 
     def add_metrics(self, row: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -164,7 +165,10 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
     scheduler = build_scheduler(config, optimizer, len(train_loader))
     progress = Progress()
     if resume:
-        progress = _restore(folder, model, optimizer)
+        try:
+            progress = _restore(folder, model, optimizer)
+        except OSError as error:
+            raise UserError(f"--resume {folder.path}: cannot write there: {error.strerror or error}") from None
         scheduler.resume(progress.step)
     print(format_summary(summary(model, dataset.image_shape)), flush=True)
     images = f"{len(train):,} training and {len(test):,} test images of {dataset.name}"
@@ -206,7 +210,10 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
         )
     if evaluation is None:
         evaluation = evaluate(model, test_loader, stop)
-    report.draw(folder.path, folder.metrics(), test.labels, evaluation.predictions, dataset.classes, model)
+    try:
+        report.draw(folder.path, folder.metrics(), test.labels, evaluation.predictions, dataset.classes, model)
+    except OSError as error:
+        print(f"train.py: cannot draw the pictures in {folder.path}: {error.strerror or error}", file=sys.stderr)
     return evaluation
 
 
@@ -253,6 +260,8 @@ def _restore(folder: RunFolder, model: Module, optimizer: SGD) -> Progress:
     """Load the newest checkpoint, and forget the metrics after it. Without one, the run starts again."""
     files = folder.checkpoints()
     if not files:
+        if len(folder.metrics()) > 1:
+            raise UserError(f"--resume {folder.path}: its checkpoints are gone; start a new run")
         folder.cut_metrics(0)
         return Progress()
     arrays, facts = checkpoint.load(files[-1])
@@ -263,6 +272,8 @@ def _restore(folder: RunFolder, model: Module, optimizer: SGD) -> Progress:
             raise ValueError("it is of another network")
     except (TypeError, ValueError) as error:
         raise UserError(f"{files[-1]} does not fit this run ({error})") from None
+    if [row["epoch"] for row in folder.metrics()][: progress.epoch] != list(range(1, progress.epoch + 1)):
+        raise UserError(f"--resume {folder.path}: metrics.jsonl lacks epochs that {files[-1].name} has; start a new run")
     for name, array in own.items():
         array[...] = arrays[name]
     folder.cut_metrics(progress.epoch)

@@ -35,10 +35,14 @@ def get_array_module(array: Array):
 def as_array(value, like: Array = None) -> Array:
     """`value` as an array. An array keeps its dtype; Python floats become float32, as in PyTorch.
 
-    With `like`, a Python number takes that array's dtype and library, so that `2 * x` never widens x.
+    With `like`, a number takes that array's library, and its dtype where that can hold it: `2 * x` never widens a
+    floating-point x, and an integer x times 1.5 is floating-point.
     """
-    if like is not None and isinstance(value, (bool, int, float)):
-        return get_array_module(like).asarray(value, dtype=like.dtype)
+    if like is not None and isinstance(value, (bool, int, float, np.number, np.bool_)):
+        number = value.item() if isinstance(value, np.generic) else value
+        fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(number, float))
+        xp = get_array_module(like)
+        return xp.asarray(number, dtype=like.dtype if fits else xp.float32 if isinstance(number, float) else None)
     if hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__"):
         return np.asarray(value) if isinstance(value, np.generic) else value
     array = np.asarray(value)

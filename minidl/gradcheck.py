@@ -69,6 +69,8 @@ def gradcheck(
         with no_grad():
             return float((to_numpy(fn(*inputs).data) * weights).sum())
 
+    if not np.isfinite(loss()):
+        raise ValueError("gradcheck needs a function whose values are finite; this one's are not")
     if loss() != loss():
         raise ValueError("gradcheck needs a function that gives the same for the same inputs; this one changes")
 
@@ -91,15 +93,15 @@ def gradcheck(
 
 def _analytic(fn, inputs, checked, rng):
     """backward's gradients of L, and the random weights r; the inputs' own grad is left as it was."""
-    kept = [x.grad for _, x in checked]
+    kept = [(x.grad, x.grad_buffer) for _, x in checked]
     for _, x in checked:
-        x.grad = None
+        x.grad = x.grad_buffer = None
     output = fn(*inputs)
     weights = rng.standard_normal(output.shape)
     output.backward(get_array_module(output.data).asarray(weights))
     gradients = [np.zeros(x.shape) if x.grad is None else to_numpy(x.grad) for _, x in checked]
-    for (_, x), grad in zip(checked, kept, strict=True):
-        x.grad = grad
+    for (_, x), (grad, buffer) in zip(checked, kept, strict=True):
+        x.grad, x.grad_buffer = grad, buffer
     return gradients, weights
 
 

@@ -19,7 +19,7 @@ class SGD:
     params: parameters, or groups of them: dicts {"params": ..., and lr, momentum, weight_decay or nesterov of its own}.
     The parameters move into one flat buffer, in their order, and their gradients will be written into another: from here on
     p.data and p.grad are views of these, so that a device sends all gradients as one array. Write into p.data, do not
-    replace it. A parameter without a gradient is left alone by step().
+    replace it. A parameter without a gradient is left alone by step(). A later optimiser takes its parameters over from this.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
@@ -36,8 +36,6 @@ class SGD:
         for i, p in enumerate(self.parameters):
             if any(p is other for other in self.parameters[:i]):
                 raise ValueError("a parameter is given to SGD twice")
-            if p.grad_buffer is not None:
-                raise ValueError("a parameter belongs to another optimiser already")
         self._views = self._pack()
 
     def _pack(self) -> dict[int, tuple[Array, Array, Array]]:

@@ -109,6 +109,16 @@ def test_python_numbers_do_not_widen_float32():
     assert x.grad.dtype == np.float32
 
 
+def test_numbers_that_an_integer_tensor_cannot_hold():
+    whole = Tensor(np.array([1, 2, 3]))
+    np.testing.assert_array_equal((whole * 1.5).data, [1.5, 3.0, 4.5])
+    np.testing.assert_array_equal((0.5 + whole).data, [1.5, 2.5, 3.5])
+    assert (whole * 2).dtype == np.int64
+    np.testing.assert_array_equal((Tensor(np.array([True, False])) * 2).data, [2, 0])
+    for number in (np.int64(2), np.float64(2), np.float32(2)):
+        assert (Tensor([1.0]) * number).dtype == np.float32
+
+
 def test_mixed_dtypes_give_each_input_a_gradient_of_its_own_dtype():
     a, b = Tensor(np.ones(2, np.float32), True), Tensor(np.ones(2), True)
     (a * b).sum().backward()

@@ -162,6 +162,16 @@ def test_a_cut_archive(place):
         datasets.cifar10(str(place))
 
 
+def test_a_flipped_bit_anywhere_in_an_archive(place):
+    """In the data of a file, and in the very last bytes, which hold the checksum."""
+    file = archive(place)
+    whole = file.read_bytes()
+    for at in (len(whole) // 3, len(whole) // 2, len(whole) - 5):
+        replace(file, whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with pytest.raises(UserError, match="cifar-10-python.tar.gz is damaged"):
+            datasets.cifar10(str(place))
+
+
 def test_an_archive_of_something_else(place):
     file = archive(place)
     file.unlink()

@@ -294,6 +294,7 @@ def test_cross_entropy(make, label_smoothing):
     losses = naive.cross_entropy(to_numpy(x.data), labels, label_smoothing)
     for reduction, value in {"none": losses, "sum": losses.sum(), "mean": losses.mean()}.items():
         close(F.cross_entropy(x, labels, label_smoothing, reduction), np.asarray(value))
+        close(F.cross_entropy(x, Tensor(labels), label_smoothing, reduction), np.asarray(value))
         check(lambda x, reduction=reduction: F.cross_entropy(x, labels, label_smoothing, reduction), x)
 
 

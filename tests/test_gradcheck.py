@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import minidl.functional as F
-from minidl import Function, GradientError, Tensor, gradcheck, random
+from minidl import Function, GradientError, Tensor, gradcheck, nn, random
+from minidl.optim import SGD
 
 
 class Square(Function):
@@ -63,6 +64,20 @@ def test_the_inputs_are_left_as_they_were(make):
     gradcheck(lambda x: Square()(x), [x])
     np.testing.assert_array_equal(x.data, value)
     np.testing.assert_array_equal(x.grad, [7, 7, 7])
+
+
+def test_a_packed_parameter_keeps_its_gradient():
+    p = nn.Parameter(np.ones(3))
+    SGD([p], 0.1)
+    (p * 4).sum().backward()
+    gradcheck(lambda p: Square()(p), [p])
+    np.testing.assert_array_equal(p.grad, [4, 4, 4])
+    assert p.grad is p.grad_buffer
+
+
+def test_values_that_are_not_finite_are_said(make):
+    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match="values are finite"):
+        gradcheck(lambda x: x / 0, [make(2)])
 
 
 def test_an_input_that_has_no_part_in_the_result(make):

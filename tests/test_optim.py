@@ -132,11 +132,15 @@ def test_wrong_arguments(arguments, message):
         SGD(**arguments(p))
 
 
-def test_a_parameter_has_one_optimiser():
+def test_a_later_optimiser_takes_the_parameters_over():
     (p,) = parameters((3,))
-    SGD([p], 0.1)
-    with pytest.raises(ValueError, match="another optimiser"):
-        SGD([p], 0.1)
+    value = p.data.copy()
+    first, second = SGD([p], 0.1), SGD([p], 0.5)
+    (p * 2).sum().backward()
+    with pytest.raises(RuntimeError, match="was replaced"):
+        first.step()
+    second.step()
+    np.testing.assert_allclose(p.data, value - 1)
 
 
 def test_step_schedule():

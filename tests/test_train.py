@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -196,6 +197,41 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     assert refused.returncode == 2 and "does not fit this run (it is of another network)" in refused.stderr
 
 
+def test_a_run_that_lost_its_files_is_refused_and_left_as_it_is(finished, tmp_path):
+    folder, _ = finished
+    for lost, message in (("checkpoints", "its checkpoints are gone"), ("metrics.jsonl", "metrics.jsonl lacks epochs")):
+        copy = tmp_path / lost
+        shutil.copytree(folder, copy, copy_function=os.link)
+        (shutil.rmtree if (copy / lost).is_dir() else os.unlink)(copy / lost)
+        left = sorted(path.name for path in copy.iterdir())
+        refused = train("--resume", copy, cwd=tmp_path)
+        assert refused.returncode == 2 and message in refused.stderr and refused.stderr.count("\n") == 1
+        assert sorted(path.name for path in copy.iterdir()) == left
+
+
+def test_the_result_is_told_though_the_pictures_cannot_be_drawn(finished, tmp_path):
+    folder, done = finished
+    shutil.copytree(folder, tmp_path / "a")
+    (tmp_path / "a" / "curves.png").unlink()
+    (tmp_path / "a" / "curves.png").mkdir()
+    again = train("--resume", "a", cwd=tmp_path)
+    assert again.returncode == 0 and again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert again.stderr == "train.py: cannot draw the pictures in a: Is a directory\n"
+
+
+def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"threads": 1}))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import train, minidl; "
+        "assert train.main(['--resume', 'a']) == 0; print(minidl.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, ROOT], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "1" and "1 threads" in done.stdout
+
+
 def test_a_loss_that_is_not_finite(tmp_path):
     failed = train(*SMALL, "--lr", "1e25", "--out", "a", cwd=tmp_path)
     assert failed.returncode == 1
@@ -289,6 +325,9 @@ def test_cifar10_with_its_own_recipe(tmp_path):
             "--resume takes no other option than --data-dir: the run's settings are in nowhere/config.json",
         ),
         (["--data", "digits", "--out", "/proc/a"], "--out /proc/a: cannot make this folder"),
+        (["--data", "digits", "--out", "/proc/a/b"], "--out /proc/a/b: cannot make the folder /proc/a"),
+        (["--data", "x" * 300], "no such data set"),
+        (["--data-dir", "x" * 300], "cannot write to"),
     ],
 )
 def test_what_is_refused(tmp_path, arguments, message):
@@ -304,11 +343,17 @@ def test_no_network_is_one_line(tmp_path):
     refused = train("--data-dir", "data", cwd=tmp_path, env=proxy)
     assert refused.returncode == 2
     assert re.fullmatch(
-        r"train.py: error: cannot download CIFAR-10: get https://\S+/cifar-10-python.tar.gz and put it into data, or use "
+        r"train.py: error: cannot download CIFAR-10: get https://\S+/cifar-10-python.tar.gz and put it into \S+/data, or use "
         r"--data digits\n",
         refused.stderr,
     )
     assert os.listdir(tmp_path) == []
+
+
+def test_a_link_that_leads_nowhere(tmp_path):
+    (tmp_path / "runs").symlink_to("/nonexistent/disk")
+    refused = train(*SMALL, cwd=tmp_path)
+    assert refused.returncode == 2 and "cannot make the folder runs" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def test_a_folder_that_exists_is_not_touched(tmp_path):

@@ -79,7 +79,7 @@ def cross_entropy(logits: Tensor, labels, label_smoothing: float = 0.0, reductio
 
     logits are the last layer's outputs, with no softmax of their own. reduction: "mean", "sum" or "none".
     """
-    labels = as_array(labels)
+    labels = labels.data if isinstance(labels, Tensor) else as_array(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy takes logits (N, C) and labels (N,); got {logits.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":

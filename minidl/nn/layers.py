@@ -15,7 +15,9 @@ class Conv2d(Module):
     The weight starts from He's normal distribution, the bias from zero.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, groups: int = 1, bias: bool = True):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, *, groups: int = 1, bias: bool = True
+    ):
         kernel_size = pair(kernel_size, "kernel_size")
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} does not divide {in_channels} input and {out_channels} output channels")
@@ -43,7 +45,7 @@ class Linear(Module):
 class MaxPool2d(Module):
     """The largest value of each window, see functional.max_pool2d."""
 
-    def __init__(self, kernel_size, stride=None, padding=0, ceil_mode: bool = False):
+    def __init__(self, kernel_size, stride=None, padding=0, *, ceil_mode: bool = False):
         self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
 
     def forward(self, x):
