@@ -203,7 +203,7 @@ def _download(place: Path) -> None:
     import requests
 
     pooch.get_logger().setLevel("WARNING")
-    new = not place.exists()
+    new = not os.path.exists(place)
     problem = None
     try:
         pooch.retrieve(
@@ -220,6 +220,6 @@ def _download(place: Path) -> None:
     except OSError as error:
         problem = f"cannot write to {place}: {error.strerror or error}; choose another place with --data-dir"
     if problem:
-        if new and place.is_dir() and not any(place.iterdir()):
+        if new and os.path.isdir(place) and not any(place.iterdir()):
             place.rmdir()
         raise UserError(problem)
