@@ -25,7 +25,7 @@ from .run import Config, RunFolder
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and has saved what it had done."""
+    """The run was asked to stop; whoever catches this saves what it has done."""
 
 
 @dataclasses.dataclass

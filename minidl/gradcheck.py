@@ -96,12 +96,14 @@ def _analytic(fn, inputs, checked, rng):
     kept = [(x.grad, x.grad_buffer) for _, x in checked]
     for _, x in checked:
         x.grad = x.grad_buffer = None
-    output = fn(*inputs)
-    weights = rng.standard_normal(output.shape)
-    output.backward(get_array_module(output.data).asarray(weights))
-    gradients = [np.zeros(x.shape) if x.grad is None else to_numpy(x.grad) for _, x in checked]
-    for (_, x), (grad, buffer) in zip(checked, kept, strict=True):
-        x.grad, x.grad_buffer = grad, buffer
+    try:
+        output = fn(*inputs)
+        weights = rng.standard_normal(output.shape)
+        output.backward(get_array_module(output.data).asarray(weights))
+        gradients = [np.zeros(x.shape) if x.grad is None else to_numpy(x.grad) for _, x in checked]
+    finally:
+        for (_, x), (grad, buffer) in zip(checked, kept, strict=True):
+            x.grad, x.grad_buffer = grad, buffer
     return gradients, weights
 
 

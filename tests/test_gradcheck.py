@@ -75,6 +75,15 @@ def test_a_packed_parameter_keeps_its_gradient():
     assert p.grad is p.grad_buffer
 
 
+def test_a_function_that_fails_leaves_the_inputs_as_they_were():
+    p = nn.Parameter(np.ones(3))
+    SGD([p], 0.1)
+    (p * 4).sum().backward()
+    with pytest.raises(ZeroDivisionError):
+        gradcheck(lambda p: 1 // 0, [p])
+    assert p.grad is p.grad_buffer and list(p.grad) == [4, 4, 4]
+
+
 def test_values_that_are_not_finite_are_said(make):
     with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match="values are finite"):
         gradcheck(lambda x: x / 0, [make(2)])
