@@ -23,7 +23,7 @@ import minidl
 from alexnet import launch
 from alexnet.datasets import cifar10_place
 from alexnet.models import MODELS
-from alexnet.recipes import RECIPES, recipe
+from alexnet.recipes import PAPER_LR, RECIPES, recipe
 from alexnet.run import Config, RunFolder
 from minidl.errors import UserError
 
@@ -102,9 +102,11 @@ def config(args: argparse.Namespace) -> Config:
         recipe=name,
         epochs=getattr(args, "epochs", values.epochs),
         batch_size=getattr(args, "batch_size", values.batch_size),
-        lr=getattr(args, "lr", values.lr[model]),
+        lr=getattr(args, "lr", values.lr.get(model, PAPER_LR)),
         momentum=values.momentum,
         weight_decay=values.weight_decay,
+        bias_lr=values.bias_lr,
+        bias_decay=values.bias_decay,
         schedule=values.schedule,
         step_epochs=values.step_epochs,
         crop_padding=values.crop_padding,

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import FrameType
 
 from minidl import set_num_threads
-from minidl.errors import TrainingError
+from minidl.errors import TrainingError, UserError
 
 from . import datasets
+from .models import LEAST_IMAGE_SIZE
 from .run import Config, RunFolder
 from .trainer import Stopped, fit
 
@@ -19,6 +20,12 @@ from .trainer import Stopped, fit
 def start(config: Config, out: Path | None) -> int:
     """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
     dataset = _load(config)
+    least, size = LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
+    if size < least:
+        raise UserError(
+            f"--model {config.model} takes images of at least {least} x {least}, and {dataset.name} has {size} x {size}; "
+            "choose a cifar model"
+        )
     dataset.train.first(config.limit_train, "--limit-train")
     dataset.test.first(config.limit_test, "--limit-test")
     return _run(RunFolder.create(out, config), dataset, resume=False)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import minidl.functional as F
 from minidl.nn import (
+    AdaptiveAvgPool2d,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -10,6 +12,7 @@ from minidl.nn import (
     Linear,
     LocalResponseNorm,
     MaxPool2d,
+    Module,
     ReLU,
     Sequential,
     init,
@@ -19,7 +22,7 @@ from minidl.nn import (
 def cifar_bn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> Sequential:
     """AlexNet for small images with batch normalisation after every convolution: variant 1 of the deck."""
     side = _side_after_pooling(image_size)
-    return Sequential(
+    network = Sequential(
         {
             "conv1": Conv2d(in_channels, 96, 5, padding=2),  # 96 x 32 x 32
             "bn1": BatchNorm2d(96),
@@ -49,12 +52,14 @@ def cifar_bn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) 
             "fc8": Linear(4096, num_classes),
         }
     )
+    _start_small(network)
+    return network
 
 
 def cifar_lrn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> Sequential:
     """AlexNet for small images with local response normalisation after conv1 and conv2: variant 2 of the deck."""
     side = _side_after_pooling(image_size)
-    return Sequential(
+    network = Sequential(
         {
             "conv1": Conv2d(in_channels, 96, 5, padding=2),  # 96 x 32 x 32
             "relu1": ReLU(),
@@ -81,28 +86,134 @@ def cifar_lrn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32)
             "fc8": Linear(4096, num_classes),
         }
     )
-
-
-MODELS: dict[str, Callable[..., Sequential]] = {"cifar-bn": cifar_bn, "cifar-lrn": cifar_lrn}
-
-
-def create(name: str, num_classes: int = 10, **shape: int) -> Sequential:
-    """A network by name, freshly initialised from minidl.random's seed. shape: in_channels and image_size."""
-    if name not in MODELS:
-        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    network = MODELS[name](num_classes, **shape)
-    # The paper's N(0, .01) for the wide layers. He's would keep their 4,096 activations large, and dropout doubles their
-    # squares: the logits start far apart, and a rate that suits the convolutions throws the last layers about.
-    for layer in (network.fc6, network.fc7, network.fc8):
-        init.normal_(layer.weight, std=0.01)
+    _start_small(network)
     return network
 
 
-def _side_after_pooling(image_size: int) -> int:
-    """Height and width after three poolings of size 3, stride 2."""
-    side = image_size
+class CeilConv2d(Conv2d):
+    """A convolution whose last window may hang over the image: OH = ceil((H - KH) / stride) + 1, as in cuda-convnet."""
+
+    def forward(self, x):
+        over = [-(n - k) % s for n, k, s in zip(x.shape[2:], self.weight.shape[2:], self.stride, strict=True)]
+        return super().forward(F.pad(x, (0, over[1], 0, over[0])) if any(over) else x)
+
+
+def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int = 224) -> Sequential:
+    """The paper's network (section 3.5, figure 2) in one tower: the two GPUs' halves are the groups of conv2, conv4 and conv5.
+
+    The paper says 224, and its figures fit 227: its code rounds the size of conv1's output up, which makes 55 of both.
+    """
+    side = _side_after_pooling(-(-(image_size - 11) // 4) + 1)
+    network = Sequential(
+        {
+            "conv1": CeilConv2d(in_channels, 96, 11, stride=4),  # 96 x 55 x 55
+            "relu1": ReLU(),
+            "lrn1": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0),
+            "pool1": MaxPool2d(3, 2),  # 96 x 27 x 27
+            "conv2": Conv2d(96, 256, 5, padding=2, groups=2),  # 256 x 27 x 27
+            "relu2": ReLU(),
+            "lrn2": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0),
+            "pool2": MaxPool2d(3, 2),  # 256 x 13 x 13
+            "conv3": Conv2d(256, 384, 3, padding=1),  # 384 x 13 x 13
+            "relu3": ReLU(),
+            "conv4": Conv2d(384, 384, 3, padding=1, groups=2),  # 384 x 13 x 13
+            "relu4": ReLU(),
+            "conv5": Conv2d(384, 256, 3, padding=1, groups=2),  # 256 x 13 x 13
+            "relu5": ReLU(),
+            "pool5": MaxPool2d(3, 2),  # 256 x 6 x 6
+            "flatten": Flatten(),  # 9216
+            "fc6": Linear(256 * side * side, 4096),
+            "relu6": ReLU(),
+            "drop6": Dropout(0.5),
+            "fc7": Linear(4096, 4096),
+            "relu7": ReLU(),
+            "drop7": Dropout(0.5),
+            "fc8": Linear(4096, num_classes),
+        }
+    )
+    # Section 5: N(0, .01) everywhere, and biases of 1 where they hand ReLUs positive inputs from the start.
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
+        layer = getattr(network, name)
+        init.normal_(layer.weight, std=0.01)
+        init.constant_(layer.bias, 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0)
+    return network
+
+
+def alexnet_torchvision(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
+    """torchvision's AlexNet, the one tower of "One weird trick" (Krizhevsky 2014); its state has the names of theirs.
+
+    Adaptive pooling makes the same network take images of any size.
+    """
+    network = Sequential(
+        {
+            "features": Sequential(
+                Conv2d(in_channels, 64, 11, stride=4, padding=2),  # 64 x 55 x 55
+                ReLU(),
+                MaxPool2d(3, 2),  # 64 x 27 x 27
+                Conv2d(64, 192, 5, padding=2),  # 192 x 27 x 27
+                ReLU(),
+                MaxPool2d(3, 2),  # 192 x 13 x 13
+                Conv2d(192, 384, 3, padding=1),  # 384 x 13 x 13
+                ReLU(),
+                Conv2d(384, 256, 3, padding=1),  # 256 x 13 x 13
+                ReLU(),
+                Conv2d(256, 256, 3, padding=1),  # 256 x 13 x 13
+                ReLU(),
+                MaxPool2d(3, 2),  # 256 x 6 x 6
+            ),
+            "avgpool": AdaptiveAvgPool2d(6),  # 256 x 6 x 6
+            "flatten": Flatten(),  # 9216
+            "classifier": Sequential(
+                Dropout(0.5),
+                Linear(256 * 6 * 6, 4096),
+                ReLU(),
+                Dropout(0.5),
+                Linear(4096, 4096),
+                ReLU(),
+                Linear(4096, num_classes),
+            ),
+        }
+    )
+    _start_small(network)
+    return network
+
+
+MODELS: dict[str, Callable[..., Sequential]] = {
+    "cifar-bn": cifar_bn,
+    "cifar-lrn": cifar_lrn,
+    "alexnet-2012": alexnet_2012,
+    "alexnet-torchvision": alexnet_torchvision,
+}
+# Height or width of the smallest images that leave something after the last pooling.
+LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "alexnet-torchvision": 63}
+
+
+def create(name: str, num_classes: int | None = None, in_channels: int = 3, image_size: int | None = None) -> Sequential:
+    """A network by name, freshly initialised from minidl.random's seed.
+
+    num_classes: unless given, 10 for the cifar networks and 1000 for the others. image_size: height and width that its
+    images will have; unless given, 32 and 224.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if image_size is not None and image_size < LEAST_IMAGE_SIZE[name]:
+        least = LEAST_IMAGE_SIZE[name]
+        raise ValueError(f"{name} takes images of at least {least} x {least}; got {image_size} x {image_size}")
+    settings = {"num_classes": num_classes, "image_size": None if name == "alexnet-torchvision" else image_size}
+    return MODELS[name](in_channels=in_channels, **{key: value for key, value in settings.items() if value is not None})
+
+
+def _start_small(network: Module) -> None:
+    """The paper's N(0, .01) for the wide layers. He's would keep their 4,096 activations large, and dropout doubles their
+    squares: the logits start far apart, and a rate that suits the convolutions throws the last layers about.
+    """
+    for _, layer in network.named_modules():
+        if isinstance(layer, Linear):
+            init.normal_(layer.weight, std=0.01)
+
+
+def _side_after_pooling(side: int) -> int:
+    """Height and width of a map of side x side after three poolings of size 3, stride 2."""
     for _ in range(3):
         side = (side - 3) // 2 + 1
-    if side < 1:
-        raise ValueError(f"images of {image_size} x {image_size} are too small for three poolings; 15 x 15 is the least")
     return side

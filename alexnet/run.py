@@ -28,6 +28,8 @@ class Config:
     lr: float
     momentum: float
     weight_decay: float
+    bias_lr: float
+    bias_decay: bool
     schedule: str
     step_epochs: int
     crop_padding: int

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from minidl.data import Batch, Compose, DataLoader, Normalize, Transform
 from minidl.errors import TrainingError, UserError
 from minidl.nn import Module, Parameter
 from minidl.nn.summary import format_summary, summary
-from minidl.optim import SGD, LRScheduler, OneCycleLR, StepLR
+from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from . import models, report
 from .augment import RandomCrop, RandomHorizontalFlip
@@ -39,6 +40,7 @@ class Progress:
     correct: int = 0
     seen: int = 0
     seconds: float = 0.0
+    lr: float = 0.0
 
 
 @dataclasses.dataclass
@@ -57,14 +59,14 @@ def never() -> bool:
 def train_one_epoch(
     model: Module,
     optimizer: SGD,
-    scheduler: LRScheduler,
+    scheduler: LRScheduler | None,
     loader: DataLoader,
     progress: Progress,
     *,
     seed: int,
     stop: Callable[[], bool] = never,
 ) -> None:
-    """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there.
+    """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
 
     Returns after the last batch. Raises Stopped after the first batch at whose end stop() is true, and TrainingError,
     before the weights are touched, if a loss is not finite.
@@ -90,7 +92,9 @@ def train_one_epoch(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            scheduler.step()
+            progress.lr = optimizer.param_groups[0]["lr"]
+            if scheduler is not None:
+                scheduler.step()
 
             progress.step += 1
             progress.batch += 1
@@ -161,15 +165,19 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
     test_loader = DataLoader(test.images, test.labels, config.batch_size, normalize(config, dataset))
 
     model = build_model(config, dataset)
-    optimizer = SGD(model.parameters(), config.lr, config.momentum, config.weight_decay)
-    scheduler = build_scheduler(config, optimizer, len(train_loader))
+    optimizer = build_optimizer(config, model)
+    scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
     progress = Progress()
     if resume:
         try:
             progress = _restore(folder, model, optimizer)
         except OSError as error:
             raise UserError(f"--resume {folder.path}: cannot write there: {error.strerror or error}") from None
-        scheduler.resume(progress.step)
+        if scheduler is not None:
+            scheduler.resume(progress.step)
+        if plateau is not None:
+            for row in folder.metrics():
+                plateau.step(1 - row["test_accuracy"])
     print(format_summary(summary(model, dataset.image_shape)), flush=True)
     images = f"{len(train):,} training and {len(test):,} test images of {dataset.name}"
     print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
@@ -198,8 +206,10 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
             "test_accuracy": evaluation.accuracy,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(progress.seen / progress.seconds, 1),
-            "lr": scheduler.lr(scheduler.base_lrs[0], progress.step - 1),
+            "lr": progress.lr,
         }
+        if plateau is not None:
+            plateau.step(1 - row["test_accuracy"])
         progress = Progress(progress.epoch + 1, progress.step)
         save(row)
         print(
@@ -225,11 +235,26 @@ def build_model(config: Config, dataset: Dataset) -> Module:
     return model.to(dtype=config.dtype)
 
 
-def build_scheduler(config: Config, optimizer: SGD, epoch_steps: int) -> LRScheduler:
-    """The learning-rate schedule of a run; it is stepped after every batch."""
+def build_optimizer(config: Config, model: Module) -> SGD:
+    """SGD over the parameters in their order, with what the recipe says of biases."""
+    groups = []
+    for name, parameter in model.named_parameters():
+        group: dict[str, Any] = {"params": [parameter]}
+        if name.endswith("bias"):
+            group |= {"lr": config.lr * config.bias_lr, "weight_decay": config.weight_decay if config.bias_decay else 0.0}
+        groups.append(group)
+    return SGD(groups, config.lr, config.momentum, config.weight_decay)
+
+
+def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
+    """The learning-rate schedule of a run: one that is stepped after every batch, or one that is given every epoch's error."""
+    rates = [group["lr"] for group in optimizer.param_groups]
     if config.schedule == "step":
-        return StepLR(optimizer, config.step_epochs * epoch_steps)
-    return OneCycleLR(optimizer, config.lr, config.epochs * epoch_steps)
+        return StepLR(optimizer, config.step_epochs * epoch_steps), None
+    if config.schedule == "one-cycle":
+        return OneCycleLR(optimizer, rates, config.epochs * epoch_steps), None
+    # Three divisions by ten, as in the paper's section 5.
+    return None, ReduceLROnPlateau(optimizer, patience=config.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 
 
 def normalize(config: Config, dataset: Dataset) -> Transform:

@@ -1,5 +1,6 @@
 """Stochastic gradient descent over flat buffers, and schedules of its learning rate."""
 
+import bisect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -100,11 +101,14 @@ def _check(group: dict[str, Any]) -> None:
 
 
 class LRScheduler:
-    """Sets the learning rate of an optimiser's groups, as a pure function of the number of step() calls, last_epoch."""
+    """Sets the learning rate of an optimiser's groups, as a pure function of the number of step() calls, last_epoch.
+
+    A group's base_lr is the rate that it had before the first schedule was made for it.
+    """
 
     def __init__(self, optimizer: SGD):
         self.optimizer = optimizer
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
         self.resume(0)
 
     def lr(self, base_lr: float, count: int) -> float:
@@ -136,6 +140,64 @@ class StepLR(LRScheduler):
         return base_lr * self.gamma ** (count // self.step_size)
 
 
+class CosineAnnealingLR(LRScheduler):
+    """lr = eta_min + (base_lr - eta_min) (1 + cos(pi count / T_max)) / 2: half a cosine down, and up again after T_max.
+
+    Loshchilov and Hutter 2017, equation 5, without its restarts.
+    """
+
+    def __init__(self, optimizer: SGD, T_max: int, eta_min: float = 0.0):
+        if T_max < 1:
+            raise ValueError(f"CosineAnnealingLR takes a T_max of at least 1; got {T_max}")
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def lr(self, base_lr, count):
+        return _cosine(base_lr, self.eta_min, count / self.T_max)
+
+
+class LinearLR(LRScheduler):
+    """base_lr times a factor that goes straight from start_factor to end_factor in total_iters steps, and stays: a warm-up.
+
+    Goyal et al. 2017, section 2.2.
+    """
+
+    def __init__(self, optimizer: SGD, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
+        if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1 or total_iters < 1:
+            raise ValueError(
+                "LinearLR takes a start_factor above 0 and up to 1, an end_factor from 0 to 1 and total_iters of at least 1; "
+                f"got {start_factor}, {end_factor} and {total_iters}"
+            )
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer)
+
+    def lr(self, base_lr, count):
+        done = min(count, self.total_iters) / self.total_iters
+        return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * done)
+
+
+class SequentialLR(LRScheduler):
+    """One schedule after the other: schedulers[i] from milestones[i - 1] on, each counting from 0 again.
+
+    A warm-up before a cosine: SequentialLR(optimizer, [LinearLR(optimizer), CosineAnnealingLR(optimizer, 85)], [5]).
+    """
+
+    def __init__(self, optimizer: SGD, schedulers: list[LRScheduler], milestones: list[int]):
+        if len(schedulers) != len(milestones) + 1 or sorted(set(milestones)) != list(milestones):
+            raise ValueError(
+                f"SequentialLR takes a milestone between each two schedules, in ascending order; got {len(schedulers)} "
+                f"schedules and {milestones}"
+            )
+        if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
+            raise ValueError("SequentialLR takes schedules of its own optimizer; one of these is another's")
+        self.schedulers, self.milestones = schedulers, milestones
+        super().__init__(optimizer)
+
+    def lr(self, base_lr, count):
+        i = bisect.bisect_right(self.milestones, count)
+        return self.schedulers[i].lr(base_lr, count - (self.milestones[i - 1] if i else 0))
+
+
 class OneCycleLR(LRScheduler):
     """Up from max_lr / div_factor to max_lr in the first pct_start of the steps, then down to a 1 / final_div_factor of the
     start, along half cosines. Smith and Topin 2017; as PyTorch's with cycle_momentum=False.
@@ -162,7 +224,7 @@ class OneCycleLR(LRScheduler):
                 f"0 and 1; got {max_lr}, {total_steps} and {pct_start}"
             )
         for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+            group["initial_lr"] = rate
         super().__init__(optimizer)
 
     def lr(self, base_lr, count):
@@ -173,6 +235,72 @@ class OneCycleLR(LRScheduler):
         if count <= peak and peak > 0:
             return _cosine(start, base_lr, count / peak)
         return _cosine(base_lr, end, min(1.0, (count - peak) / (last - peak)) if last > peak else 1.0)
+
+
+class ReduceLROnPlateau:
+    """Multiplies each group's learning rate by factor once a metric has not become better for more than patience epochs.
+
+    With factor 0.1 the paper's rule: divide by ten when the validation error stops improving (section 5). mode: "min" if
+    less is better, else "max". Better is what beats the best so far by threshold: by that share of it with threshold_mode
+    "rel", by that much with "abs". cooldown: epochs after a reduction in which nothing is counted. min_lr: a bound for all
+    groups, or a list with one for each. A reduction of less than eps is left out.
+
+    It depends on nothing but the metrics given to step(); to go on with a run, give it those of the epochs before.
+    """
+
+    def __init__(
+        self,
+        optimizer: SGD,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Iterable[float] = 0.0,
+        eps: float = 1e-8,
+    ):
+        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                'ReduceLROnPlateau takes mode "min" or "max" and threshold_mode "rel" or "abs"; '
+                f"got {mode!r} and {threshold_mode!r}"
+            )
+        groups = optimizer.param_groups
+        self.min_lrs = list(min_lr) if isinstance(min_lr, Iterable) else [min_lr] * len(groups)
+        if not 0 <= factor < 1 or len(self.min_lrs) != len(groups):
+            raise ValueError(
+                f"ReduceLROnPlateau takes a factor from 0 to below 1 and a min_lr for each of {len(groups)} groups; "
+                f"got {factor} and {min_lr}"
+            )
+        self.optimizer, self.factor, self.patience, self.cooldown, self.eps = optimizer, factor, patience, cooldown, eps
+        self.sign = 1 if mode == "min" else -1
+        self.threshold, self.relative = threshold, threshold_mode == "rel"
+        self.best = math.inf * self.sign
+        self.num_bad_epochs = self.cooldown_counter = 0
+
+    def step(self, metrics: float) -> None:
+        """Count an epoch with this metric, a number."""
+        if self._better(metrics):
+            self.best, self.num_bad_epochs = metrics, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+            for group, min_lr in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+                lr = max(group["lr"] * self.factor, min_lr)
+                if group["lr"] - lr > self.eps:
+                    group["lr"] = lr
+
+    def _better(self, metrics: float) -> bool:
+        bound = self.best * (1 - self.sign * self.threshold) if self.relative else self.best - self.sign * self.threshold
+        return self.sign * metrics < self.sign * bound
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:

@@ -11,9 +11,17 @@ from minidl.backend import to_device
 from minidl.errors import UserError
 from minidl.kernels import kernels_for
 
+from . import parity_table
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if parity_table.ROWS:
+        terminalreporter.section("parity with PyTorch")
+        terminalreporter.write_line("\n".join(parity_table.lines()))
 
 
 @pytest.fixture(params=["numpy", "cupy"], scope="session")

@@ -1,5 +1,7 @@
 """Every function once more, from its definition, with loops: slow, plain, and independent of the library."""
 
+import math
+
 import numpy as np
 
 
@@ -37,6 +39,33 @@ def max_pool2d(x, kernel_size, stride, padding, ceil_mode):
     return y
 
 
+def avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
+    """Sums over the zero-padded image; a one for every element that is there says how many there were."""
+    (KH, KW), (SH, SW), (PH, PW) = kernel_size, stride, padding
+    N, C, H, W = x.shape
+    shape = max_pool2d(x, kernel_size, stride, padding, ceil_mode).shape
+    padded = np.zeros((N, C, H + 2 * PH, W + 2 * PW))
+    padded[:, :, PH : PH + H, PW : PW + W] = x
+    there = np.zeros(padded.shape[2:])
+    there[PH : PH + H, PW : PW + W] = 1
+    counted = np.ones_like(there) if count_include_pad else there
+    y = np.zeros(shape)
+    for n, c, h, w in np.ndindex(shape):
+        window = slice(h * SH, h * SH + KH), slice(w * SW, w * SW + KW)
+        y[n, c, h, w] = padded[n, c][window].sum() / (divisor_override or counted[window].sum())
+    return y
+
+
+def adaptive_avg_pool2d(x, output_size):
+    N, C, H, W = x.shape
+    y = np.zeros((N, C, *output_size))
+    for n, c, h, w in np.ndindex(y.shape):
+        top, bottom = math.floor(h * H / output_size[0]), math.ceil((h + 1) * H / output_size[0])
+        left, right = math.floor(w * W / output_size[1]), math.ceil((w + 1) * W / output_size[1])
+        y[n, c, h, w] = x[n, c, top:bottom, left:right].mean()
+    return y
+
+
 def batch_norm(x, weight, bias, eps):
     y = np.zeros_like(x)
     for c in range(x.shape[1]):
@@ -47,13 +76,18 @@ def batch_norm(x, weight, bias, eps):
     return y
 
 
-def local_response_norm(x, size, alpha, beta, k):
+def local_response_norm(x, size, alpha, beta, k, convention):
     y = np.zeros_like(x)
     C = x.shape[1]
     for c in range(C):
-        window = range(max(0, c - size // 2), min(C, c + (size - 1) // 2 + 1))
-        squares = sum(x[:, j] ** 2 for j in window)
-        y[:, c] = x[:, c] / (k + alpha / size * squares) ** beta
+        if convention == "pytorch":  # size channels of the zero-padded, their squares averaged
+            first, last, factor = c - size // 2, c - size // 2 + size - 1, alpha / size
+        elif convention == "paper":  # the limits of the sum in section 3.3, and its alpha
+            first, last, factor = c - size // 2, c + size // 2, alpha
+        else:  # sqr_sum[d] = sum(x[d - depth_radius : d + depth_radius + 1] ** 2)
+            first, last, factor = c - size, c + size, alpha
+        squares = sum(x[:, j] ** 2 for j in range(max(0, first), min(C - 1, last) + 1))
+        y[:, c] = x[:, c] / (k + factor * squares) ** beta
     return y
 
 

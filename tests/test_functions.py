@@ -12,6 +12,7 @@ from minidl.backend import to_batch_last, to_device, to_numpy
 from . import naive
 
 small = st.integers(1, 5)
+CONVENTIONS = st.sampled_from(["pytorch", "paper", "tensorflow"])
 
 
 def close(tensor, expected):
@@ -150,6 +151,57 @@ def test_max_pool2d_lets_nan_through(device):
     assert np.isnan(F.max_pool2d(Tensor(to_device(x, device)), 3).item())
 
 
+@given(data=st.data())
+def test_avg_pool2d_is_its_definition(device, data):
+    draw = data.draw
+    kernel, stride = (draw(small), draw(small)), (draw(small), draw(small))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    H, W = (draw(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, padding, strict=True))
+    settings = draw(st.booleans()), draw(st.booleans()), draw(st.none() | small)
+    values = np.random.default_rng(draw(st.integers(0, 99))).standard_normal((draw(st.integers(0, 3)), 2, H, W))
+    y = F.avg_pool2d(Tensor(to_device(values, device)), kernel, stride, padding, *settings)
+    close(y, naive.avg_pool2d(values, kernel, stride, padding, *settings))
+
+
+@given(N=st.integers(0, 3), image=st.tuples(st.integers(1, 9), st.integers(1, 9)), output=st.tuples(small, small))
+def test_adaptive_avg_pool2d_is_its_definition(device, N, image, output):
+    """Larger outputs than images too: an element is then in several windows."""
+    values = np.random.default_rng(0).standard_normal((N, 2, *image))
+    y = F.adaptive_avg_pool2d(Tensor(to_device(values, device)), output)
+    close(y, naive.adaptive_avg_pool2d(values, output))
+
+
+@pytest.mark.parametrize(
+    "arguments", [(3, 2), (2,), ((2, 3), (1, 2), 1), (3, 2, 1, True), (3, 2, 1, True, False), (2, 1, 0, False, True, 3)]
+)
+def test_avg_pool2d_gradient(make, arguments):
+    check(lambda x: F.avg_pool2d(x, *arguments), make(2, 3, 6, 7))
+
+
+@pytest.mark.parametrize("output_size", [1, 3, (2, 5), (8, 9), (None, 4)])
+def test_adaptive_avg_pool2d_gradient(make, output_size):
+    check(lambda x: F.adaptive_avg_pool2d(x, output_size), make(2, 2, 5, 7))
+
+
+def test_adaptive_avg_pool2d_keeps_an_axis_of_none(make):
+    assert F.adaptive_avg_pool2d(make(1, 2, 5, 7), (None, 3)).shape == (1, 2, 5, 3)
+
+
+def test_avg_pool2d_keeps_what_is_not_finite_to_its_windows(device):
+    x = np.zeros((1, 1, 4, 4))
+    x[0, 0, 0, 0] = np.inf
+    y = F.avg_pool2d(Tensor(to_device(x, device)), 2)
+    np.testing.assert_array_equal(to_numpy(y.data)[0, 0], [[np.inf, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("padding", [(0, 3, 0, 3), (1, 0, 2, 1), (0, 0, 0, 0)])
+def test_pad(make, padding):
+    x = make(2, 3, 4, 5)
+    left, right, top, bottom = padding
+    close(F.pad(x, padding), np.pad(to_numpy(x.data), ((0, 0), (0, 0), (top, bottom), (left, right))))
+    check(lambda x: F.pad(x, padding), x)
+
+
 @pytest.mark.parametrize("block_bytes", [1, 2 << 20])
 def test_batch_norm(make, monkeypatch, block_bytes):
     from minidl.kernels import numpy_kernels
@@ -211,19 +263,36 @@ def test_local_response_norm_is_its_definition(device, data):
     draw = data.draw
     shape = (draw(st.integers(0, 3)), draw(st.integers(1, 9)), draw(small), draw(small))
     values = np.random.default_rng(draw(st.integers(0, 99))).standard_normal(shape)
-    size, beta = draw(st.integers(1, 11)), draw(st.sampled_from([0.75, 0.5, 1.0]))
-    x = Tensor(to_device(values, device))
-    close(F.local_response_norm(x, size, 0.5, beta, 2.0), naive.local_response_norm(values, size, 0.5, beta, 2.0))
+    arguments = draw(st.integers(1, 11)), 0.5, draw(st.sampled_from([0.75, 0.5, 1.0])), 2.0, draw(CONVENTIONS)
+    close(F.local_response_norm(Tensor(to_device(values, device)), *arguments), naive.local_response_norm(values, *arguments))
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 20])
+def test_the_conventions_of_local_response_norm_are_known_apart(make):
+    """The paper's printed formula is n times stronger than its code; TensorFlow's size is a radius."""
+    x = make(2, 9, 2, 3)
+    paper = F.local_response_norm(x, 5, 1e-4, 0.75, 2.0, "paper")
+    close(paper, to_numpy(F.local_response_norm(x, 5, 5e-4, 0.75, 2.0).data))
+    close(paper, to_numpy(F.local_response_norm(x, 2, 1e-4, 0.75, 2.0, "tensorflow").data))
+    even = F.local_response_norm(x, 4, 0.1, convention="paper")
+    close(even, to_numpy(F.local_response_norm(x, 5, 0.5).data))
+
+
+def test_local_response_norm_of_tensorflow_by_hand():
+    """Its documentation's formula with its defaults: depth_radius 5, bias 1, alpha 1, beta 0.5."""
+    y = F.local_response_norm(Tensor(np.array([2.0, 2.0, 1.0]).reshape(1, 3, 1, 1)), 5, 1.0, 0.5, 1.0, "tensorflow")
+    np.testing.assert_allclose(y.data.ravel(), np.array([2, 2, 1]) / np.sqrt(10))
+
+
+@pytest.mark.parametrize(
+    "size, convention", [(1, "pytorch"), (2, "pytorch"), (5, "pytorch"), (20, "pytorch"), (4, "paper"), (1, "tensorflow")]
+)
 @pytest.mark.parametrize("beta", [0.75, 0.6])
 @pytest.mark.parametrize("block_bytes", [1, 2 << 20])
-def test_local_response_norm_gradient(make, monkeypatch, size, beta, block_bytes):
+def test_local_response_norm_gradient(make, monkeypatch, size, convention, beta, block_bytes):
     from minidl.kernels import numpy_kernels
 
     monkeypatch.setattr(numpy_kernels, "BLOCK_BYTES", block_bytes)
-    check(lambda x: F.local_response_norm(x, size, 0.5, beta, 2.0), make(2, 7, 3, 2))
+    check(lambda x: F.local_response_norm(x, size, 0.5, beta, 2.0, convention), make(2, 7, 3, 2))
 
 
 @given(N=st.integers(0, 4), features=small, outputs=small, biased=st.booleans())
@@ -241,12 +310,19 @@ def test_linear_gradient(make):
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 2, 2)])
-def test_relu_and_tanh(make, shape):
+def test_activations(make, shape):
     x = make(*shape)
+    close(F.sigmoid(x), 1 / (1 + np.exp(-to_numpy(x.data))))
+    check(F.sigmoid, x)
     close(F.relu(x), np.where(to_numpy(x.data) > 0, to_numpy(x.data), 0))
     close(F.tanh(x), np.sinh(to_numpy(x.data)) / np.cosh(to_numpy(x.data)))
     check(F.relu, x)
     check(F.tanh, x)
+
+
+def test_sigmoid_at_the_ends(device):
+    y = F.sigmoid(Tensor(to_device(np.array([-np.inf, -800.0, -40.0, 40.0, 800.0, np.inf, np.nan]), device)))
+    np.testing.assert_array_equal(to_numpy(y.data), [0, 0, np.exp(-40), 1, 1, 1, np.nan])
 
 
 @pytest.mark.parametrize("shape, p", [((4, 6), 0.5), ((3, 2, 3, 3), 0.3), ((5,), 0.5), ((2, 3), 0.0), ((2, 3), 1.0)])
@@ -303,10 +379,14 @@ def test_cross_entropy(make, label_smoothing):
 FUNCTIONS = {
     "conv2d": (lambda x, w: F.conv2d(x, w, padding=1), [(2, 3, 5, 5), (4, 3, 3, 3)]),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2), [(2, 3, 5, 5)]),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2), [(2, 3, 5, 5)]),
+    "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 3), [(2, 3, 5, 5)]),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 1)), [(2, 3, 5, 5)]),
     "batch_norm": (lambda x: F.batch_norm(x, training=True), [(2, 3, 5, 5)]),
     "local_response_norm": (lambda x: F.local_response_norm(x, 5, 0.1), [(2, 3, 5, 5)]),
     "relu": (F.relu, [(2, 3, 5, 5)]),
     "tanh": (F.tanh, [(2, 3, 5, 5)]),
+    "sigmoid": (F.sigmoid, [(2, 3, 5, 5)]),
     "dropout": (lambda x: F.dropout(x, key=1), [(2, 3, 5, 5)]),
     "linear": (F.linear, [(4, 3), (2, 3)]),
     "softmax": (F.softmax, [(4, 3)]),
@@ -405,12 +485,19 @@ T = lambda *shape: Tensor(np.zeros(shape))
         (lambda: F.max_pool2d(T(1, 3, 2, 8), 3), r"window 3 is larger than H = 2.*\(1, 3, 2, 8\)"),
         (lambda: F.max_pool2d(T(1, 3, 8, 8), 3, padding=2), r"padding \(2, 2\) is more than half"),
         (lambda: F.max_pool2d(T(1, 3, 8), 3), r"got \(1, 3, 8\)"),
+        (lambda: F.avg_pool2d(T(1, 3, 2, 8), 3), r"avg_pool2d: the window 3 is larger than H = 2"),
+        (lambda: F.avg_pool2d(T(1, 3, 8, 8), 2, divisor_override=0), "divisor_override of at least 1; got 0"),
+        (lambda: F.adaptive_avg_pool2d(T(1, 3, 8, 8), (3, 0)), r"output_size must be .* got \[3, 0\]"),
+        (lambda: F.adaptive_avg_pool2d(T(3, 8, 8), 3), r"got \(3, 8, 8\)"),
+        (lambda: F.pad(T(1, 3, 8, 8), (1, 1)), r"\(left, right, top, bottom\); got \(1, 1\)"),
+        (lambda: F.pad(T(1, 3, 8, 8), (1, 0, -1, 0)), r"at least 0.*got \(1, 0, -1, 0\)"),
         (lambda: F.batch_norm(T(3)), r"got \(3,\)"),
         (lambda: F.batch_norm(T(2, 3), weight=T(4), training=True), r"weight of shape \(3,\); got \(4,\)"),
         (lambda: F.batch_norm(T(2, 3)), "needs running_mean"),
         (lambda: F.batch_norm(T(1, 3), training=True), r"more than one value a channel; got x \(1, 3\)"),
         (lambda: F.local_response_norm(T(2, 3), 5), r"got \(2, 3\)"),
         (lambda: F.local_response_norm(T(1, 3, 2, 2), 0), "at least 1; got 0"),
+        (lambda: F.local_response_norm(T(1, 3, 2, 2), 5, convention="caffe"), "pytorch, paper, tensorflow; got 'caffe'"),
         (lambda: F.linear(T(2, 3), T(4, 5)), r"got \(2, 3\) and \(4, 5\)"),
         (lambda: F.linear(T(2, 3), T(4, 3), T(3)), r"bias of shape \(4,\); got \(3,\)"),
         (lambda: F.dropout(T(2, 3), 1.5), "between 0 and 1; got 1.5"),

@@ -29,8 +29,8 @@ def copies(monkeypatch):
     return shapes
 
 
-@pytest.mark.parametrize("name", ["cifar-bn", "cifar-lrn"])
-def test_a_training_step_of_a_net(name, copies, monkeypatch):
+@pytest.mark.parametrize("name, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 224), ("alexnet-torchvision", 63)])
+def test_a_training_step_of_a_net(name, size, copies, monkeypatch):
     net = alexnet.create(name, 10)
     optimizer = SGD(net.parameters(), 0.01, 0.9)
     wrong, gradients = [], 0
@@ -60,7 +60,7 @@ def test_a_training_step_of_a_net(name, copies, monkeypatch):
         return result
 
     monkeypatch.setattr(Function, "input_gradients", checked)
-    images = from_batch_last(np.random.default_rng(0).standard_normal((3, 32, 32, 6)).astype(np.float32))
+    images = from_batch_last(np.random.default_rng(0).standard_normal((3, size, size, 6)).astype(np.float32))
     loss = F.cross_entropy(net(Tensor(images)), np.arange(6))
     loss.backward()
     optimizer.step()

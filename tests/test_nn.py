@@ -135,14 +135,29 @@ def test_he_initialisation():
         (lambda: nn.Conv2d(4, 6, (3, 5), (1, 2), (1, 2), groups=2, bias=False), (2, 6, 8, 4)),
         (lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=True), (2, 4, 5, 5)),
         (lambda: nn.MaxPool2d((2, 3)), (2, 4, 4, 2)),
+        (lambda: nn.AvgPool2d(3, 2, 1, True), (2, 4, 5, 5)),
+        (lambda: nn.AdaptiveAvgPool2d((3, None)), (2, 4, 3, 8)),
         (lambda: nn.LocalResponseNorm(5), (2, 4, 8, 8)),
         (lambda: nn.BatchNorm2d(4), (2, 4, 8, 8)),
         (lambda: nn.Tanh(), (2, 4, 8, 8)),
+        (lambda: nn.Sigmoid(), (2, 4, 8, 8)),
         (lambda: nn.Flatten(), (2, 256)),
     ],
 )
 def test_layers_pass_their_settings_on(layer, output):
     assert layer()(Tensor(np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32))).shape == output
+
+
+def test_settings_reach_the_function_as_they_are():
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 8, 8)))
+    pairs = [
+        (nn.AvgPool2d(3, 2, 1, True, False)(x), F.avg_pool2d(x, 3, 2, 1, True, False)),
+        (nn.AvgPool2d(2, divisor_override=3)(x), F.avg_pool2d(x, 2, divisor_override=3)),
+        (nn.MaxPool2d(3, 2, 1, ceil_mode=True)(x), F.max_pool2d(x, 3, 2, 1, True)),
+        (nn.LocalResponseNorm(3, 0.1, 0.6, 2.0, "paper")(x), F.local_response_norm(x, 3, 0.1, 0.6, 2.0, "paper")),
+    ]
+    for layer, function in pairs:
+        np.testing.assert_array_equal(layer.data, function.data)
 
 
 def test_layers_refuse_what_does_not_fit():

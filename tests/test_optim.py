@@ -5,7 +5,7 @@ import pytest
 
 from minidl import Tensor
 from minidl.nn import Parameter
-from minidl.optim import SGD, OneCycleLR, StepLR
+from minidl.optim import SGD, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 
 
 def parameters(*shapes, dtype=np.float64):
@@ -151,6 +151,62 @@ def test_step_schedule():
         rates.append(schedule.get_last_lr())
         schedule.step()
     np.testing.assert_allclose(rates, [[r, 2 * r] for r in (1, 1, 1, 0.1, 0.1, 0.1, 0.01)])
+
+
+def rates(schedule, steps):
+    values = []
+    for _ in range(steps):
+        values.append(schedule.get_last_lr()[0])
+        schedule.step()
+    return values
+
+
+def test_cosine():
+    schedule = CosineAnnealingLR(SGD(parameters((1,)), 1.0), T_max=4, eta_min=0.2)
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(rates(schedule, 6), [1, 0.6 + 0.4 * half, 0.6, 0.6 - 0.4 * half, 0.2, 0.6 - 0.4 * half])
+
+
+def test_warm_up():
+    np.testing.assert_allclose(rates(LinearLR(SGD(parameters((1,)), 2.0), 0.5, 1.0, 4), 7), [1, 1.25, 1.5, 1.75, 2, 2, 2])
+
+
+def test_a_warm_up_before_a_cosine():
+    optimizer = SGD([{"params": parameters((1,))}, {"params": parameters((1,)), "lr": 2.0}], 1.0)
+    schedule = SequentialLR(optimizer, [LinearLR(optimizer, 0.5, total_iters=2), CosineAnnealingLR(optimizer, 4)], [2])
+    expected = [0.5, 0.75, *[(1 + np.cos(np.pi * i / 4)) / 2 for i in range(5)]]
+    np.testing.assert_allclose(rates(schedule, 7), expected, atol=1e-15)
+    schedule.resume(3)
+    np.testing.assert_allclose(schedule.get_last_lr(), [expected[3], 2 * expected[3]])
+
+
+def test_a_plateau_divides_the_rate():
+    optimizer = SGD([{"params": parameters((1,))}, {"params": parameters((1,)), "lr": 2.0}], 1.0)
+    schedule = ReduceLROnPlateau(optimizer, patience=1)
+    seen = []
+    for error in (5, 4, 4, 4, 3.9, 3.9, float("nan"), 3.9, 3.9):
+        schedule.step(error)
+        seen.append(schedule.get_last_lr()[0])
+    np.testing.assert_allclose(seen, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    np.testing.assert_allclose(schedule.get_last_lr(), [0.001, 0.002])
+
+
+@pytest.mark.parametrize(
+    "make_schedule, message",
+    [
+        (lambda o: CosineAnnealingLR(o, 0), "T_max of at least 1; got 0"),
+        (lambda o: LinearLR(o, 0.0), "start_factor above 0.*got 0.0, 1.0 and 5"),
+        (lambda o: SequentialLR(o, [StepLR(o, 1)], [1]), r"got 1 schedules and \[1\]"),
+        (lambda o: SequentialLR(o, [StepLR(o, 1)] * 3, [2, 1]), r"got 3 schedules and \[2, 1\]"),
+        (lambda o: SequentialLR(o, [StepLR(SGD(parameters((1,)), 1.0), 1)], []), "of its own optimizer"),
+        (lambda o: ReduceLROnPlateau(o, "least"), "got 'least' and 'rel'"),
+        (lambda o: ReduceLROnPlateau(o, factor=1.0), "got 1.0 and 0.0"),
+        (lambda o: ReduceLROnPlateau(o, min_lr=[1, 2]), r"each of 1 groups; got 0.1 and \[1, 2\]"),
+    ],
+)
+def test_wrong_schedules(make_schedule, message):
+    with pytest.raises(ValueError, match=message):
+        make_schedule(SGD(parameters((1,)), 1.0))
 
 
 def test_one_cycle_goes_up_and_down():

@@ -1,12 +1,15 @@
 """The trainer's parts, with a small network."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
 
-from alexnet import trainer
-from minidl import nn, random
+import train
+from alexnet import datasets, trainer
+from alexnet.run import RunFolder
+from minidl import checkpoint, nn, random
 from minidl.data import DataLoader
 from minidl.errors import TrainingError
 from minidl.optim import SGD, StepLR
@@ -71,6 +74,39 @@ def test_evaluation_is_of_every_image_once_and_without_dropout():
         np.testing.assert_array_equal(result.predictions, results[0].predictions)
         assert result.loss == pytest.approx(results[0].loss)
         assert result.accuracy == (result.predictions == LABELS).mean()
+
+
+def config(**settings):
+    """A short run on digits; the settings replace the recipe's."""
+    run = train.config(train.parser().parse_args(["--data", "digits", "--limit-train", "8", "--limit-test", "10"]))
+    return dataclasses.replace(run, **settings)
+
+
+def test_biases_have_a_rate_and_a_decay_of_their_own():
+    """The 2012 code's: twice the rate, no decay. The order of the parameters stays that of their definition."""
+    net, *_ = parts()
+    optimizer = trainer.build_optimizer(config(lr=0.5, weight_decay=0.1, bias_lr=2.0, bias_decay=False), net)
+    assert [p.shape for p in optimizer.parameters] == [p.shape for p in net.parameters()]
+    settings = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    assert settings == [(0.5, 0.1), (1.0, 0.0)] * 2
+    schedule, _ = trainer.build_schedules(config(schedule="one-cycle", epochs=1), optimizer, 10)
+    assert schedule.base_lrs == [0.5, 1.0] * 2
+
+
+def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_path):
+    """With a rate that teaches nothing the error never falls: a tenth after each epoch, but for the first, and three times."""
+    settings = config(schedule="plateau", step_epochs=1, lr=1e-4, epochs=6, bias_lr=2.0)
+    whole, halves = (RunFolder.create(tmp_path / name, settings) for name in ("whole", "halves"))
+    trainer.fit(whole, datasets.digits())
+    with pytest.raises(trainer.Stopped):
+        trainer.fit(halves, datasets.digits(), stop=lambda: len(halves.metrics()) == 2)
+    trainer.fit(halves, datasets.digits(), resume=True)
+    rates = [row["lr"] for row in whole.metrics()]
+    np.testing.assert_allclose(rates, [1e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-7])
+    assert rates == [row["lr"] for row in halves.metrics()]
+    (one, _), (other, _) = (checkpoint.load(run.checkpoints()[-1]) for run in (whole, halves))
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
 
 
 def test_the_weights_are_as_they_were_when_a_loss_is_not_finite():

@@ -1,15 +1,18 @@
 """Differentiable functions of tensors. Names, arguments and numerical conventions are PyTorch's."""
 
-from .activation import relu, tanh
+from .activation import relu, sigmoid, tanh
 from .arithmetic import flatten
 from .convolution import conv2d
 from .dropout import dropout
 from .linear import linear
 from .loss import cross_entropy, log_softmax, softmax
 from .normalization import batch_norm, local_response_norm
-from .pooling import max_pool2d
+from .padding import pad
+from .pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
     "batch_norm",
     "conv2d",
     "cross_entropy",
@@ -19,7 +22,9 @@ __all__ = [
     "local_response_norm",
     "log_softmax",
     "max_pool2d",
+    "pad",
     "relu",
+    "sigmoid",
     "softmax",
     "tanh",
 ]

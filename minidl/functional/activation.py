@@ -27,6 +27,19 @@ class Tanh(Function):
         return from_batch_last(to_batch_last(grad) * (1 - self.y * self.y))
 
 
+class Sigmoid(Function):
+    """y = 1 / (1 + exp(-x)), which is exp(x) / (1 + exp(x)): the one whose exponent is below 0;  dx = dy y (1 - y)."""
+
+    def forward(self, x):
+        xp, x = get_array_module(x), to_batch_last(x)
+        small = xp.exp(-abs(x))
+        self.y = xp.where(x < 0, small, 1) / (1 + small)
+        return from_batch_last(self.y)
+
+    def backward(self, grad):
+        return from_batch_last(to_batch_last(grad) * self.y * (1 - self.y))
+
+
 def relu(x: Tensor) -> Tensor:
     """The rectified linear unit, the paper's section 3.1. Any shape (N, ...)."""
     return ReLU()(x)
@@ -35,3 +48,8 @@ def relu(x: Tensor) -> Tensor:
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent, which the paper's figure 1 compares ReLU with. Any shape (N, ...)."""
     return Tanh()(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """The logistic function, from 0 to 1. Any shape (N, ...)."""
+    return Sigmoid()(x)

@@ -87,14 +87,14 @@ def batch_norm(
 
 
 class LocalResponseNorm(Function):
-    """y_c = x_c / s_c^beta,  s_c = k + alpha / n sum of x_j^2 over the n channels j around c; the paper's section 3.3.
+    """y_c = x_c / s_c^beta,  s_c = k + a sum of x_j^2 over the channels j around c; the paper's section 3.3.
 
-    x_c is in y_c directly, and in every s_j whose window holds c:
-    dx_c = dy_c / s_c^beta - 2 alpha beta / n  x_c  sum over those j of dy_j x_j / s_j^(beta + 1).
+    The window is `before` channels before c to `after` behind it. x_c is in y_c directly, and in every s_j whose window holds
+    c: dx_c = dy_c / s_c^beta - 2 a beta x_c  sum over those j of dy_j x_j / s_j^(beta + 1).
     """
 
-    def __init__(self, size: int, alpha: float, beta: float, k: float):
-        self.window = size // 2, (size - 1) // 2, alpha / size, beta
+    def __init__(self, before: int, after: int, a: float, beta: float, k: float):
+        self.window = before, after, a, beta
         self.k = k
 
     def forward(self, x):
@@ -107,13 +107,32 @@ class LocalResponseNorm(Function):
         return from_batch_last(dx)
 
 
-def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
-    """Divide each activation of x (N, C, H, W) by a power of what `size` neighbouring channels hold at the same place.
+# What size and alpha stand for: (channels before, channels behind, what the sum of squares is multiplied by).
+LRN_CONVENTIONS = {
+    "pytorch": lambda size, alpha: (size // 2, (size - 1) // 2, alpha / size),
+    "paper": lambda size, alpha: (size // 2, size // 2, alpha),
+    "tensorflow": lambda size, alpha: (size, size, alpha),
+}
 
-    alpha is divided by size, as in PyTorch, Caffe and the 2012 code (the formula printed in the paper does not); the
-    paper's net is size 5, alpha 1e-4, beta 0.75, k 2. Of an even size, the extra channel is before.
+
+def local_response_norm(
+    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, convention: str = "pytorch"
+) -> Tensor:
+    """Divide each activation of x (N, C, H, W) by a power of what neighbouring channels hold at the same place.
+
+    Three conventions call different things alike; all divide by (k + a sum x^2)^beta:
+
+    "pytorch"     size channels, the extra one of an even size before; a = alpha / size. So computes the 2012 paper's own
+                  code (cuda-convnet's cross-map normalisation), and so do Caffe, ONNX and torch.nn.LocalResponseNorm.
+                  The paper's net is size 5, alpha 1e-4, beta 0.75, k 2.
+    "paper"       the formula that section 3.3 prints: from c - n // 2 to c + n // 2 for n = size, and a = alpha, which is n
+                  times stronger.
+    "tensorflow"  tf.nn.local_response_normalization: size is its depth_radius, from c - size to c + size; a = alpha, and k
+                  is its bias. Its defaults are size 5, alpha 1, beta 0.5, k 1.
     """
     require_4d(x, "local_response_norm")
     if size < 1:
         raise ValueError(f"local_response_norm takes a size of at least 1; got {size}")
-    return LocalResponseNorm(size, alpha, beta, k)(x)
+    if convention not in LRN_CONVENTIONS:
+        raise ValueError(f"local_response_norm takes a convention of {', '.join(LRN_CONVENTIONS)}; got {convention!r}")
+    return LocalResponseNorm(*LRN_CONVENTIONS[convention](size, alpha), beta, k)(x)

@@ -1,7 +1,7 @@
-"""Pooling."""
+"""Pooling: a window of each channel becomes its maximum or its mean."""
 
 from ..autodiff import Function, Tensor
-from ..backend import from_batch_last, to_batch_last
+from ..backend import from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
 from .arguments import pair, require_4d
 
@@ -29,6 +29,29 @@ class MaxPool2d(Function):
         return from_batch_last(kernels.max_pool2d_gradient(to_batch_last(grad), self.argmax, self.shape, *self.window))
 
 
+class AvgPool2d(Function):
+    """y[n, c, h, w] = 1 / m_hw  sum over i in R_h, j in C_w of x[n, c, i, j]
+
+    R_h and C_w (windows) are the rows and columns that output (h, w) sees, m_hw (divisors) what their sum is divided by. An
+    element has a part in every window that sees it:
+    dx[n, c, i, j] = sum over h, w with i in R_h and j in C_w of dy[n, c, h, w] / m_hw.
+    """
+
+    def __init__(self, windows: list[list[range]], divisors: list[list[int]]):
+        self.windows, self.divisors = windows, divisors
+
+    def _divided(self, a):
+        return a / get_array_module(a).asarray(self.divisors, a.dtype)[:, :, None]
+
+    def forward(self, x):
+        self.shape = to_batch_last(x).shape
+        return from_batch_last(self._divided(kernels_for(x).window_sums(to_batch_last(x), *self.windows)))
+
+    def backward(self, grad):
+        grad = self._divided(to_batch_last(grad))
+        return from_batch_last(kernels_for(grad).window_sums_gradient(grad, *self.windows, self.shape))
+
+
 def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
     """x (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2 padding - kernel_size) // stride + 1.
 
@@ -36,19 +59,68 @@ def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, ceil_mode: bool =
     the paper's overlapping pooling is kernel_size 3, stride 2 (section 3.4). What is padded is never the maximum.
     ceil_mode: round OH up instead of down, but drop a window that would start in the padding behind the image.
     """
-    require_4d(x, "max_pool2d")
+    kernel_size, stride, padding, sizes = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
+    around = []
+    for n, k, s, p, windows in zip(x.shape[2:], kernel_size, stride, padding, sizes, strict=True):
+        around.append((p, max(p, (windows - 1) * s + k - n - p) if ceil_mode or p else 0))
+    return MaxPool2d(kernel_size, stride, tuple(around), sizes)(x)
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size,
+    stride=None,
+    padding=0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """x (N, C, H, W) -> (N, C, OH, OW), each window's mean; sizes and arguments as in max_pool2d.
+
+    count_include_pad: the zeros of the padding count as elements (a piece beyond the padding, which ceil_mode may bring,
+    never does). divisor_override: divide the sum by this number instead.
+    """
+    kernel_size, stride, padding, sizes = _geometry("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
+    if divisor_override is not None and divisor_override < 1:
+        raise ValueError(f"avg_pool2d takes a divisor_override of at least 1; got {divisor_override}")
+    windows, counts = [], []
+    for n, k, s, p, count in zip(x.shape[2:], kernel_size, stride, padding, sizes, strict=True):
+        starts = [i * s - p for i in range(count)]
+        windows.append([range(max(0, start), min(n, start + k)) for start in starts])
+        padded = [min(n + p, start + k) - start for start in starts]
+        counts.append(padded if count_include_pad else list(map(len, windows[-1])))
+    divisors = [[divisor_override or rows * columns for columns in counts[1]] for rows in counts[0]]
+    return AvgPool2d(windows, divisors)(x)
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
+    """x (N, C, H, W) -> (N, C, OH, OW) for any H and W: window i of an axis of n is from floor(i n / OH) to ceil((i + 1) n / OH).
+
+    output_size: an integer, or a pair for H and W; None in the pair leaves that axis as it is.
+    """
+    require_4d(x, "adaptive_avg_pool2d")
+    sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if len(sizes) == 2:
+        sizes = [n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True)]
+    windows = [
+        [range(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+        for n, size in zip(x.shape[2:], pair(sizes, "output_size"), strict=True)
+    ]
+    return AvgPool2d(windows, [[len(r) * len(c) for c in windows[1]] for r in windows[0]])(x)
+
+
+def _geometry(function: str, x: Tensor, kernel_size, stride, padding, ceil_mode: bool):
+    """kernel_size, stride and padding as pairs, and the number of windows along H and W."""
+    require_4d(x, function)
     kernel_size = pair(kernel_size, "kernel_size")
     stride = kernel_size if stride is None else pair(stride, "stride")
     padding = pair(padding, "padding", at_least=0)
     if any(2 * p > k for p, k in zip(padding, kernel_size, strict=True)):
-        raise ValueError(f"max_pool2d: padding {padding} is more than half the kernel_size {kernel_size}")
-    sizes, around = [], []
+        raise ValueError(f"{function}: padding {padding} is more than half the kernel_size {kernel_size}")
+    sizes = []
     for axis, n, k, s, p in zip("HW", x.shape[2:], kernel_size, stride, padding, strict=True):
         if n + 2 * p < k:
-            raise ValueError(f"max_pool2d: the window {k} is larger than {axis} = {n} with padding {p}; x is {x.shape}")
+            raise ValueError(f"{function}: the window {k} is larger than {axis} = {n} with padding {p}; x is {x.shape}")
         windows = (n + 2 * p - k + (s - 1 if ceil_mode else 0)) // s + 1
-        if (windows - 1) * s >= n + p:
-            windows -= 1
-        sizes.append(windows)
-        around.append((p, max(p, (windows - 1) * s + k - n - p) if ceil_mode or p else 0))
-    return MaxPool2d(kernel_size, stride, tuple(around), tuple(sizes))(x)
+        sizes.append(windows - 1 if (windows - 1) * s >= n + p else windows)
+    return kernel_size, stride, padding, tuple(sizes)

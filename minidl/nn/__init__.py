@@ -2,6 +2,8 @@
 
 from . import init
 from .layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -10,11 +12,14 @@ from .layers import (
     LocalResponseNorm,
     MaxPool2d,
     ReLU,
+    Sigmoid,
     Tanh,
 )
 from .module import Module, Parameter, Sequential
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
@@ -26,6 +31,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Sequential",
+    "Sigmoid",
     "Tanh",
     "init",
 ]

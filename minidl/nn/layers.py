@@ -52,6 +52,37 @@ class MaxPool2d(Module):
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
 
 
+class AvgPool2d(Module):
+    """The mean of each window, see functional.avg_pool2d."""
+
+    def __init__(
+        self,
+        kernel_size,
+        stride=None,
+        padding=0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ):
+        self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
+        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+
+    def forward(self, x):
+        return F.avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+        )
+
+
+class AdaptiveAvgPool2d(Module):
+    """Means over as many windows as output_size says, whatever the image's size; see functional.adaptive_avg_pool2d."""
+
+    def __init__(self, output_size):
+        self.output_size = output_size
+
+    def forward(self, x):
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+
 class BatchNorm2d(Module):
     """Batch normalisation of x (N, num_features, H, W), see functional.batch_norm."""
 
@@ -78,11 +109,11 @@ class BatchNorm2d(Module):
 class LocalResponseNorm(Module):
     """The paper's local response normalisation, see functional.local_response_norm."""
 
-    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, convention: str = "pytorch"):
+        self.size, self.alpha, self.beta, self.k, self.convention = size, alpha, beta, k, convention
 
     def forward(self, x):
-        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k, self.convention)
 
 
 class ReLU(Module):
@@ -97,6 +128,13 @@ class Tanh(Module):
 
     def forward(self, x):
         return F.tanh(x)
+
+
+class Sigmoid(Module):
+    """The logistic function."""
+
+    def forward(self, x):
+        return F.sigmoid(x)
 
 
 class Dropout(Module):

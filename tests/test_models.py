@@ -1,0 +1,115 @@
+"""The networks: sizes, counts and state names against published figures, and what they start from."""
+
+import math
+
+import numpy as np
+import pytest
+
+import alexnet
+from alexnet.models import LEAST_IMAGE_SIZE, MODELS
+from minidl import Tensor, no_grad, random
+from minidl.nn.summary import summary
+
+# (network, height and width): {layer: (its output, parameters, multiply-adds for one image)}, from the papers and their code.
+LAYERS = {
+    ("alexnet-2012", 227): {
+        "conv1": ((96, 55, 55), 34_944, 105_415_200),
+        "pool1": ((96, 27, 27), 0, 0),
+        "conv2": ((256, 27, 27), 307_456, 223_948_800),
+        "pool2": ((256, 13, 13), 0, 0),
+        "conv3": ((384, 13, 13), 885_120, 149_520_384),
+        "conv4": ((384, 13, 13), 663_936, 112_140_288),
+        "conv5": ((256, 13, 13), 442_624, 74_760_192),
+        "pool5": ((256, 6, 6), 0, 0),
+        "fc6": ((4096,), 37_752_832, 37_748_736),
+        "fc7": ((4096,), 16_781_312, 16_777_216),
+        "fc8": ((1000,), 4_097_000, 4_096_000),
+    },
+    ("alexnet-torchvision", 224): {
+        "features.0": ((64, 55, 55), 23_296, 70_276_800),
+        "features.2": ((64, 27, 27), 0, 0),
+        "features.3": ((192, 27, 27), 307_392, 223_948_800),
+        "features.5": ((192, 13, 13), 0, 0),
+        "features.6": ((384, 13, 13), 663_936, 112_140_288),
+        "features.8": ((256, 13, 13), 884_992, 149_520_384),
+        "features.10": ((256, 13, 13), 590_080, 99_680_256),
+        "features.12": ((256, 6, 6), 0, 0),
+        "classifier.1": ((4096,), 37_752_832, 37_748_736),
+        "classifier.4": ((4096,), 16_781_312, 16_777_216),
+        "classifier.6": ((1000,), 4_097_000, 4_096_000),
+    },
+}
+LAYERS["alexnet-2012", 224] = LAYERS["alexnet-2012", 227]
+TOTALS = {"alexnet-2012": (60_965_224, 724_406_816), "alexnet-torchvision": (61_100_840, 714_188_480)}
+
+
+@pytest.mark.parametrize("name, size", LAYERS)
+def test_shapes_parameters_and_products(name, size):
+    rows = summary(alexnet.create(name), (3, size, size))
+    found = {row.name: (row.output_shape, row.parameters, row.macs) for row in rows}
+    for layer, expected in LAYERS[name, size].items():
+        assert found[layer] == expected, layer
+    assert (sum(row.parameters for row in rows), sum(row.macs for row in rows)) == TOTALS[name]
+
+
+def test_the_state_of_torchvisions_net_has_its_names():
+    layers = [f"features.{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier.{i}" for i in (1, 4, 6)]
+    assert list(alexnet.create("alexnet-torchvision").state_dict()) == [f"{n}.{k}" for n in layers for k in ("weight", "bias")]
+
+
+def test_the_2012_net_takes_224_as_227():
+    """Its code lets conv1's last window hang over the image: the same as three rows and columns of zeros."""
+    net = alexnet.create("alexnet-2012", 10).eval()
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    with no_grad():
+        padded = net(Tensor(np.pad(image, ((0, 0), (0, 0), (0, 3), (0, 3)))))
+        np.testing.assert_array_equal(net(Tensor(image)).data, padded.data)
+
+
+def test_the_2012_net_starts_as_the_paper_says():
+    """Section 5: N(0, .01), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers."""
+    random.manual_seed(0)
+    state = alexnet.create("alexnet-2012").state_dict()
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        spread = 5 / math.sqrt(2 * weight.size)
+        assert abs(weight.std() / 0.01 - 1) < spread and abs(weight.mean()) < 0.01 * spread * 1.5
+        assert (bias == (1 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0)).all(), name
+
+
+@pytest.mark.parametrize("name", ["cifar-bn", "cifar-lrn", "alexnet-torchvision"])
+def test_the_others_start_from_he_and_small_wide_layers(name):
+    random.manual_seed(0)
+    for key, array in alexnet.create(name).state_dict().items():
+        if key.endswith("weight") and array.ndim == 4:
+            assert array.std() == pytest.approx(math.sqrt(2 / math.prod(array.shape[1:])), rel=0.03), key
+        if key.endswith("weight") and array.ndim == 2:
+            assert array.std() == pytest.approx(0.01, rel=0.03), key
+        if key.endswith("bias"):
+            assert not array.any(), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_smallest_images(name):
+    """What LEAST_IMAGE_SIZE says is enough, and one pixel less is refused; the network itself could not take it either."""
+    least = LEAST_IMAGE_SIZE[name]
+    net = alexnet.create(name, 3, in_channels=1, image_size=least).eval()
+    with no_grad():
+        assert net(Tensor(np.zeros((1, 1, least, least), np.float32))).shape == (1, 3)
+        with pytest.raises(ValueError, match="window 3 is larger"):
+            net(Tensor(np.zeros((1, 1, least - 1, least - 1), np.float32)))
+    message = f"{name} takes images of at least {least} x {least}; got {least - 1} x {least - 1}"
+    with pytest.raises(ValueError, match=message):
+        alexnet.create(name, image_size=least - 1)
+
+
+def test_torchvisions_net_takes_images_of_many_sizes():
+    net = alexnet.create("alexnet-torchvision", 5).eval()
+    with no_grad():
+        for height, width in ((100, 180), (300, 227)):
+            assert net(Tensor(np.zeros((2, 3, height, width), np.float32))).shape == (2, 5)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"no model 'alexnet'; there are cifar-bn, cifar-lrn, alexnet-2012, alexnet-torchvision"):
+        alexnet.create("alexnet")
