@@ -3,6 +3,7 @@
 from . import functional, nn, optim, random
 from .autodiff import Function, Tensor, no_grad
 from .gradcheck import GradientError, gradcheck
+from .graph import graph
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -13,6 +14,7 @@ __all__ = [
     "functional",
     "get_num_threads",
     "gradcheck",
+    "graph",
     "nn",
     "no_grad",
     "optim",

@@ -165,6 +165,7 @@ class Function:
 
     inputs: tuple[Tensor, ...] = ()
     needs_grad: tuple[bool, ...] = ()
+    module: Any = None  # the layer whose output this made, if it is one's
 
     def forward(self, *arrays: Array) -> Array:
         raise TypeError(f"{type(self).__name__} defines no forward")

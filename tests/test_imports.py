@@ -15,7 +15,7 @@ ORDER = [
     {"functional"},
     {"nn"},
     {"optim"},
-    {"gradcheck", "checkpoint"},
+    {"gradcheck", "checkpoint", "graph"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 FILES = sorted((ROOT / "minidl").rglob("*.py"))
@@ -71,7 +71,7 @@ def test_importing_the_library_does_no_work():
     code = "import sys, minidl, alexnet; print(sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    for name in ("cupy", "matplotlib", "tqdm", "pooch", "requests", "safetensors", "torch"):
+    for name in ("cupy", "matplotlib", "tqdm", "pooch", "requests", "safetensors", "torch", "pygraphviz"):
         assert f"'{name}'" not in done.stdout
 
 

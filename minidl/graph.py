@@ -1,0 +1,142 @@
+"""The computation graph as a picture, to see what backpropagation walks along."""
+
+import html
+from typing import Any
+
+import numpy as np
+
+from .autodiff import FREED, Tensor
+from .backend import Array, get_array_module, to_numpy
+from .errors import UserError
+from .nn import Module, Parameter
+
+MOST_NODES = 400  # beyond this nobody can read it
+SHOWN_VALUES = 6  # an array of at most so many is shown whole, of others mean and standard deviation
+LEAF, CONSTANT, FUNCTION, LAYER = "#fff3c4", "#eeeeee", "#e3f0ff", "#dcf3df"
+
+
+def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
+    """The graph that made a tensor, from its leaves at the top to the tensor itself, as a pygraphviz.AGraph, laid out.
+
+    It shows itself in a notebook; graph(loss).draw("loss.svg") writes it (also .png, .pdf). A node is a tensor with the
+    function that made it: its shape, its value, and, if `tensor` is a single number, its gradient d tensor / d node. These
+    are computed for the picture alone: no tensor's grad changes, and `tensor.backward()` can follow. Draw before backward,
+    which frees the graph.
+
+    What a module of nn gave is one node for the layer, with its parameters inside. model: the network whose names its
+    layers and parameters shall have. named: names for other tensors, as in graph(loss, x=x).
+
+    Raises RuntimeError after backward, ValueError for a graph too large to be read, UserError without pygraphviz.
+    """
+    try:
+        import pygraphviz
+    except ImportError:
+        raise UserError("minidl.graph needs pygraphviz, which has Graphviz in it: pip install 'pygraphviz>=2'") from None
+    order = _order(tensor)
+    folded = {parameter for t in order for parameter in _own_parameters(t)}
+    shown = [t for t in order if t not in folded]
+    if len(shown) > MOST_NODES:
+        raise ValueError(f"a graph of {len(shown):,} nodes cannot be read; graph draws up to {MOST_NODES}")
+    gradients = _gradients(tensor, order) if tensor.requires_grad and tensor.data.size == 1 else {}
+    names: dict[Any, str] = {t: name for name, t in named.items()}
+    if model is not None:
+        names |= {part: name for name, part in [*model.named_modules(), *model.named_parameters()]}
+
+    drawing = pygraphviz.AGraph(directed=True, strict=False, bgcolor="transparent")
+    drawing.node_attr.update(shape="plain", fontname="Helvetica,Arial,sans-serif", fontsize="11")
+    drawing.edge_attr.update(fontname="Helvetica,Arial,sans-serif", fontsize="9", color="#666666", fontcolor="#666666")
+    for t in shown:
+        drawing.add_node(id(t), label=_label(t, gradients, names))
+    for t in shown:
+        sources = _sources(t)
+        for role, source in sources:
+            if source not in folded:
+                label = role if len(sources) > 1 and t.creator.module is None else ""
+                drawing.add_edge(id(source), id(t), key=role, label=label)
+    drawing.layout(prog="dot")
+    return drawing
+
+
+def _order(tensor: Tensor) -> list[Tensor]:
+    """All tensors that this one was computed from and itself, each after those it was computed from."""
+    order: list[Tensor] = []
+    seen: set[Tensor] = set()
+    stack = [(tensor, False)]
+    while stack:
+        t, inputs_done = stack.pop()
+        if inputs_done:
+            order.append(t)
+        elif t not in seen:
+            if t.creator is FREED:
+                raise RuntimeError("this graph was freed by backward; draw it before that")
+            seen.add(t)
+            stack.append((t, True))
+            stack.extend((source, False) for source in reversed(t.creator.inputs if t.creator else ()))
+    return order
+
+
+def _gradients(tensor: Tensor, order: list[Tensor]) -> dict[Tensor, Array]:
+    """d tensor / dt for every t it depends on: backward's walk, but nothing is freed and all is kept."""
+    gradients = {tensor: get_array_module(tensor.data).ones_like(tensor.data)}
+    for t in reversed(order):
+        if t.creator and t in gradients:
+            parts = t.creator.input_gradients(gradients[t])
+            for source, needed, part in zip(t.creator.inputs, t.creator.needs_grad, parts, strict=True):
+                if needed:
+                    gradients[source] = gradients[source] + part if source in gradients else part
+    return gradients
+
+
+def _sources(t: Tensor) -> list[tuple[str, Tensor]]:
+    """What t was computed from, each with the name that forward gives it, such as x, weight, bias."""
+    if t.creator is None:
+        return []
+    code = type(t.creator).forward.__code__
+    roles = code.co_varnames[1 : code.co_argcount]
+    return [(roles[i] if i < len(roles) else str(i), source) for i, source in enumerate(t.creator.inputs)]
+
+
+def _own_parameters(t: Tensor) -> dict[Tensor, str]:
+    """If t is a layer's output, the layer's own parameters that it was computed from, with forward's names for them."""
+    if t.creator is None or t.creator.module is None:
+        return {}
+    own = {value for value in vars(t.creator.module).values() if isinstance(value, Parameter)}
+    return {source: role for role, source in _sources(t) if source in own}
+
+
+def _label(t: Tensor, gradients: dict[Tensor, Array], names: dict[Any, str]) -> str:
+    """A node: what it is, shape, value, gradient, and a layer's parameters with theirs."""
+    if t.creator is None:
+        color, kind = (
+            (LEAF, type(t).__name__ if isinstance(t, Parameter) else "leaf") if t.requires_grad else (CONSTANT, "constant")
+        )
+        title = names.get(t, kind)
+    else:
+        module = t.creator.module
+        color = FUNCTION if module is None else LAYER
+        title = " ".join([*[names[part] for part in (module, t) if part in names], type(module or t.creator).__name__])
+    rows = [f"<b>{html.escape(title)}</b>", *_values(t, gradients)]
+    for parameter, role in _own_parameters(t).items():
+        rows += [html.escape(role), *_values(parameter, gradients)]
+    cells = "".join(f'<tr><td align="center">{row}</td></tr>' for row in rows)
+    return f'<<table border="1" color="#888888" cellborder="0" cellspacing="0" cellpadding="3" bgcolor="{color}">{cells}</table>>'
+
+
+def _values(t: Tensor, gradients: dict[Tensor, Array]) -> list[str]:
+    shape = " x ".join(map(str, t.shape))
+    rows = [_colored(shape, "#666666")] if shape else []
+    rows.append(_colored(_array(t.data), "#1a4f8b"))
+    if t in gradients:
+        rows.append(_colored("grad " + _array(gradients[t]), "#a8321c"))
+    return rows
+
+
+def _array(array: Array) -> str:
+    values = to_numpy(array)
+    if values.size > SHOWN_VALUES:
+        return f"mean {values.mean():.3g}, std {values.std():.3g}"
+    return np.array2string(values, separator=", ", formatter={"float_kind": lambda v: f"{v:.4g}"})
+
+
+def _colored(text: str, color: str) -> str:
+    return f'<font color="{color}">' + html.escape(text).replace("\n", "<br/>") + "</font>"
