@@ -1,0 +1,477 @@
+"""The ten exercises: what to call their functions with, and the mistakes that are known, each with the gradient it gives."""
+
+import numpy as np
+from diagnosis import Case, Exercise, Mistake, Place
+from numpy.lib.stride_tricks import sliding_window_view
+
+import minidl.functional as F
+from minidl import Tensor
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    """Distinct numbers between -1 and 2 in random order."""
+    size = int(np.prod(shape))
+    return np.random.default_rng(seed).permutation(np.linspace(-1, 2, size)).reshape(shape)
+
+
+def by(fn, *arrays, **options) -> np.ndarray:
+    """The library's own forward."""
+    return fn(*map(Tensor, arrays), **options).data
+
+
+# --- 1: mean of squares --------------------------------------------------------------------------------------------
+
+mean_square = Exercise(
+    "the mean of squares",
+    "MeanSquare",
+    forward=lambda x: (x**2).sum() / x.size,
+    cases=[Case({"x": numbers(*shape)}) for shape in [(4, 3), (2, 5, 3, 1), (7,)]],
+    sizes=lambda x: {"n": x.size, "n / len(x)": x.size / len(x)},
+    mistakes=[
+        Mistake(
+            "x",
+            "it is made from the value x^2, not from its derivative",
+            "What is the derivative of x^2?",
+            lambda grad, x: grad * x**2 / x.size,
+        )
+    ],
+)
+
+# --- 2: bias -------------------------------------------------------------------------------------------------------
+
+add_bias = Exercise(
+    "adding a bias",
+    "AddBias",
+    forward=lambda x, b: x + b.reshape(1, -1, 1, 1),
+    cases=[Case({"x": numbers(*shape), "b": numbers(shape[1])}) for shape in [(4, 3, 5, 2), (2, 3, 3, 4), (3, 5, 1, 2)]],
+    sizes=lambda x, b: {"N H W": x.size / len(b), "N": len(x), "H W": x[0, 0].size},
+    mistakes=[
+        Mistake(
+            "b",
+            "the gradient of b is that of one place only",
+            "b[c] is added at every n, h and w, and the chain rule sums over all of them.",
+            lambda grad, x, b: grad[0, :, 0, 0],
+        )
+    ],
+)
+
+# --- 3: swish ------------------------------------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def sigmoid_slope(x):
+    return sigmoid(x) * (1 - sigmoid(x))
+
+
+swish = Exercise(
+    "swish",
+    "Swish",
+    forward=lambda x: x / (1 + np.exp(-x)),
+    cases=[Case({"x": numbers(*shape)}) for shape in [(4, 3), (2, 5, 3, 1), (7,)]],
+    mistakes=[
+        Mistake(
+            "x",
+            "x is used twice, and one of its two gradients is missing",
+            "Yours is the gradient through the factor x, with s as a constant. But s is a function of x as well.",
+            lambda grad, x: grad * sigmoid(x),
+        ),
+        Mistake(
+            "x",
+            "x is used twice, and one of its two gradients is missing",
+            "Yours is the gradient through s, with the factor x as a constant. Add the gradient through that factor.",
+            lambda grad, x: grad * x * sigmoid_slope(x),
+        ),
+        Mistake(
+            "x",
+            "the gradient through s lacks the factor x",
+            "y = x s: where s changes by 1, y changes by x.",
+            lambda grad, x: grad * (sigmoid(x) + sigmoid_slope(x)),
+        ),
+        Mistake(
+            "x",
+            "the derivative of s is missing",
+            "There are two terms now. In the second, what is ds/dx? Write it with s alone.",
+            lambda grad, x: grad * (sigmoid(x) + x),
+        ),
+        Mistake(
+            "x",
+            "the two gradients of x are multiplied, not added",
+            "The gradients of the uses of a value add up.",
+            lambda grad, x: grad * sigmoid(x) * x * sigmoid_slope(x),
+        ),
+    ],
+)
+
+# --- 4: linear -----------------------------------------------------------------------------------------------------
+
+linear = Exercise(
+    "the linear layer",
+    "Linear",
+    forward=lambda x, weight, bias: by(F.linear, x, weight, bias),
+    cases=[
+        Case({"x": numbers(N, features), "weight": numbers(O, features, seed=1), "bias": numbers(O)})
+        for N, features, O in [(4, 3, 2), (2, 5, 3), (3, 3, 3)]
+    ],
+    sizes=lambda x, weight, bias: {"N": len(x)},
+    mistakes=[
+        Mistake(
+            "bias",
+            "the gradient of bias is that of the first row only",
+            "bias is added to each of the N rows, and the chain rule sums over all of them.",
+            lambda grad, x, weight, bias: grad[0],
+        ),
+    ],
+)
+
+# --- 5: dropout ----------------------------------------------------------------------------------------------------
+
+
+def kept(x, p, seed, draws=1):
+    rng = np.random.default_rng(seed)
+    return [rng.random(x.shape) >= p for _ in range(draws)][-1]
+
+
+dropout = Exercise(
+    "dropout",
+    "Dropout",
+    forward=lambda x, p, seed: np.where(kept(x, p, seed), x / (1 - p), 0),
+    cases=[
+        Case({"x": numbers(*shape)}, (p, seed)) for shape, p, seed in [((4, 6), 0.4, 1), ((2, 5, 3, 2), 0.25, 3), ((20,), 0.7, 5)]
+    ],
+    sizes=lambda x, p, seed: {"1 - p": 1 - p, "p": p},
+    after_forward=lambda function, x, p, seed: function(p, seed + 1)(Tensor(x)),
+    mistakes=[
+        Mistake(
+            "x",
+            "the mask is that of another dropout layer",
+            "It is the mask of the forward that ran after this one. Whose is the object that the mask is kept in?",
+            lambda grad, x, p, seed: grad * kept(x, p, seed + 1) / (1 - p),
+        ),
+        Mistake(
+            "x",
+            "the mask is a new one",
+            "backward draws again. It must use the mask that forward drew: the gradient belongs to what forward did.",
+            lambda grad, x, p, seed: grad * kept(x, p, seed, draws=2) / (1 - p),
+        ),
+        Mistake(
+            "x",
+            "the mask is upside down",
+            "Yours passes grad where x was dropped.",
+            lambda grad, x, p, seed: grad * ~kept(x, p, seed) / (1 - p),
+        ),
+        Place(
+            "x",
+            "it is right where x was kept, and wrong where x was dropped",
+            "What was dropped has no part in y.",
+            lambda x, p, seed: ~kept(x, p, seed),
+        ),
+    ],
+)
+
+# --- 6: cross-entropy ----------------------------------------------------------------------------------------------
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+
+
+def at_labels(x, labels):
+    return np.arange(x.shape[1]) == labels[:, None]
+
+
+cross_entropy = Exercise(
+    "softmax and cross-entropy",
+    "SoftmaxCrossEntropy",
+    forward=lambda x, labels: by(F.cross_entropy, x, labels),
+    cases=[
+        Case({"x": numbers(len(labels), C)}, (np.array(labels),))
+        for labels, C in [([0, 3, 3, 1, 0], 4), ([4, 1], 6), ([2, 0, 1], 3)]
+    ],
+    sizes=lambda x, labels: {"N": len(x), "C": x.shape[1]},
+    mistakes=[
+        Mistake(
+            "x",
+            "1 is subtracted in whole columns",
+            "dx[:, labels] picks, for each label, the column of all N images. Each row has one label: pick pairs (row, label).",
+            lambda grad, x, labels: grad * (softmax(x) - at_labels(x, labels).any(axis=0)) / len(x),
+        ),
+        Mistake(
+            "x",
+            "the label has no part in it",
+            "Yours is the gradient of the logarithm of the sum only. -x[n, labels[n]] is a term of the loss too.",
+            lambda grad, x, labels: grad * softmax(x) / len(x),
+        ),
+        Mistake(
+            "x",
+            "the sum in the softmax has no part in it",
+            "Yours is the gradient of -x[n, labels[n]] only. The sum of the exponentials depends on every x[n, c].",
+            lambda grad, x, labels: -grad * at_labels(x, labels) / len(x),
+        ),
+        Mistake(
+            "x",
+            "it is the gradient of p, not that of x",
+            "-1 / p is the derivative of the logarithm. Go on, through the softmax: p depends on every x of its row.",
+            lambda grad, x, labels: -grad * at_labels(x, labels) / softmax(x) / len(x),
+        ),
+        Place(
+            "x",
+            "it is wrong at the labels, and right elsewhere",
+            "What does the term -x[n, labels[n]] add there?",
+            at_labels,
+        ),
+    ],
+)
+
+# --- 7: batch normalisation ----------------------------------------------------------------------------------------
+
+
+def mean(x):
+    return x.mean(axis=(0, 2, 3), keepdims=True)
+
+
+def batch_norm_mistake(what, hint, inside):
+    """inside(g, xhat, gamma) is what stands in place of g - mean(g) - xhat mean(g xhat), for g = grad gamma."""
+
+    def gradient(grad, x, gamma, beta, eps):
+        inverse_std = 1 / np.sqrt(x.var(axis=(0, 2, 3), keepdims=True) + eps)
+        gamma = gamma.reshape(1, -1, 1, 1)
+        return inside(grad * gamma, (x - mean(x)) * inverse_std, gamma) * inverse_std
+
+    return Mistake("x", what, hint, gradient)
+
+
+batch_norm = Exercise(
+    "batch normalisation",
+    "BatchNorm",
+    forward=lambda x, gamma, beta, eps: (
+        F.batch_norm(Tensor(x), weight=Tensor(gamma), bias=Tensor(beta), training=True, eps=eps).data
+    ),
+    cases=[
+        Case({"x": numbers(*shape), "gamma": numbers(shape[1]) + 1.5, "beta": numbers(shape[1], seed=1)}, (eps,))
+        for shape, eps in [((4, 3, 5, 2), 1e-2), ((2, 3, 3, 4), 0.5), ((3, 2, 1, 1), 1e-2)]
+    ],
+    sizes=lambda x, gamma, beta, eps: {"N H W": x.size / len(gamma), "N": len(x)},
+    mistakes=[
+        batch_norm_mistake(
+            "mean and var are taken for constants",
+            "Yours is right but for the terms through mean and var: they are functions of x too, so every x of a channel is in "
+            "every xhat of it.",
+            lambda g, xhat, gamma: g,
+        ),
+        batch_norm_mistake(
+            "var is taken for a constant",
+            "The term through mean is there. var is a function of x too.",
+            lambda g, xhat, gamma: g - mean(g),
+        ),
+        batch_norm_mistake(
+            "mean is taken for a constant",
+            "The term through var is there. mean is a function of x too.",
+            lambda g, xhat, gamma: g - xhat * mean(g * xhat),
+        ),
+        batch_norm_mistake(
+            "the terms through mean and var lack 1 / m",
+            "mean is the sum divided by m = N H W, and so is var.",
+            lambda g, xhat, gamma: g - mean(g) * g[:, :1].size - xhat * mean(g * xhat) * g[:, :1].size,
+        ),
+        batch_norm_mistake(
+            "the terms through mean and var have the wrong sign",
+            "Where mean grows, xhat gets smaller, and where var grows, too.",
+            lambda g, xhat, gamma: g + mean(g) + xhat * mean(g * xhat),
+        ),
+        batch_norm_mistake(
+            "gamma is missing",
+            "dL/dxhat is grad gamma.",
+            lambda g, xhat, gamma: (g - mean(g) - xhat * mean(g * xhat)) / gamma,
+        ),
+        Mistake(
+            "gamma",
+            "the gradient of gamma is made with x",
+            "gamma multiplies xhat, not x.",
+            lambda grad, x, gamma, beta, eps: (grad * x).sum(axis=(0, 2, 3)),
+        ),
+    ],
+)
+
+# --- 8: max pooling ------------------------------------------------------------------------------------------------
+
+
+def maxima(x, size, stride):
+    """(whether x[n, c, h, w] is the maximum of the window at (i, j)) by i, j."""
+    for i in range(0, x.shape[2] - size + 1, stride):
+        for j in range(0, x.shape[3] - size + 1, stride):
+            window = np.zeros(x.shape, bool)
+            window[:, :, i : i + size, j : j + size] = True
+            yield window, window & (x == np.where(window, x, -np.inf).max(axis=(2, 3), keepdims=True))
+
+
+def spread(grad, x, size, stride):
+    """Each grad for the whole window."""
+    grads = grad.reshape(*grad.shape[:2], -1, 1, 1)
+    return sum(grads[:, :, i] * window for i, (window, _) in enumerate(maxima(x, size, stride)))
+
+
+max_pool = Exercise(
+    "overlapping max pooling",
+    "MaxPool",
+    forward=lambda x, size, stride: sliding_window_view(x, (size, size), (2, 3))[:, :, ::stride, ::stride].max(axis=(4, 5)),
+    cases=[
+        Case({"x": numbers(*shape)}, window)
+        for shape, window in [((2, 3, 7, 5), (3, 2)), ((3, 2, 4, 6), (2, 1)), ((1, 2, 6, 4), (2, 2))]
+    ],
+    mistakes=[
+        Place(
+            "x",
+            "where windows overlap, gradients are not added up",
+            "It is right where x is the maximum of one window, and wrong where it is that of several: there the gradients must "
+            "add up. In NumPy neither a[index] = v nor a[index] += v adds where an index comes twice; see np.add.at.",
+            lambda x, size, stride: sum(maximum.astype(int) for _, maximum in maxima(x, size, stride)) > 1,
+        ),
+        Mistake(
+            "x",
+            "each window gives its gradient to all its elements",
+            "Only the maximum of a window has a part in y.",
+            spread,
+        ),
+    ],
+)
+
+# --- 9: convolution ------------------------------------------------------------------------------------------------
+
+
+def convolution_dx(grad, x, weight, bias, stride, padding, add=True):
+    dx = np.pad(np.zeros_like(x), [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    OH, OW = grad.shape[2:]
+    for i, j in np.ndindex(*weight.shape[2:]):
+        seen = dx[:, :, i : i + stride * OH : stride, j : j + stride * OW : stride]
+        seen[...] = seen * add + np.einsum("nohw,oc->nchw", grad, weight[:, :, i, j])
+    return dx[:, :, padding : dx.shape[2] - padding, padding : dx.shape[3] - padding]
+
+
+def convolution_dweight(grad, x, weight, bias, stride, padding):
+    xpad = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    windows = sliding_window_view(xpad, weight.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nohw,nchwij->ocij", grad, windows)
+
+
+convolution = Exercise(
+    "convolution",
+    "Convolution",
+    forward=lambda x, weight, bias, stride, padding: by(F.conv2d, x, weight, bias, stride=stride, padding=padding),
+    cases=[
+        Case({"x": numbers(*shape), "weight": numbers(O, shape[1], *kernel, seed=1), "bias": numbers(O)}, arguments)
+        for shape, O, kernel, arguments in [
+            ((2, 3, 5, 4), 4, (3, 2), (1, 1)),
+            ((3, 2, 6, 4), 3, (3, 3), (2, 0)),
+            ((1, 2, 5, 5), 2, (2, 3), (2, 1)),
+        ]
+    ],
+    sizes=lambda x, weight, bias, stride, padding: {"N": len(x)},
+    mistakes=[
+        Mistake(
+            "x",
+            "where patches overlap, gradients are overwritten",
+            "A pixel is seen by several outputs, once for each i, j: their gradients add up, and yours keeps the last one.",
+            lambda *values: convolution_dx(*values, add=False),
+        ),
+        Mistake(
+            "x",
+            "the kernel is flipped",
+            "xpad[seen_by(i, j)] was multiplied by weight[:, :, i, j], so its gradient is too.",
+            lambda grad, x, weight, *rest: convolution_dx(grad, x, weight[:, :, ::-1, ::-1], *rest),
+        ),
+        Mistake(
+            "weight",
+            "the gradient of weight is flipped",
+            "weight[:, :, i, j] was multiplied by xpad[seen_by(i, j)].",
+            lambda *values: convolution_dweight(*values)[:, :, ::-1, ::-1],
+        ),
+        Mistake(
+            "weight",
+            "the gradient of weight is that of the first image only",
+            "The same weight is used for every image: sum over n.",
+            lambda grad, x, *rest: convolution_dweight(grad[:1], x[:1], *rest),
+        ),
+    ],
+)
+
+# --- 10: local response normalisation ------------------------------------------------------------------------------
+
+
+def response_norm_mistake(what, hint, neighbours, exponent=1, factor=2.0):
+    """neighbours(t, x, before, after) stands in place of x_c times the sum of t_j over the j whose window holds c."""
+
+    def gradient(grad, x, size, alpha, beta, k):
+        before, after = size // 2, (size - 1) // 2
+        s = k + alpha / size * around(x**2, before, after)
+        t = grad * x / s ** (beta + exponent)
+        return grad / s**beta - factor * alpha * beta / size * neighbours(t, x, before, after)
+
+    return Mistake("x", what, hint, gradient)
+
+
+def around(x, before, after):
+    """The sum over the channels from c - before to c + after."""
+    padded = np.pad(x, [(0, 0), (before, after), (0, 0), (0, 0)])
+    return sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1)
+
+
+local_response_norm = Exercise(
+    "local response normalisation",
+    "LocalResponseNorm",
+    forward=lambda x, size, alpha, beta, k: by(F.local_response_norm, x, size=size, alpha=alpha, beta=beta, k=k),
+    cases=[
+        Case({"x": numbers(*shape)}, (size, 0.9, 0.75, k))
+        for shape, size, k in [((2, 6, 3, 4), 5, 1.0), ((3, 4, 1, 2), 3, 2.0), ((1, 7, 2, 2), 4, 1.0)]
+    ],
+    mistakes=[
+        response_norm_mistake(
+            "the denominators of the neighbours are missing",
+            "Yours has x_c in the numerator of y_c and in its own s_c. But x_c is in s_j of every channel j around it as well, "
+            "and each of these y_j gives a term.",
+            lambda t, x, before, after: x * t,
+        ),
+        response_norm_mistake(
+            "s is taken for a constant",
+            "Yours has x_c in the numerator only. s is a function of x too.",
+            lambda t, x, before, after: 0 * x,
+        ),
+        response_norm_mistake(
+            "the window is taken from the wrong side",
+            "Summed are the j whose window holds c. With an even size this is not the window around c.",
+            lambda t, x, before, after: x * around(t, before, after),
+        ),
+        response_norm_mistake(
+            "x stands inside the sum in place of outside, or the other way round",
+            "ds_j/dx_c = 2 alpha / size x_c has the x of c, and dy_j/ds_j has the x of j.",
+            lambda t, x, before, after: around(x * t, after, before),
+        ),
+        response_norm_mistake(
+            "the derivative of the power of s has the wrong exponent",
+            "The derivative of s^-beta by s is -beta s^(-beta - 1).",
+            lambda t, x, before, after: x * around(t, after, before),
+            exponent=0,
+        ),
+        response_norm_mistake(
+            "the term through s lacks the 2 of the square",
+            "s holds x^2.",
+            lambda t, x, before, after: x * around(t, after, before),
+            factor=1,
+        ),
+    ],
+)
+
+EXERCISES = [
+    mean_square,
+    add_bias,
+    swish,
+    linear,
+    dropout,
+    cross_entropy,
+    batch_norm,
+    max_pool,
+    convolution,
+    local_response_norm,
+]

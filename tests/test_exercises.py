@@ -1,0 +1,323 @@
+"""The exercises are wrong as they come, the solutions are right, and the check tells one trouble from another."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parents[1] / "docs" / "exercises"
+sys.path.insert(0, str(HERE))
+check, checks, diagnosis = map(importlib.import_module, ["check", "checks", "diagnosis"])
+
+NUMBERS = range(1, 11)
+ORDER = "dx, dgamma, dbeta"
+
+
+def exercise_path(number: int) -> Path:
+    return HERE / f"exercise_{number:02}.py"
+
+
+def solution_path(number: int) -> Path:
+    return HERE / "solutions" / f"solution_{number:02}.py"
+
+
+def spoiled(number: int, spoil):
+    """The class of a solution, whose backward returns spoil(gradients)."""
+    solution = check.load(solution_path(number), checks.EXERCISES[number - 1].function)
+    return type(solution.__name__, (solution,), {"backward": lambda self, grad: spoil(solution.backward(self, grad))})
+
+
+def trouble(number: int, function):
+    with pytest.raises(diagnosis.NotYet) as raised:
+        diagnosis.examine(checks.EXERCISES[number - 1], function)
+    return raised.value
+
+
+def verdict(folder: Path, source: str, number: int) -> str:
+    """The verdict on a file that a student wrote: not right."""
+    (folder / "mine.py").write_text(source, encoding="utf-8")
+    right, text = check.verdict(number, folder / "mine.py")
+    assert not right
+    return text.replace("\n", " ")
+
+
+# --- what ships ----------------------------------------------------------------------------------------------------
+
+SHIPPED = {
+    1: ["constant factor", "times n = 12"],
+    2: ["gradient of b has the wrong shape", "(4, 3, 5, 2), the true one (3,)", "shape of the output", "sum over the axes"],
+    3: ["used twice, and one of its two gradients is missing", "with s as a constant"],
+    4: ["backward is blank", "dx (4, 3), dweight (2, 3), dbias (2,)"],
+    5: ["mask is that of another dropout layer, and a factor", "times 1 - p = 0.6"],
+    6: ["subtracted in whole columns, and a factor", "times N = 5"],
+    7: ["mean and var are taken for constants", "gamma        all right", "beta         all right"],
+    8: ["where windows overlap, gradients are not added up", "np.add.at"],
+    9: ["backward is blank", "dx (2, 3, 5, 4), dweight (4, 3, 3, 2), dbias (4,)"],
+    10: ["denominators of the neighbours are missing"],
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_exercise_is_not_right_and_the_verdict_says_why(number, capsys):
+    assert check.main([str(number)]) == 1
+    text = capsys.readouterr().out.replace("\n", " ")
+    assert text.startswith(f"Exercise {number}, ") and "is not right yet: " in text
+    assert text.rstrip().endswith(f"File: docs/exercises/exercise_{number:02}.py")
+    for phrase in SHIPPED[number]:
+        assert phrase in text
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_solution_is_right(number, capsys):
+    assert check.main([str(number), "--solution"]) == 0
+    assert ", is right: " in capsys.readouterr().out
+
+
+def test_the_readme_shows_what_is_printed():
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    for path in (exercise_path(7), solution_path(7)):
+        assert textwrap.indent(check.verdict(7, path)[1], "    ") in readme
+
+
+def test_no_file_is_missing_or_too_many():
+    assert len(checks.EXERCISES) == len(NUMBERS)
+    assert sorted(HERE.glob("exercise_*")) == [exercise_path(number) for number in NUMBERS]
+    assert sorted((HERE / "solutions").glob("solution_*")) == [solution_path(number) for number in NUMBERS]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_exercise_and_solution_differ_in_the_backward_only(number):
+    changed = {"backward"} | ({"__init__", "kept"} if number == 5 else set())
+
+    def rest(path):
+        tree = ast.parse(path.read_text())
+        formulas = [line for line in ast.get_docstring(tree).splitlines() if line.startswith("    ")]
+        tree.body[-1].body = [node for node in tree.body[-1].body if getattr(node, "name", "kept") not in changed]
+        return formulas, [ast.dump(node) for node in tree.body[1:]]
+
+    (formulas, code), (more_formulas, same_code) = rest(exercise_path(number)), rest(solution_path(number))
+    assert formulas == more_formulas[: len(formulas)] and code == same_code
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_cases_tell_axes_apart(number):
+    cases = checks.EXERCISES[number - 1].cases
+    shapes = [next(iter(case.inputs.values())).shape for case in cases]
+    assert len(set(shapes)) == 3 and len(set(shapes[0])) == len(shapes[0])
+
+
+# --- mistakes that can be made anywhere ----------------------------------------------------------------------------
+
+GENERAL = {
+    "twice": (7, lambda p: (2 * p[0], *p[1:]), "gradient of x is off by a constant factor", "the true one times 2 at"),
+    "named factor": (7, lambda p: (p[0], p[1], p[2] / 40), "gradient of beta is off by a constant", "divided by N H W = 40"),
+    "sign": (7, lambda p: (p[0], -p[1], p[2]), "gradient of gamma has the wrong sign", "times -1"),
+    "zero": (7, lambda p: (0 * p[0], *p[1:]), "gradient of x is zero everywhere", "does depend on x"),
+    "one element": (7, lambda p: (p[0], p[1], p[2] + [0, 0, 1]), "1 of the 3 elements of the gradient of beta", "adds a term"),
+    "nan": (7, lambda p: (p[0] * np.nan, *p[1:]), "gradient of x has nan or inf", "division by 0"),
+    "nothing": (7, lambda p: None, "backward returns nothing", ORDER),
+    "one None": (7, lambda p: (p[0], None, p[2]), "gradient of gamma is None", ORDER),
+    "too few": (7, lambda p: p[:2], "takes 3 inputs, and backward returns 2 gradients", ORDER),
+    "a list": (7, lambda p: (p[0], list(p[1]), p[2]), "gradient of gamma is a list, not an array", ORDER),
+    "transposed shape": (4, lambda p: (p[0], p[1].T, p[2]), "gradient of weight has the wrong shape", "It is transposed"),
+    "transposed square": (4, lambda p: (p[0], p[1].T if len(p[0]) == 3 else p[1], p[2]), "of weight is transposed", "order"),
+    "wrong order": (4, lambda p: (p[1], p[0], p[2]), "gradient of x has the wrong shape", "shape of weight"),
+    "keepdims": (2, lambda p: (p[0], p[1][:, None]), "gradient of b has the wrong shape", "keepdims"),
+    "an axis too many": (2, lambda p: (p[0], p[0].sum(axis=0)), "gradient of b has the wrong shape", "more to sum over"),
+    "summed too much": (2, lambda p: (p[0], p[1].sum()), "gradient of b has the wrong shape", "too much is summed"),
+    "padding left": (9, lambda p: (np.pad(p[0], 1), *p[1:]), "gradient of x has the wrong shape", "larger than x"),
+    "another length": (2, lambda p: (p[0], p[1][:2]), "gradient of b has the wrong shape", "axis by axis"),
+}
+
+
+@pytest.mark.parametrize("number, spoil, what, hint", GENERAL.values(), ids=GENERAL)
+def test_a_general_mistake_is_recognised(number, spoil, what, hint):
+    found = trouble(number, spoiled(number, spoil))
+    assert what in found.what and hint in found.hint
+
+
+def test_a_gradient_without_grad_is_recognised():
+    solution = spoiled(3, lambda p: p)
+    solution.backward = lambda self, grad: self.s + self.x * self.s * (1 - self.s)
+    assert "does not depend on grad" in trouble(3, solution).what
+
+
+def test_a_backward_that_draws_without_a_seed_is_recognised():
+    draws = iter(range(100))
+    assert "something else each time" in trouble(3, spoiled(3, lambda p: p + next(draws))).what
+
+
+def test_a_backward_that_changes_grad_is_recognised():
+    def backward(self, grad):
+        grad *= self.s + self.x * self.s * (1 - self.s)
+        return grad
+
+    solution = spoiled(3, lambda p: p)
+    solution.backward = backward
+    assert "changes in place" in trouble(3, solution).what
+
+
+def test_the_table_shows_three_wrong_elements_and_what_is_right():
+    table = trouble(7, spoiled(7, lambda p: (p[0], *p[1:-1], p[2] * [1, 2, 1]))).table
+    assert table[0] == "With BatchNorm(0.01) and x (4, 3, 5, 2), gamma (3,), beta (3,):"
+    assert table[2:4] == ("x            all right", "gamma        all right")
+    assert len(table) == 5 and table[4].split()[:2] == ["beta", "[1]"]
+    yours, true = map(float, table[4].split()[2:])
+    assert yours == pytest.approx(2 * true, rel=1e-4)
+
+
+def test_what_is_wrong_in_a_later_case_only_is_found():
+    found = trouble(4, spoiled(4, lambda p: (p[0], p[1].T if len(p[0]) == 3 else p[1], p[2])))
+    assert found.table[0] == (
+        "Right with Linear() and x (2, 5), weight (3, 5), bias (3,), "
+        "but not with Linear() and x (3, 3), weight (3, 3), bias (3,):"
+    )
+
+
+# --- the mistakes of each exercise ---------------------------------------------------------------------------------
+
+MISTAKES = [(number, m) for number in NUMBERS for m in checks.EXERCISES[number - 1].mistakes if isinstance(m, diagnosis.Mistake)]
+
+
+@pytest.mark.parametrize("scale", [1, 1.5])
+@pytest.mark.parametrize("number, mistake", MISTAKES, ids=[f"{number} {mistake.what}" for number, mistake in MISTAKES])
+def test_a_mistake_is_told_from_the_others(number, mistake, scale):
+    exercise = checks.EXERCISES[number - 1]
+    position = list(exercise.cases[0].inputs).index(mistake.of)
+    solution = check.load(solution_path(number), exercise.function)
+
+    class Mistaken(solution):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.arguments = arguments
+
+        def backward(self, grad):
+            parts = super().backward(grad)
+            parts = list(parts) if isinstance(parts, tuple) else [parts]
+            parts[position] = scale * mistake.gradient(grad, *(x.data for x in self.inputs), *self.arguments)
+            return tuple(parts)
+
+    found = trouble(number, Mistaken)
+    if scale != 1 and mistake.what == "the window is taken from the wrong side":  # no mistake in the first case, of odd size
+        assert "constant factor" in found.what
+    else:
+        assert found.what == mistake.what + (", and a factor is wrong too" if scale != 1 else "")
+        assert found.hint.startswith(mistake.hint)
+
+
+# (exercise, what of the solution is undone, what stands there instead, what the verdict says)
+HALF_REPAIRED = [
+    (1, "self.x / self.x.size", "self.x / len(self.x)", "times n / len(x) = 3"),
+    (1, "grad * 2 * self.x", "grad * self.x", "times 0.5"),
+    (1, "grad * 2 * self.x", "2 * self.x", "does not depend on grad"),
+    (2, "grad.sum(axis=(0, 2, 3))", "grad.mean(axis=(0, 2, 3))", "divided by N H W = 40"),
+    (2, "grad.sum(axis=(0, 2, 3))", "grad.sum(axis=0)", "there is more to sum over"),
+    (2, "grad.sum(axis=(0, 2, 3))", "grad[0, :, 0, 0]", "of one place only"),
+    (2, "grad.sum(axis=(0, 2, 3))", "grad[0].sum(axis=(1, 2))", "3 of the 3 elements of the gradient of b are wrong"),
+    (3, "self.x * self.s * (1 - self.s)", "self.s * (1 - self.s)", "through s lacks the factor x"),
+    (3, "self.s + self.x * self.s", "self.x * self.s", "Add the gradient through that factor"),
+    (4, "grad.T @ self.x", "self.x.T @ grad", "the gradient of weight has the wrong shape"),
+    (4, "grad.sum(axis=0)", "grad", "the gradient of bias has the wrong shape"),
+    (4, "grad.sum(axis=0)", "grad.mean(axis=0)", "divided by N = 4"),
+    (5, "self.kept = {}", "self.kept = globals().setdefault('kept', {})", "that of another dropout layer"),
+    (5, "return grad * self.kept['mask'] / (1 - self.p)", "return grad * self.kept['mask']", "times 1 - p = 0.6"),
+    (5, "return grad * self.kept['mask']", "return grad", "right where x was kept, and wrong where x was dropped"),
+    (5, "return grad * self.kept['mask']", "return grad * (self.rng.random(grad.shape) >= self.p)", "the mask is a new one"),
+    (6, "grad * dx / len(dx)", "grad * dx", "times N = 5"),
+    (6, "grad * dx / len(dx)", "grad * dx / dx.size", "divided by C = 4"),
+    (6, "grad * dx / len(dx)", "-grad * dx / len(dx)", "wrong sign"),
+    (6, "dx[self.rows, self.labels] -= 1", "dx[:, self.labels] -= 1", "1 is subtracted in whole columns"),
+    (6, "dx[self.rows, self.labels] -= 1", "dx[self.rows, self.labels] += 1", "wrong at the labels, and right elsewhere"),
+    (7, "(g - through_mean - through_var)", "(g - through_mean)", "var is taken for a constant"),
+    (7, "(g - through_mean - through_var)", "(g - through_var)", "mean is taken for a constant"),
+    (7, "g - through_mean - through_var) * self.inverse_std", "g - through_mean - through_var)", "120 of the 120 elements"),
+    (
+        8,
+        "np.add.at(dx, (self.n, self.c, self.rows, self.columns), grad)",
+        "dx[self.n, self.c, self.rows, self.columns] += grad",
+        "gradients are not added up",
+    ),
+    (9, "dxpad[self.seen_by(i, j)] +=", "dxpad[self.seen_by(i, j)] =", "gradients are overwritten"),
+    (9, "dxpad[:, :, p : H - p, p : W - p]", "dxpad", "larger than x"),
+    (9, "grad, self.weight[:, :, i, j]", "grad, self.weight[:, :, -1 - i, -1 - j]", "the kernel is flipped"),
+    (10, "total[:, self.around(j)] += t[:, j : j + 1]", "total[:, j] += t[:, j]", "denominators of the neighbours are missing"),
+    (10, "total[:, self.around(j)] += t[:, j : j + 1]", "total[:, j] = t[:, self.around(j)].sum(axis=1)", "from the wrong side"),
+    (10, "direct - 2 *", "direct -", "lacks the 2 of the square"),
+    (10, "self.x * total", "total", "144 of the 144 elements"),
+]
+
+
+@pytest.mark.parametrize("number, old, new, what", HALF_REPAIRED, ids=[f"{number} {new}" for number, _, new, _ in HALF_REPAIRED])
+def test_a_half_repaired_exercise_gets_the_verdict_for_what_is_left(number, old, new, what, tmp_path):
+    source = solution_path(number).read_text(encoding="utf-8").replace('"mask"', "'mask'")
+    assert source.count(old) == 1
+    assert what in verdict(tmp_path, source.replace(old, new), number)
+
+
+def test_another_repair_than_the_solution_is_right_too(tmp_path):
+    source = solution_path(5).read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(source.replace('self.kept["mask"]', "self.mask"), encoding="utf-8")
+    assert check.verdict(5, tmp_path / "mine.py")[0]
+
+
+# --- files that do not run -----------------------------------------------------------------------------------------
+
+
+def test_an_exception_in_the_backward_is_told_with_its_line(tmp_path):
+    source = solution_path(4).read_text(encoding="utf-8").replace("return grad @ self.weight,", "return self.weight @ grad,")
+    text = verdict(tmp_path, source, 4)
+    assert "is not right yet: it failed with ValueError: matmul" in text
+    assert "given grad (4, 2), and is to return dx (4, 3), dweight (2, 3), dbias (2,)" in text
+    line = source.splitlines().index("        return self.weight @ grad, grad.T @ self.x, grad.sum(axis=0)") + 1
+    assert f"mine.py, line {line}: return self.weight @ grad" in text
+
+
+@pytest.mark.parametrize(
+    "source, phrases",
+    [
+        ("x = 1\ndef f(:\n", ["not Python that runs, SyntaxError: ", "mine.py, line 2"]),
+        ("x = 1\n\nx = unknown\n", ["NameError: name 'unknown' is not defined", "mine.py, line 3: x = unknown"]),
+        ("class Swosh: pass\n", ["no class Swish in it", "Keep the name"]),
+        ("class Swish: pass\n", ["failed with TypeError"]),
+        (
+            "from minidl import Function\nclass Swish(Function):\n    def forward(self, x): return x\n",
+            ["forward gives other values"],
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_is_told_in_a_friendly_way(source, phrases, tmp_path):
+    text = verdict(tmp_path, source, 3)
+    assert "Traceback" not in text
+    for phrase in phrases:
+        assert phrase in text
+
+
+def test_a_missing_file_is_told(tmp_path):
+    right, text = check.verdict(3, tmp_path / "gone.py")
+    assert not right and "cannot be read" in text and "Put it back: git checkout" in text
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["0"], ["11"], ["three"], ["-1"], ["3.0"], ["3", "4"], ["3", "--answer"], ["--solution"]]
+)
+def test_wrong_usage_is_one_line_and_status_2(arguments, capsys):
+    assert check.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "the number of an exercise, 1 to 10" in err and (" ".join(arguments) or "nothing") in err
+
+
+@pytest.mark.parametrize("arguments, status, out", [(["3"], 1, "Exercise 3, swish, is not right yet"), (["12"], 2, "")])
+def test_it_runs_from_any_folder(arguments, status, out, tmp_path):
+    command = [sys.executable, "-B", str(HERE / "check.py"), *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == status and result.stdout.startswith(out)
+    assert "Traceback" not in result.stderr and result.stderr.count("\n") == (status == 2)
