@@ -1,0 +1,77 @@
+"""Bring docs/ up to date with the code: `python docs/generate.py`. With --check, change nothing and tell what is out of date.
+
+Figures are drawn anew by figures.py. In the pages, the code behind a mark such as
+
+    <!-- code: minidl.functional.linear.Linear -->
+
+is replaced by the present source of that class or function. Exit status: 0, or 1 if --check found something.
+"""
+
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import figures
+
+DOCS = Path(__file__).parent
+IMAGES = DOCS / "images"
+CODE = re.compile(r"<!-- code: ([\w.]+) -->\n(?:\n```python\n.*?\n```\n)?", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    return [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
+
+
+def with_code(text: str) -> str:
+    """A page's text with the present source behind each mark."""
+    return CODE.sub(lambda mark: f"<!-- code: {mark[1]} -->\n\n```python\n{source(mark[1])}\n```\n", text)
+
+
+def source(name: str) -> str:
+    """The source of minidl.package.module.Class.method, below the name of its file."""
+    parts = name.split(".")
+    for i in range(len(parts) - 1, 0, -1):
+        try:
+            thing = importlib.import_module(".".join(parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[i:]:
+            thing = getattr(thing, attribute)
+        file = Path(inspect.getfile(thing)).relative_to(DOCS.parent).as_posix()
+        return f"# {file}\n" + textwrap.dedent(inspect.getsource(thing)).rstrip()
+    raise SystemExit(f"docs/generate.py: there is no module in {name}")
+
+
+def words(svg: str) -> list[str]:
+    """What is written in a figure. Lines and places may differ in the last digit between machines; text may not."""
+    texts = (element for element in ET.fromstring(svg).iter() if element.tag.endswith("}text"))
+    return sorted("".join(element.itertext()).strip() for element in texts)
+
+
+def main(check: bool) -> int:
+    stale = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        new = with_code(text)
+        if new != text:
+            stale.append(page)
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    IMAGES.mkdir(exist_ok=True)
+    for name in figures.FIGURES:
+        path, new = IMAGES / f"{name}.svg", figures.svg(name)
+        if not path.exists() or words(path.read_text(encoding="utf-8")) != words(new):
+            stale.append(path)
+        if not check:
+            path.write_text(new, encoding="utf-8")
+    for path in stale if check else ():
+        print(f"{path.relative_to(DOCS.parent)} is out of date: run python docs/generate.py", file=sys.stderr)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""The pages of docs/: their examples run, their code and figures are the present ones, their links lead somewhere."""
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
+ENGLISH = [DOCS / "backprop.md", *sorted((DOCS / "backprop").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page, *languages):
+    return [code for language, code in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_examples(page):
+    """What a page shows after >>> is what Python prints."""
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks(page, "pycon")), {}, name(page), str(page), 0)
+    report = []
+    doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(examples, out=report.append)
+    assert not report, "".join(report)
+
+
+@pytest.mark.parametrize("page", ENGLISH, ids=name)
+def test_there_are_examples(page):
+    assert blocks(page, "pycon"), "a page without an example that can be checked"
+
+
+@pytest.mark.parametrize("page", ENGLISH, ids=name)
+def test_korean_pages_have_the_same_code_figures_and_formulas(page):
+    """Prose differs, and nothing else: fences, indented formulas, images, and marks of code."""
+    korean = DOCS / "ko" / page.relative_to(DOCS)
+
+    def skeleton(path):
+        text = path.read_text(encoding="utf-8")
+        formulas = [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
+        images = [target.rpartition("images/")[2] for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)]
+        return {
+            "fences": FENCE.findall(text),
+            "formulas": [re.sub(r"\s+", " ", line) for line in formulas],
+            "images": images,
+            "marks": re.findall(r"<!-- code: .* -->", text),
+            "headings": [len(marks) for marks in re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE)],
+        }
+
+    ours, theirs = skeleton(page), skeleton(korean)
+    for part in ours:
+        assert theirs[part] == ours[part], f"{name(korean)} differs from {name(page)} in its {part}"
+    letters = re.findall(r"[가-힣]", korean.read_text(encoding="utf-8"))
+    assert len(letters) > 300, "it is not written in Korean"
+
+
+def anchors(page):
+    """GitHub's anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in ["".join(groups) for groups in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))]:
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        file = page if not path else (page.parent / path).resolve()
+        assert file.exists(), f"{name(page)} links to {target}, which is not there"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), f"{name(page)} links to {target}, and there is no such heading"
+
+
+def test_code_and_figures_are_the_present_ones():
+    pytest.importorskip("pygraphviz")
+    done = subprocess.run([sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
