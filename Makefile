@@ -1,11 +1,11 @@
-# make train, make test, make lint, make parity, make bench: each makes the virtual environment it needs, in $(VENV).
+# make train, test, lint, parity, bench, docs, exercise N=3: each makes the virtual environment it needs, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 RUN = $(VENV)/bin/python
 PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint parity bench clean
+.PHONY: train test lint parity bench docs exercise clean
 
 train: $(VENV)/made
 	$(RUN) train.py --data digits
@@ -18,12 +18,21 @@ lint: $(VENV)/made-lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# Against PyTorch, whose version TORCH chooses.
+# Against PyTorch, whose version TORCH chooses. Ends with a table of the largest differences.
 parity: $(VENV)/made-torch
 	$(RUN) -m pytest -q tests/test_torch_parity.py
 
 bench: $(VENV)/made-torch
 	$(RUN) benchmarks/bench.py
+
+# The site, in docs/_build/html; the code and figures in its pages are brought up to date first. Needs Python 3.11 or newer.
+docs: $(VENV)/made-docs
+	$(RUN) docs/generate.py
+	$(VENV)/bin/sphinx-build -q -W -n --keep-going docs docs/_build/html
+	$(RUN) -m pytest -q --check-links --check-anchors --check-links-ignore 'https?://.*' docs/_build/html
+
+exercise: $(VENV)/made
+	@$(RUN) docs/exercises/check.py $(N)
 
 # A Python without ensurepip makes an environment without pip; its own pip can install into that.
 $(VENV)/made: setup.py pyproject.toml constraints.txt
@@ -39,6 +48,10 @@ $(VENV)/made-lint: $(VENV)/made-test
 	$(call install,-e '.[dev]')
 	@touch $@
 
+$(VENV)/made-docs: $(VENV)/made-test
+	$(call install,-e '.[docs]')
+	@touch $@
+
 $(VENV)/made-torch: $(VENV)/made-test
 	$(call install,$(TORCH))
 	@touch $@
@@ -46,4 +59,4 @@ $(VENV)/made-torch: $(VENV)/made-test
 install = @if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/pip $(PIP_INSTALL) $(1); else $(PYTHON) -m pip --python $(RUN) $(PIP_INSTALL) $(1); fi
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,8 +32,10 @@ setup(
     extras_require={
         "cuda12": ["cupy-cuda12x[ctk]>=14,<15", "nvidia-nccl-cu12"],
         "cuda13": ["cupy-cuda13x[ctk]>=14,<15", "nvidia-nccl-cu13"],
+        "graph": ["pygraphviz>=2"],  # its wheels have Graphviz in them
         "mpi": ["mpi4py>=4", "mpich>=4"],
         "test": ["pytest>=8", "hypothesis>=6.100"],
+        "docs": ["sphinx>=8", "myst-nb>=1.4", "furo", "pygraphviz>=2", "pytest-check-links"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff", "mypy"],
     },
 )
