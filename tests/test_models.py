@@ -1,6 +1,7 @@
 """The networks: sizes, counts and state names against published figures, and what they start from."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from alexnet.models import LEAST_IMAGE_SIZE, MODELS
 from minidl import Tensor, no_grad, random
 from minidl.nn.summary import summary
 
+ROOT = Path(__file__).parents[1]
 # (network, height and width): {layer: (its output, parameters, multiply-adds for one image)}, from the papers and their code.
 LAYERS = {
     ("alexnet-2012", 227): {
@@ -50,6 +52,14 @@ def test_shapes_parameters_and_products(name, size):
     for layer, expected in LAYERS[name, size].items():
         assert found[layer] == expected, layer
     assert (sum(row.parameters for row in rows), sum(row.macs for row in rows)) == TOTALS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_readme_has_these_figures(name):
+    rows = summary(alexnet.create(name), (3, 32, 32) if name.startswith("cifar") else (3, 224, 224))
+    line = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    parameters, macs = (f"{sum(getattr(row, column) for row in rows):,}" for column in ("parameters", "macs"))
+    assert [cell.strip() for cell in line.split("|")[-3:-1]] == [parameters, macs]
 
 
 def test_the_state_of_torchvisions_net_has_its_names():
