@@ -180,6 +180,21 @@ def test_a_warm_up_before_a_cosine():
     np.testing.assert_allclose(schedule.get_last_lr(), [expected[3], 2 * expected[3]])
 
 
+def test_a_milestone_is_the_first_step_of_the_next_schedule():
+    optimizer = SGD(parameters((1,)), 1.0)
+    schedule = SequentialLR(optimizer, [LinearLR(optimizer, 0.5, 0.75, 2), StepLR(optimizer, 1)], [2])
+    np.testing.assert_allclose(rates(schedule, 5), [0.5, 0.625, 1, 0.1, 0.01])
+
+
+def test_nothing_is_counted_while_a_plateau_cools_down():
+    schedule = ReduceLROnPlateau(SGD(parameters((1,)), 1.0), "max", patience=0, cooldown=2)
+    seen = []
+    for accuracy in (0.5, 0.5, 0.5, 0.4, 0.5, 0.5):
+        schedule.step(accuracy)
+        seen.append(schedule.get_last_lr()[0])
+    np.testing.assert_allclose(seen, [1, 0.1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_a_plateau_divides_the_rate():
     optimizer = SGD([{"params": parameters((1,))}, {"params": parameters((1,)), "lr": 2.0}], 1.0)
     schedule = ReduceLROnPlateau(optimizer, patience=1)
