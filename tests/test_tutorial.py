@@ -1,0 +1,117 @@
+"""docs/tutorial.ipynb: what is stored in it is whole, and its code runs."""
+
+import ast
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from . import cifar_files
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def code_cells(stored):
+    return [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
+
+
+def shows_something(source):
+    """Whether a cell itself calls print, or a function with show or plot in its name; not one that only defines such a function."""
+    nodes = list(ast.parse(source).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ExceptHandler)):
+            continue
+        if isinstance(node, ast.Call) and re.match(r"(.*\.)?print$|.*(show|plot_)", ast.unparse(node.func)):
+            return True
+        nodes.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def test_what_counts_as_showing():
+    assert shows_something("for i in range(3):\n    print(i)") and shows_something("plt.show()")
+    assert shows_something("with a:\n    plot_losses(b)")
+    assert not shows_something("def f():\n    print(1)\n\n\nx = f") and not shows_something("blueprint(1)")
+
+
+def test_the_outputs_of_one_run_in_order_are_stored(code_cells):
+    assert [cell["execution_count"] for cell in code_cells] == list(range(1, len(code_cells) + 1))
+    showing = [cell for cell in code_cells if shows_something("".join(cell["source"]))]
+    assert len(showing) > 20
+    for cell in showing:
+        assert cell["outputs"], f"cell {cell['id']} has no output"
+
+
+def test_no_output_is_an_error_or_tells_of_the_machine(code_cells):
+    for cell in code_cells:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", cell["id"]
+            assert output.get("name") != "stderr", f"cell {cell['id']} wrote to standard error"
+            text = json.dumps({key: value for key, value in output.get("data", {}).items() if key != "image/png"})
+            text += "".join(output.get("text", ""))
+            found = re.search(r"/work|/home|/root|/tmp|/Users|Traceback|\\u001b|\x1b|\r", text)
+            assert not found, f"cell {cell['id']} shows {found.group()}"
+
+
+def test_it_stays_small_and_plain(stored):
+    assert NOTEBOOK.stat().st_size < 400_000
+    assert (stored["nbformat"], stored["nbformat_minor"]) == (4, 5)
+    assert stored["metadata"] == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    ids = [cell["id"] for cell in stored["cells"]]
+    assert len(set(ids)) == len(ids)
+    assert all(cell["metadata"] == {} for cell in stored["cells"])
+    assert NOTEBOOK.read_text(encoding="utf-8") == json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.filterwarnings("default")  # of nbclient and what it needs; the notebook runs in a process of its own
+def test_every_cell_runs(tmp_path, monkeypatch):
+    """In a new kernel of this Python, on random images in CIFAR-10's layout, and with none of the user's own Jupyter settings."""
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    import nbformat
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+
+    class ThisPython(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name):
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+    cifar_files.write(tmp_path)
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    monkeypatch.setenv("PYTHONWARNINGS", "default")
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    # Sockets in a folder, for which a path must be short; nothing listens on the network.
+    with tempfile.TemporaryDirectory(prefix="kernel") as sockets:
+        manager = AsyncKernelManager(
+            kernel_name="python3",
+            kernel_spec_manager=ThisPython(),
+            transport="ipc",
+            connection_file=os.path.join(sockets, "kernel.json"),
+        )
+        resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
+        nbclient.NotebookClient(notebook, km=manager, timeout=600, resources=resources).execute()  # raises if a cell fails
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert [cell.id for cell in cells if any(output.output_type == "error" for output in cell.outputs)] == []
