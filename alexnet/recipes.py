@@ -43,8 +43,9 @@ RECIPES = {
         reflection=False,
     ),
     # The paper's section 5: a rate divided by ten when the error on the images that are not trained on stops falling (so these
-    # choose when, as they did in the paper), about 90 epochs. Its code (net 145's parameter files) gives biases twice the rate
-    # and no decay. The epochs without progress are ours to choose: the paper did it by hand.
+    # choose when, as they did in the paper), about 90 epochs. Its code (net 145's parameter files) begins with biases at
+    # twice the rate, and gives them no decay; it later lowers the weights' rate only, where here both fall. The epochs without
+    # progress are ours to choose: the paper did it by hand.
     "paper": Recipe(
         epochs=90,
         batch_size=128,

@@ -28,8 +28,6 @@ class Config:
     lr: float
     momentum: float
     weight_decay: float
-    bias_lr: float
-    bias_decay: bool
     schedule: str
     step_epochs: int
     crop_padding: int
@@ -43,6 +41,8 @@ class Config:
     world_size: int
     threads: int
     versions: dict[str, str]
+    bias_lr: float = 1.0  # of runs begun before recipes had a say in it
+    bias_decay: bool = True
 
 
 class RunFolder:

@@ -33,7 +33,8 @@ def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
     except ImportError:
         raise UserError("minidl.graph needs pygraphviz, which has Graphviz in it: pip install 'pygraphviz>=2'") from None
     order = _order(tensor)
-    folded = {parameter for t in order for parameter in _own_parameters(t)}
+    elsewhere = {source for t in order for _, source in _sources(t) if source not in _own_parameters(t)}
+    folded = {parameter for t in order for parameter in _own_parameters(t)} - elsewhere
     shown = [t for t in order if t not in folded]
     if len(shown) > MOST_NODES:
         raise ValueError(f"a graph of {len(shown):,} nodes cannot be read; graph draws up to {MOST_NODES}")
@@ -114,7 +115,7 @@ def _label(t: Tensor, gradients: dict[Tensor, Array], names: dict[Any, str]) -> 
     else:
         module = t.creator.module
         color = FUNCTION if module is None else LAYER
-        title = " ".join([*[names[part] for part in (module, t) if part in names], type(module or t.creator).__name__])
+        title = " ".join([*[names[part] for part in (module, t) if names.get(part)], type(module or t.creator).__name__])
     rows = [f"<b>{html.escape(title)}</b>", *_values(t, gradients)]
     for parameter, role in _own_parameters(t).items():
         rows += [html.escape(role), *_values(parameter, gradients)]

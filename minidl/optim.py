@@ -188,6 +188,8 @@ class SequentialLR(LRScheduler):
                 f"SequentialLR takes a milestone between each two schedules, in ascending order; got {len(schedulers)} "
                 f"schedules and {milestones}"
             )
+        if any(isinstance(scheduler, OneCycleLR) for scheduler in schedulers):
+            raise ValueError("SequentialLR takes no OneCycleLR: that has a warm-up and an end of its own")
         if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
             raise ValueError("SequentialLR takes schedules of its own optimizer; one of these is another's")
         self.schedulers, self.milestones = schedulers, milestones

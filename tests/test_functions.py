@@ -187,6 +187,16 @@ def test_adaptive_avg_pool2d_keeps_an_axis_of_none(make):
     assert F.adaptive_avg_pool2d(make(1, 2, 5, 7), (None, 3)).shape == (1, 2, 5, 3)
 
 
+def test_a_window_larger_than_the_image_with_ceil_mode(make):
+    """One window, cut to the image, as in PyTorch."""
+    x = make(1, 1, 3, 11)
+    assert F.avg_pool2d(x, 5, ceil_mode=True).shape == F.max_pool2d(x, 5, ceil_mode=True).shape == (1, 1, 1, 3)
+    np.testing.assert_allclose(
+        to_numpy(F.avg_pool2d(x, 5, ceil_mode=True).data)[0, 0, 0, 0], to_numpy(x.data)[0, 0, :, :5].mean()
+    )
+    check(lambda x: F.max_pool2d(x, 5, ceil_mode=True), x)
+
+
 def test_avg_pool2d_keeps_what_is_not_finite_to_its_windows(device):
     x = np.zeros((1, 1, 4, 4))
     x[0, 0, 0, 0] = np.inf

@@ -47,7 +47,7 @@ def load(path: Path, function: str):
         exec(compile(path.read_text(encoding="utf-8"), path, "exec"), namespace)
     except OSError as error:
         raise NotYet("its file cannot be read", f"{error.strerror}. Put it back: git checkout {name(path)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotYet(f"it is not Python that runs, {type(error).__name__}: {error}", "Look at the line named below.") from error
     if function not in namespace:
         raise NotYet(f"there is no class {function} in it", f"Keep the name of the class, {function}: the check looks for it.")

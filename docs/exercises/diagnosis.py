@@ -121,7 +121,7 @@ def examine(exercise: Exercise, function: type[Function]) -> str:
             raise
         except NotImplementedError as error:
             raise NotYet("backward is blank", f"To do: {error}. {task}") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise NotYet(f"it failed with {type(error).__name__}: {error}", task) from error
         elements += sum(x.size for x in case.inputs.values())
     return f"{elements} elements of gradients agree with finite differences, in {len(exercise.cases)} cases"

@@ -123,7 +123,8 @@ def local_response_norm(
     Three conventions call different things alike; all divide by (k + a sum x^2)^beta:
 
     "pytorch"     size channels, the extra one of an even size before; a = alpha / size. So computes the 2012 paper's own
-                  code (cuda-convnet's cross-map normalisation), and so do Caffe, ONNX and torch.nn.LocalResponseNorm.
+                  code (cuda-convnet's cross-map normalisation), and so do torch.nn.LocalResponseNorm
+                  and, for odd sizes, Caffe and ONNX.
                   The paper's net is size 5, alpha 1e-4, beta 0.75, k 2.
     "paper"       the formula that section 3.3 prints: from c - n // 2 to c + n // 2 for n = size, and a = alpha, which is n
                   times stronger.

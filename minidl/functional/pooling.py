@@ -119,8 +119,8 @@ def _geometry(function: str, x: Tensor, kernel_size, stride, padding, ceil_mode:
         raise ValueError(f"{function}: padding {padding} is more than half the kernel_size {kernel_size}")
     sizes = []
     for axis, n, k, s, p in zip("HW", x.shape[2:], kernel_size, stride, padding, strict=True):
-        if n + 2 * p < k:
-            raise ValueError(f"{function}: the window {k} is larger than {axis} = {n} with padding {p}; x is {x.shape}")
         windows = (n + 2 * p - k + (s - 1 if ceil_mode else 0)) // s + 1
+        if windows < 1:
+            raise ValueError(f"{function}: the window {k} is larger than {axis} = {n} with padding {p}; x is {x.shape}")
         sizes.append(windows - 1 if (windows - 1) * s >= n + p else windows)
     return kernel_size, stride, padding, tuple(sizes)

@@ -28,7 +28,7 @@ class Module:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.forward(x)
-        if isinstance(y, Tensor) and y.creator and y.creator.module is None:
+        if isinstance(y, Tensor) and y is not x and y.creator and y.creator.module is None:
             y.creator.module = self
         for hook in self.__dict__.get("_forward_hooks", ()):
             hook(self, x, y)
