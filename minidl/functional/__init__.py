@@ -2,7 +2,7 @@
 
 from .activation import relu, sigmoid, tanh
 from .arithmetic import flatten
-from .convolution import conv2d
+from .convolution import conv2d, convolution_algorithm
 from .dropout import dropout
 from .linear import linear
 from .loss import cross_entropy, log_softmax, softmax
@@ -15,6 +15,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "conv2d",
+    "convolution_algorithm",
     "cross_entropy",
     "dropout",
     "flatten",

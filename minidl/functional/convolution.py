@@ -1,5 +1,8 @@
 """Convolution (in truth a correlation, as everywhere in deep learning)."""
 
+import contextlib
+import contextvars
+
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, to_batch_last
 from ..kernels import kernels_for
@@ -13,23 +16,39 @@ class Conv2d(Function):
     Y = W P + b;  dW = dY P^T,  db = sum of dY over all places,  dP = W^T dY.
     col2im adds dP back to the pixels it came from: a pixel seen by several outputs gets the sum. That is dx.
     With groups, each group of outputs sees its own group of inputs only.
+    tile: 0 for this, or the m of Winograd's way to the same result, see kernels/winograd.py.
     """
 
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int):
-        self.geometry = stride, padding, groups
+    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int, tile: int = 0):
+        self.geometry, self.tile = (stride, padding, groups), tile
 
     def forward(self, x, weight, bias=None):
         self.x, self.weight = to_batch_last(x), weight
-        return from_batch_last(kernels_for(x).conv2d(self.x, weight, bias, *self.geometry))
+        return from_batch_last(kernels_for(x).conv2d(self.x, weight, bias, *self.geometry, self.tile))
 
     def backward(self, grad):
         kernels, grad = kernels_for(grad), to_batch_last(grad)
-        dx = dweight = None
-        if self.needs_grad[0]:
-            dx = from_batch_last(kernels.conv2d_input_gradient(grad, self.x.shape, self.weight, *self.geometry))
-        if self.needs_grad[1]:
-            dweight = kernels.conv2d_weight_gradient(grad, self.x, self.weight, *self.geometry)
+        needs = self.needs_grad[:2]
+        dx, dweight = kernels.conv2d_gradients(grad, self.x, self.weight, *self.geometry, self.tile, needs)
+        dx = from_batch_last(dx) if dx is not None else None
         return (dx, dweight, grad.reshape(len(grad), -1).sum(axis=1))[: len(self.inputs)]
+
+
+_algorithm = contextvars.ContextVar("convolution_algorithm", default="auto")
+
+
+@contextlib.contextmanager
+def convolution_algorithm(name: str):
+    """Inside `with convolution_algorithm("im2col"):` convolutions are computed in that way; "auto", as otherwise: in
+    Winograd's where the shapes say that it is faster. The results differ by rounding only.
+    """
+    if name not in ("auto", "im2col"):
+        raise ValueError(f'convolution_algorithm takes "auto" or "im2col"; got {name!r}')
+    token = _algorithm.set(name)
+    try:
+        yield
+    finally:
+        _algorithm.reset(token)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, groups: int = 1) -> Tensor:
@@ -49,7 +68,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
         )
     if H + 2 * padding[0] < KH or W + 2 * padding[1] < KW:
         raise ValueError(f"conv2d: the kernel {(KH, KW)} is larger than the image {(H, W)} with padding {padding}")
-    function = Conv2d(stride, padding, groups)
+    tile = kernels_for(x.data).tile_size((H, W), weight.shape, stride, padding, groups) if _algorithm.get() == "auto" else 0
+    function = Conv2d(stride, padding, groups, tile)
     if bias is None:
         return function(x, weight)
     if bias.shape != (O,):

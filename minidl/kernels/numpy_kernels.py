@@ -9,7 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .. import random
+from . import winograd
 from .scratch import scratch
+from .winograd import tile_size as tile_size
 
 COLUMN_BYTES = 16 << 20  # of im2col's columns at a time
 BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
@@ -79,8 +81,10 @@ def _convolution_blocks(y, weight, groups):
         yield slice(g * CG, (g + 1) * CG), outputs, weight[outputs].reshape(OG, CG * KH * KW), y[outputs].reshape(OG, -1)
 
 
-def conv2d(x, weight, bias, stride, padding, groups):
-    """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N)."""
+def conv2d(x, weight, bias, stride, padding, groups, tile=0):
+    """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N). tile: see tile_size."""
+    if tile:
+        return winograd.conv2d(x, weight, bias, padding, groups, tile)
     _, H, W, N = x.shape
     O, CG, KH, KW = weight.shape
     (SH, SW), (PH, PW) = stride, padding
@@ -101,6 +105,16 @@ def positions(block, OW: int, N: int) -> slice:
     """A block's place in the flattened (OH * OW * N) output."""
     top, bottom, left, right = block
     return slice((top * OW + left) * N, ((bottom - 1) * OW + right) * N)
+
+
+def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs):
+    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted."""
+    if tile:
+        return winograd.conv2d_gradients(grad, x, weight, padding, groups, tile, needs)
+    return (
+        conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None,
+        conv2d_weight_gradient(grad, x, weight, stride, padding, groups) if needs[1] else None,
+    )
 
 
 def conv2d_weight_gradient(grad, x, weight, stride, padding, groups):

@@ -1,0 +1,109 @@
+"""Winograd's convolution: the same as im2col's and as the definition, forward and back; and where it is chosen."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import alexnet
+import minidl.functional as F
+from minidl import Tensor, gradcheck, get_num_threads, set_num_threads
+from minidl.kernels import winograd
+
+from . import naive
+
+W1 = {"conv2": (96, 256, 5, 15), "conv3": (256, 384, 3, 7), "conv4": (384, 384, 3, 7), "conv5": (384, 256, 3, 7)}
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("r", [3, 5])
+def test_the_transforms_are_a_correlation(m, r):
+    """y = A^T ((G w) * (B x)) for every tile x and kernel w."""
+    A, G, B = winograd.transforms(m, r, np.float64)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((m + r - 1, m + r - 1)), rng.standard_normal((r, r))
+    expected = [[(x[i : i + r, j : j + r] * w).sum() for j in range(m)] for i in range(m)]
+    np.testing.assert_allclose((A.T @ ((G @ w.ravel()) * (B @ x.ravel()))).reshape(m, m), expected, rtol=1e-9)
+
+
+@given(data=st.data())
+def test_it_is_the_definition(data):
+    draw = data.draw
+    r, m, groups = draw(st.sampled_from([3, 5])), draw(st.sampled_from([2, 3, 4])), draw(st.integers(1, 2))
+    padding = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
+    H, W = (draw(st.integers(max(1, r - 2 * p), 11)) for p in padding)
+    N, C, O = draw(st.integers(0, 5)), groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
+    rng = np.random.default_rng(0)
+    x, weight, bias = rng.standard_normal((N, C, H, W)), rng.standard_normal((O, C // groups, r, r)), rng.standard_normal(O)
+    last = np.ascontiguousarray(x.transpose(1, 2, 3, 0))
+    y = winograd.conv2d(last, weight, bias, padding, groups, m).transpose(3, 0, 1, 2)
+    np.testing.assert_allclose(y, naive.conv2d(x, weight, bias, (1, 1), padding, groups), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("r, padding, groups", [(3, (1, 1), 1), (3, (0, 2), 2), (5, (2, 2), 1), (5, (1, 0), 2)])
+@pytest.mark.parametrize("tiles", [1, 512])
+def test_gradients(monkeypatch, m, r, padding, groups, tiles):
+    monkeypatch.setattr(winograd, "TILES", tiles)
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        Tensor(rng.standard_normal(shape), requires_grad=True) for shape in ((3, 4, 7, 6), (4, 4 // groups, r, r), (4,))
+    )
+    function = F.convolution.Conv2d
+    gradcheck(lambda *inputs: function((1, 1), padding, groups, m)(*inputs), [x, weight, bias])
+    gradcheck(lambda w: function((1, 1), padding, groups, m)(Tensor(x.data), w), [weight])
+    gradcheck(lambda x: function((1, 1), padding, groups, m)(x, Tensor(weight.data)), [x])
+
+
+@pytest.mark.parametrize("layer", W1)
+def test_float32_at_real_sizes(layer):
+    """Within 1e-4 of the largest entry of float64 by im2col: values and both gradients."""
+    C, O, r, size = W1[layer]
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((8, C, size, size)), rng.standard_normal((O, C, r, r)) / np.sqrt(C * r * r)
+    grad = rng.standard_normal((8, O, size, size))
+    results = []
+    for dtype, algorithm in ((np.float32, "auto"), (np.float64, "im2col")):
+        tensors = [Tensor(a.astype(dtype), requires_grad=True) for a in (x, weight)]
+        with F.convolution_algorithm(algorithm):
+            y = F.conv2d(*tensors, padding=r // 2)
+        assert (y.creator.tile > 0) == (algorithm == "auto")
+        y.backward(grad.astype(dtype))
+        results.append([y.data, *(t.grad for t in tensors)])
+    for fast, exact in zip(*results, strict=True):
+        assert np.abs(fast - exact).max() <= 1e-4 * np.abs(exact).max()
+
+
+def test_where_it_is_chosen():
+    """By shapes alone. Not for the image's three channels, strides, other kernels, or maps of one pixel."""
+    assert winograd.tile_size((15, 15), (256, 96, 5, 5), (1, 1), (2, 2), 1) == 4
+    assert winograd.tile_size((7, 7), (384, 256, 3, 3), (1, 1), (1, 1), 1) == 4
+    assert winograd.tile_size((3, 3), (384, 256, 3, 3), (1, 1), (1, 1), 1) == 3
+    for image, weight, stride in [
+        ((32, 32), (96, 3, 5, 5), (1, 1)),
+        ((15, 15), (256, 96, 5, 5), (2, 2)),
+        ((15, 15), (256, 96, 1, 1), (1, 1)),
+        ((15, 15), (256, 96, 7, 7), (1, 1)),
+        ((1, 1), (384, 256, 3, 3), (1, 1)),
+    ]:
+        assert winograd.tile_size(image, weight, stride, (1, 1), 1) == 0
+
+
+def test_the_number_of_threads_changes_rounding_only():
+    before = get_num_threads()
+    net, images = alexnet.create("cifar-lrn"), np.random.default_rng(0).standard_normal((5, 3, 32, 32)).astype(np.float32)
+    try:
+        logits = []
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            logits.append(net.eval()(Tensor(images)).data)
+            assert get_num_threads() == threads
+    finally:
+        set_num_threads(before)
+    for other in logits[1:]:
+        np.testing.assert_allclose(other, logits[0], rtol=1e-4, atol=1e-5 * np.abs(logits[0]).max())
+
+
+def test_an_algorithm_that_there_is_not():
+    with pytest.raises(ValueError, match="got 'fft'"), F.convolution_algorithm("fft"):
+        pass
