@@ -41,10 +41,13 @@ def philox4x32(counter, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, n
     return c0, c1, c2, c3
 
 
-def words(count: int, stream: int, samples, time: int, seed: int) -> np.ndarray:
-    """(count, len(samples)) random 32-bit words, in a uint64 array; column j depends on samples[j], not on j."""
+def words(count: int, stream: int, samples, time: int, seed: int, first: int = 0) -> np.ndarray:
+    """(count, len(samples)) random 32-bit words, in a uint64 array; column j depends on samples[j], not on j.
+
+    These are the words from `first` on, a multiple of 4, of those that each sample has.
+    """
     samples = np.asarray(samples, np.uint64)
-    blocks = np.arange(-(-count // 4), dtype=np.uint64)[:, None]
+    blocks = np.arange(first // 4, -(-(first + count) // 4), dtype=np.uint64)[:, None]
     drawn = philox4x32((blocks, stream, samples, time), (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
     return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(4 * len(blocks), len(samples))[:count]
 

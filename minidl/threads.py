@@ -14,55 +14,61 @@ Part = TypeVar("Part")
 _lock = threading.Lock()
 _pool = ThreadPoolExecutor(max(32, os.cpu_count() or 1), "minidl")
 _blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
-_inside = 0  # how many calls of `parallel` are at work; BLAS has one thread meanwhile
-_before: list[int] = []  # the threads that BLAS libraries had before
+_threads_before: list[int] = []  # what BLAS libraries had before `parallel` limited them; empty while it is not at work
 
 
 def set_num_threads(n: int) -> None:
     """Compute on n threads from now on, in this process: minidl's kernels, and NumPy's BLAS library between them."""
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads takes an integer of at least 1; got {n!r}")
-    for library in _blas.lib_controllers:
-        library.set_num_threads(n)
+    _limit_blas([n] * len(_blas.lib_controllers))
 
 
 def get_num_threads() -> int:
     """The number of threads that are computed on: those of NumPy's BLAS library; 1 where it cannot tell."""
-    return max([library.num_threads for library in _blas.lib_controllers] if not _inside else _before, default=1)
+    return max(_threads_before or [library.num_threads for library in _blas.lib_controllers], default=1)
 
 
-def parallel(work: Callable[[Part], None], parts: Sequence[Part]) -> None:
-    """Call work(part) for every part, on all threads, each with one thread of BLAS; raises what a call raises.
+def slices(length: int, size: int) -> list[slice]:
+    """range(length) in slices of `size`, the last one perhaps shorter: parts for `parallel`."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
-    Within another call of parallel, or on one thread, the parts are done one after the other.
+
+def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
+    """Call work(part) for every part, each thread taking the next; raises what a call raises.
+
+    BLAS has one thread in each meanwhile: its own threads would, after a product, wait for the next one at full speed and
+    take the time from ours. Within another call of parallel the parts are done one after the other.
     """
-    global _inside, _before
-    threads = min(get_num_threads(), len(parts))
     with _lock:
-        alone = _inside == 0 and threads > 1
-        if alone:
-            _inside, _before = 1, [library.num_threads for library in _blas.lib_controllers]
-    if not alone:
-        for part in parts:
-            work(part)
-        return
+        outermost = not _threads_before
+        if outermost:
+            threads = get_num_threads()
+            _threads_before[:] = [library.num_threads for library in _blas.lib_controllers] or [1]
+            _limit_blas([1] * len(_blas.lib_controllers))
+    queue = iter(parts)
 
-    def run(first: int) -> None:
-        for part in parts[first::threads]:
+    def run() -> None:
+        for part in queue:
             work(part)
 
+    if not outermost:
+        return run()
     try:
-        for library in _blas.lib_controllers:
-            library.set_num_threads(1)
-        others = [_pool.submit(contextvars.copy_context().run, run, i) for i in range(1, threads)]
+        others = [_pool.submit(contextvars.copy_context().run, run) for _ in range(min(threads, len(parts)) - 1)]
         try:
-            run(0)
+            run()
         finally:
             errors = [other.exception() for other in others]
         for error in filter(None, errors):
             raise error
     finally:
-        for library, n in zip(_blas.lib_controllers, _before, strict=True):
-            library.set_num_threads(n)
         with _lock:
-            _inside = 0
+            _limit_blas(_threads_before)
+            _threads_before.clear()
+    return None
+
+
+def _limit_blas(threads: Sequence[int]) -> None:
+    for library, n in zip(_blas.lib_controllers, threads, strict=False):
+        library.set_num_threads(n)

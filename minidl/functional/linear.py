@@ -2,6 +2,7 @@
 
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, to_batch_last
+from ..kernels import kernels_for
 
 
 class Linear(Function):
@@ -13,15 +14,12 @@ class Linear(Function):
 
     def forward(self, x, weight, bias=None):
         self.x, self.weight = to_batch_last(x), weight
-        y = weight @ self.x
-        if bias is not None:
-            y += bias[:, None]
-        return from_batch_last(y)
+        return from_batch_last(kernels_for(x).linear(self.x, weight, bias))
 
     def backward(self, grad):
-        grad = to_batch_last(grad)
-        dx = from_batch_last(self.weight.T @ grad) if self.needs_grad[0] else None
-        dweight = grad @ self.x.T if self.needs_grad[1] else None
+        kernels, grad = kernels_for(grad), to_batch_last(grad)
+        dx = from_batch_last(kernels.linear_input_gradient(grad, self.weight)) if self.needs_grad[0] else None
+        dweight = kernels.linear_weight_gradient(grad, self.x) if self.needs_grad[1] else None
         return (dx, dweight, grad.sum(axis=1))[: len(self.inputs)]
 
 

@@ -9,12 +9,53 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .. import random
+from ..threads import parallel, slices
 from . import winograd
 from .scratch import scratch
 from .winograd import tile_size as tile_size
 
-COLUMN_BYTES = 16 << 20  # of im2col's columns at a time
-BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
+COLUMN_BYTES = 4 << 20  # of im2col's columns at a time
+SHARES = 8  # a convolution's gradient is worked on in, by so many threads at most
+MATRIX_BYTES = 8 << 20  # of a fully connected layer's weight at a time
+DRAWN = 256  # random words of each sample at a time, a multiple of 4
+BLOCK_BYTES = 1 << 20  # of an elementwise kernel's block at a time
+
+
+def blocks(a, axis=0, size=None) -> list[slice]:
+    """a's axis in slices of about `size` bytes of a, BLOCK_BYTES if not given: parts to work on in parallel."""
+    length = a.shape[axis]
+    step = max(1, (size or BLOCK_BYTES) * length // max(1, a.nbytes))
+    return slices(length, step)
+
+
+# --- the fully connected layer: products of matrices ---------------------------------------------------------------
+
+
+def linear(x, weight, bias):
+    """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
+    y = np.empty((len(weight), x.shape[1]), x.dtype)
+
+    def work(outputs):
+        np.matmul(weight[outputs], x, out=y[outputs])
+        if bias is not None:
+            y[outputs] += bias[outputs, None]
+
+    parallel(work, blocks(weight, size=MATRIX_BYTES))
+    return y
+
+
+def linear_input_gradient(grad, weight):
+    """dx = weight.T (F, O) @ grad (O, N) -> (F, N)."""
+    dx = np.empty((weight.shape[1], grad.shape[1]), grad.dtype)
+    parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), blocks(weight, axis=1, size=MATRIX_BYTES))
+    return dx
+
+
+def linear_weight_gradient(grad, x):
+    """dweight = grad (O, N) @ x.T (N, F) -> (O, F)."""
+    dweight = np.empty((len(grad), len(x)), grad.dtype)
+    parallel(lambda outputs: np.matmul(grad[outputs], x.T, out=dweight[outputs]), blocks(dweight, size=MATRIX_BYTES))
+    return dweight
 
 
 # --- convolution: im2col, one matrix product, col2im ---------------------------------------------------------------
@@ -33,17 +74,17 @@ def pad(x, padding, value=0.0):
     return padded
 
 
-def output_blocks(OH: int, OW: int, position_bytes: int) -> Iterator[tuple[int, int, int, int]]:
+def output_blocks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, int, int, int]]:
     """Cut the OH x OW output positions into blocks (top, bottom, left, right) of about COLUMN_BYTES of columns.
 
     A block is some whole rows, or a piece of one row, so that its positions are neighbours in memory.
     """
     positions = max(1, COLUMN_BYTES // max(1, position_bytes))
-    rows = max(1, positions // OW)
-    width = min(positions, OW)
-    for top in range(0, OH, rows):
-        for left in range(0, OW, width):
-            yield top, min(top + rows, OH), left, min(left + width, OW)
+    return [
+        (rows.start, rows.stop, columns.start, columns.stop)
+        for rows in slices(OH, max(1, positions // OW))
+        for columns in slices(OW, positions)
+    ]
 
 
 def im2col(x, kernel_size, stride, block):
@@ -72,39 +113,26 @@ def col2im(columns, x, kernel_size, stride, block):
             target += columns[:, i, j]
 
 
-def _convolution_blocks(y, weight, groups):
-    """For each group: (its inputs, its outputs, its weight as a matrix, its part of y as a matrix)."""
-    O, CG, KH, KW = weight.shape
-    OG = O // groups
-    for g in range(groups):
-        outputs = slice(g * OG, (g + 1) * OG)
-        yield slice(g * CG, (g + 1) * CG), outputs, weight[outputs].reshape(OG, CG * KH * KW), y[outputs].reshape(OG, -1)
-
-
 def conv2d(x, weight, bias, stride, padding, groups, tile=0):
     """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N). tile: see tile_size."""
     if tile:
         return winograd.conv2d(x, weight, bias, padding, groups, tile)
     _, H, W, N = x.shape
-    O, CG, KH, KW = weight.shape
+    O, _, KH, KW = weight.shape
     (SH, SW), (PH, PW) = stride, padding
-    OH, OW = (H + 2 * PH - KH) // SH + 1, (W + 2 * PW - KW) // SW + 1
-    y = np.empty((O, OH, OW, N), x.dtype)
+    y = np.empty((O, (H + 2 * PH - KH) // SH + 1, (W + 2 * PW - KW) // SW + 1, N), x.dtype)
     padded = pad(x, ((PH, PH), (PW, PW)))
-    for inputs, outputs, matrix, y_matrix in _convolution_blocks(y, weight, groups):
-        for block in output_blocks(OH, OW, CG * KH * KW * N * x.itemsize):
-            columns = im2col(padded[inputs], (KH, KW), stride, block)
-            product = y_matrix[:, positions(block, OW, N)]
-            np.matmul(matrix, columns, out=product)
-            if bias is not None:
-                product += bias[outputs, None]
+    parts = _parts(y, weight, groups)
+
+    def work(part):
+        inputs, outputs, block = part
+        product = _as_matrix(y, outputs, block)
+        np.matmul(_as_matrix(weight, outputs), im2col(padded[inputs], (KH, KW), stride, block), out=product)
+        if bias is not None:
+            product += bias[outputs, None]
+
+    parallel(work, parts)
     return y
-
-
-def positions(block, OW: int, N: int) -> slice:
-    """A block's place in the flattened (OH * OW * N) output."""
-    top, bottom, left, right = block
-    return slice((top * OW + left) * N, ((bottom - 1) * OW + right) * N)
 
 
 def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs):
@@ -119,18 +147,20 @@ def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs):
 
 def conv2d_weight_gradient(grad, x, weight, stride, padding, groups):
     """dweight, like weight, from grad (O, OH, OW, N). The columns are made again, which is cheaper than keeping them."""
-    _, OH, OW, N = grad.shape
-    _, CG, KH, KW = weight.shape
-    (PH, PW) = padding
-    dweight = np.zeros_like(weight)
-    padded = pad(x, ((PH, PH), (PW, PW)))
-    for inputs, _, dmatrix, grad_matrix in _convolution_blocks(grad, dweight, groups):
-        part = scratch("weight gradient", dmatrix.shape, x.dtype)
-        for block in output_blocks(OH, OW, CG * KH * KW * N * x.itemsize):
+    KH, KW = weight.shape[2:]
+    padded = pad(x, tuple((p, p) for p in padding))
+    parts = _parts(grad, weight, groups)
+    shares = slices(len(parts), max(1, -(-len(parts) // SHARES)))
+    sums = np.zeros((len(shares), *weight.shape), x.dtype)
+
+    def work(share):
+        for inputs, outputs, block in parts[shares[share]]:
             columns = im2col(padded[inputs], (KH, KW), stride, block)
-            np.matmul(grad_matrix[:, positions(block, OW, N)], columns.T, out=part)
-            dmatrix += part
-    return dweight
+            total = _as_matrix(sums[share], outputs)
+            total += np.matmul(_as_matrix(grad, outputs, block), columns.T, out=scratch("product", total.shape, x.dtype))
+
+    parallel(work, range(len(shares)))
+    return sums.sum(axis=0)
 
 
 def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
@@ -140,14 +170,44 @@ def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
     _, CG, KH, KW = weight.shape
     (PH, PW) = padding
     padded = scratch("padded", (C, H + 2 * PH, W + 2 * PW, N), grad.dtype)
-    padded.fill(0)
-    for inputs, _, matrix, grad_matrix in _convolution_blocks(grad, weight, groups):
-        for block in output_blocks(OH, OW, CG * KH * KW * N * grad.itemsize):
-            part = grad_matrix[:, positions(block, OW, N)]
-            columns = scratch("columns", (CG * KH * KW, part.shape[1]), grad.dtype)
-            np.matmul(matrix.T, part, out=columns)
-            col2im(columns, padded[inputs], (KH, KW), stride, block)
-    return padded[:, PH : PH + H, PW : PW + W].copy()
+    dx = np.empty(x_shape, grad.dtype)
+
+    def work(part):
+        inputs, outputs, channels = part
+        target = padded[inputs][channels]
+        target.fill(0)
+        matrix = weight[outputs, channels].reshape(outputs.stop - outputs.start, -1)
+        for block in output_blocks(OH, OW, matrix.shape[1] * N * grad.itemsize):
+            product = _as_matrix(grad, outputs, block)
+            columns = scratch("columns", (matrix.shape[1], product.shape[1]), grad.dtype)
+            col2im(np.matmul(matrix.T, product, out=columns), target, (KH, KW), stride, block)
+        dx[inputs][channels] = target[:, PH : PH + H, PW : PW + W]
+
+    few = slices(CG, max(1, -(-CG // SHARES)))
+    parallel(work, [(inputs, outputs, channels) for inputs, outputs in _groups(weight, groups) for channels in few])
+    return dx
+
+
+def _groups(weight, groups) -> list[tuple[slice, slice]]:
+    """For each group: its input channels and its output channels."""
+    O, CG = weight.shape[:2]
+    return [(slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)) for g in range(groups)]
+
+
+def _parts(y, weight, groups):
+    """The parts of outputs y (O, OH, OW, N) that are one product each: (input channels, output channels, block)."""
+    _, OH, OW, N = y.shape
+    blocks = output_blocks(OH, OW, weight[0].size * N * y.itemsize)
+    return [(*channels, block) for channels in _groups(weight, groups) for block in blocks]
+
+
+def _as_matrix(a, channels, block=None):
+    """Some channels of a (channels, ...) as a matrix, a channel a row: all of it, or a block of positions of (O, OH, OW, N)."""
+    if block is None:
+        return a[channels].reshape(channels.stop - channels.start, -1)
+    top, bottom, left, right = block
+    _, _, OW, N = a.shape
+    return a[channels].reshape(channels.stop - channels.start, -1)[:, (top * OW + left) * N : ((bottom - 1) * OW + right) * N]
 
 
 # --- pooling -------------------------------------------------------------------------------------------------------
@@ -161,12 +221,6 @@ def _windows(x, kernel_size, stride, OH, OW):
         yield k, x[:, i : i + (OH - 1) * SH + 1 : SH, j : j + (OW - 1) * SW + 1 : SW]
 
 
-def _channel_blocks(C: int, channel_bytes: int) -> Iterator[slice]:
-    step = max(1, BLOCK_BYTES // max(1, channel_bytes))
-    for start in range(0, C, step):
-        yield slice(start, min(start + step, C))
-
-
 def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
     """x (C, H, W, N) -> y (C, OH, OW, N) and argmax, the first place of the maximum in its window (or None).
 
@@ -176,7 +230,8 @@ def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
     OH, OW = output_size
     y = np.empty((C, OH, OW, N), x.dtype)
     argmax = np.zeros(y.shape, np.min_scalar_type(kernel_size[0] * kernel_size[1])) if with_argmax else None
-    for channels in _channel_blocks(C, x[:1].nbytes):
+
+    def work(channels):
         best = y[channels]
         larger = scratch("larger", best.shape, bool)
         for k, candidate in _windows(pad(x[channels], padding, -np.inf), kernel_size, stride, OH, OW):
@@ -188,16 +243,19 @@ def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
                 place = np.multiply(larger, argmax.dtype.type(k), out=scratch("place", best.shape, argmax.dtype))
                 np.maximum(argmax[channels], place, out=argmax[channels])
             np.maximum(best, candidate, out=best)
+
+    parallel(work, blocks(x))
     return y, argmax
 
 
 def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
     """dx (C, H, W, N): each element of grad (C, OH, OW, N) goes to the maximum it came from, and adds up there."""
-    C, H, W, N = x_shape
+    _, H, W, N = x_shape
     _, OH, OW, _ = grad.shape
     (top, bottom), (left, right) = padding
     dx = np.empty(x_shape, grad.dtype)
-    for channels in _channel_blocks(C, dx[:1].nbytes):
+
+    def work(channels):
         block = dx[channels]
         if top or bottom or left or right:
             padded_shape = (len(block), top + H + bottom, left + W + right, N)
@@ -211,6 +269,8 @@ def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
             target += part
         if block.base is not dx:
             dx[channels] = block[:, top : top + H, left : left + W]
+
+    parallel(work, blocks(dx))
     return dx
 
 
@@ -243,14 +303,16 @@ def channel_statistics(x):
     """Of x (C, ..., N), for each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
     rows = x.reshape(len(x), -1)
     mean, M2 = np.zeros(len(x)), np.zeros(len(x))
-    if rows.shape[1]:
-        for channels in _channel_blocks(len(rows), rows[:1].nbytes):
-            block = rows[channels]
-            centre = block.mean(axis=1, keepdims=True)
-            distance = np.subtract(block, centre, out=scratch("part", block.shape, x.dtype))
-            rest = distance.mean(axis=1, dtype=x.dtype)
-            mean[channels] = centre[:, 0].astype(np.float64) + rest
-            M2[channels] = np.einsum("cl,cl->c", distance, distance)
+
+    def work(channels):
+        block = rows[channels]
+        centre = block.mean(axis=1, keepdims=True)
+        distance = np.subtract(block, centre, out=scratch("part", block.shape, x.dtype))
+        rest = distance.mean(axis=1, dtype=x.dtype)
+        mean[channels] = centre[:, 0].astype(np.float64) + rest
+        M2[channels] = np.einsum("cl,cl->c", distance, distance)
+
+    parallel(work, blocks(rows) if rows.size else [])
     return mean, M2
 
 
@@ -258,9 +320,12 @@ def scale_and_shift(x, scale, shift):
     """x * scale + shift, with scale and shift (C,) for x (C, ..., N)."""
     rows = x.reshape(len(x), -1)
     y = np.empty_like(rows)
-    for channels in _channel_blocks(len(rows), rows[:1].nbytes):
+
+    def work(channels):
         np.multiply(rows[channels], scale[channels, None], out=y[channels])
         y[channels] += shift[channels, None]
+
+    parallel(work, blocks(rows))
     return y.reshape(x.shape)
 
 
@@ -268,11 +333,14 @@ def batch_norm_sums(grad, x, mean, inverse_std):
     """For each channel: the sum of grad, and of grad * (x - mean) * inverse_std. Two (C,)."""
     g, rows = grad.reshape(len(x), -1), x.reshape(len(x), -1)
     plain, weighted = np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
-    for channels in _channel_blocks(len(rows), rows[:1].nbytes):
+
+    def work(channels):
         part = scratch("part", rows[channels].shape, x.dtype)
         np.subtract(rows[channels], mean[channels, None], out=part)
         plain[channels] = g[channels].sum(axis=1)
         weighted[channels] = np.einsum("cl,cl->c", g[channels], part)
+
+    parallel(work, blocks(rows))
     return plain, weighted * inverse_std
 
 
@@ -282,12 +350,15 @@ def batch_norm_gradient(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
     dx = np.empty_like(rows)
     slope = -inverse_std * mean_weighted
     constant = -mean_grad - mean * slope
-    for channels in _channel_blocks(len(rows), rows[:1].nbytes):
+
+    def work(channels):
         out = dx[channels]
         np.multiply(rows[channels], slope[channels, None], out=out)
         out += constant[channels, None]
         out += g[channels]
         out *= scale[channels, None]
+
+    parallel(work, blocks(rows))
     return dx.reshape(x.shape)
 
 
@@ -313,18 +384,12 @@ def _inverse_power(s, beta: float, out):
     return np.power(s, -beta, out=out)
 
 
-def _position_blocks(x) -> Iterator[slice]:
-    """Blocks of the flattened positions of x (C, L): all channels, some positions."""
-    step = max(1, BLOCK_BYTES // max(1, x[:, :1].nbytes))
-    for start in range(0, x.shape[1], step):
-        yield slice(start, min(start + step, x.shape[1]))
-
-
 def local_response_norm(x, before, after, alpha, beta, k):
     """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind); (C, ..., N)."""
     rows = x.reshape(len(x), -1)
     y, s = np.empty_like(rows), np.empty_like(rows)
-    for at in _position_blocks(rows):
+
+    def work(at):
         block = rows[:, at]
         square = np.multiply(block, block, out=scratch("part", block.shape, x.dtype))
         total = _window_sum(square, before, after, out=scratch("total", block.shape, x.dtype))
@@ -332,6 +397,8 @@ def local_response_norm(x, before, after, alpha, beta, k):
         total += k
         s[:, at] = total
         np.multiply(block, _inverse_power(total, beta, out=square), out=y[:, at])
+
+    parallel(work, blocks(rows, axis=1))
     return y.reshape(x.shape), s.reshape(x.shape)
 
 
@@ -339,7 +406,8 @@ def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
     """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
     g, rows, sums = (a.reshape(len(x), -1) for a in (grad, x, s))
     dx = np.empty_like(rows)
-    for at in _position_blocks(rows):
+
+    def work(at):
         shape = rows[:, at].shape
         direct = _inverse_power(sums[:, at], beta, out=scratch("part", shape, x.dtype))
         direct *= g[:, at]
@@ -349,26 +417,46 @@ def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
         through *= rows[:, at]
         through *= -2 * alpha * beta
         np.add(direct, through, out=dx[:, at])
+
+    parallel(work, blocks(rows, axis=1))
     return dx.reshape(x.shape)
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------
 
 
+def relu(x):
+    """max(x, 0)."""
+    y = np.empty_like(x)
+    parallel(lambda at: np.maximum(x[at], 0, out=y[at]), blocks(x))
+    return y
+
+
 def relu_gradient(grad, y):
     """grad where y > 0, else 0."""
-    return np.multiply(grad, y > 0)
+    dx = np.empty_like(grad)
+
+    def work(at):
+        positive = np.greater(y[at], 0, out=scratch("larger", y[at].shape, bool))
+        np.multiply(grad[at], positive, out=dx[at])
+
+    parallel(work, blocks(grad))
+    return dx
 
 
 def dropout_mask(shape, p, draw, dtype):
     """0 with probability p, else 1 / (1 - p), for shape (..., N). draw: (seed, step, key, first_sample)."""
     seed, step, key, first = draw
-    features = int(np.prod(shape[:-1]))
-    keep = np.empty((features, shape[-1]), bool)
+    mask = np.empty(shape, dtype)
+    by_sample = mask.reshape(-1, shape[-1])
     samples = np.arange(first, first + shape[-1])
-    np.greater_equal(random.words(features, key, samples, step, seed), round(p * 2**32), out=keep)
-    mask = keep.astype(dtype).reshape(shape)
-    mask *= 1 / max(1 - p, 2**-32)
+    scale = np.dtype(dtype).type(1 / max(1 - p, 2**-32))
+
+    def work(features):
+        words = random.words(features.stop - features.start, key, samples, step, seed, features.start)
+        np.multiply(words >= round(p * 2**32), scale, out=by_sample[features])
+
+    parallel(work, slices(len(by_sample), DRAWN))
     return mask
 
 
@@ -386,9 +474,9 @@ def subtract_at_labels(rows, labels, value):
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
     """One step of SGD on flat arrays, in place: PyTorch's rule (see optim.SGD)."""
-    size = BLOCK_BYTES // 4 // weight.itemsize
-    for start in range(0, len(weight), size):
-        w, g, v = (a[start : start + size] for a in (weight, grad, velocity))
+
+    def work(at):
+        w, g, v = (a[at] for a in (weight, grad, velocity))
         step = np.multiply(w, weight_decay, out=scratch("step", w.shape, w.dtype))
         step += g
         v *= momentum
@@ -399,3 +487,5 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
             np.copyto(step, v)
         step *= lr
         w -= step
+
+    parallel(work, blocks(weight, size=BLOCK_BYTES // 4))

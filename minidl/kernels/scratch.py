@@ -1,11 +1,18 @@
 """Buffers that live for one kernel call and are used again by the next: fresh memory costs a page fault every 4 KiB."""
 
+import ctypes
 import math
+import sys
 import threading
 
 import numpy as np
 
 _buffers = threading.local()
+
+if sys.platform == "linux":  # the arrays that live longer too: let glibc keep what is freed, for the next step's
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
+    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:

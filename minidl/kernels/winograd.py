@@ -8,25 +8,29 @@ are n^2 products of matrices:
     V = B X        the tiles' values at the points           (n^2, C, L), L tiles of all images
     U = G W        the kernels'                              (n^2, O, C)
     M_k = U_k V_k  for each of the n^2                       (n^2, O, L)
-    Y = A^T M      the m x m outputs of each tile
+    Y = A^T M      the m x m outputs of each tile            (m^2, O, L)
 
 Backward is the adjoint of each step: dM = A dY, dU_k = dM_k V_k^T, dW = G^T dU, dV_k = U_k^T dM_k, dX = B^T dV, added up
 where tiles overlap. Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks".
 """
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..threads import get_num_threads, parallel
+from ..threads import parallel, slices
 from .scratch import scratch
 
-POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # and infinity; small ones, and their inverses, keep the rounding small
-TILES = 512  # of all images, about so many at a time
+# A tile's points, besides infinity, by their number. Small ones and their inverses keep the rounding small; of eight, no
+# set with zero does as well as this.
+POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25, -0.25, 0.75, -0.75, 1, -1, 2, -2)}
 LEAST_CHANNELS = 16
+TILES = 512  # of all images, about so many at a time
+PIECE_BYTES = 2 << 20  # of tiles that a thread transforms at a time
 
 
 def tile_size(image, weight_shape, stride, padding, groups) -> int:
@@ -34,20 +38,24 @@ def tile_size(image, weight_shape, stride, padding, groups) -> int:
 
     Depends on shapes alone: m takes the fewest multiplications, and these must be well below those of im2col.
     """
-    O, C, r, KW = weight_shape
-    if stride != (1, 1) or r != KW or r not in (3, 5) or min(O // groups, C) < LEAST_CHANNELS:
+    O, CG, r, KW = weight_shape
+    if stride != (1, 1) or r != KW or r not in (3, 5) or min(O // groups, CG) < LEAST_CHANNELS:
         return 0
     OH, OW = (n + 2 * p - r + 1 for n, p in zip(image, padding, strict=True))
-    products = {m: -(-OH // m) * -(-OW // m) * (m + r - 1) ** 2 for m in (2, 3, 4)}
-    m = min(products, key=lambda m: products[m])
-    return m if products[m] < 0.6 * OH * OW * r * r else 0
+
+    def multiplications(m: int) -> int:
+        n = m + r - 1
+        return -(-OH // m) * -(-OW // m) * n * n * (CG * O + n * n * CG * groups + m * m * O)
+
+    m = min((m for m in range(2, 8) if m + r - 2 in POINTS), key=multiplications)
+    return m if multiplications(m) < 0.6 * OH * OW * r * r * CG * O else 0
 
 
 @lru_cache
 def transforms(m: int, r: int, dtype):
     """A (n^2, m^2), G (n^2, r^2) and B (n^2, n^2): what A, G and B do to both axes of a tile, on its flattened elements."""
     n = m + r - 1
-    points = np.array(POINTS[: n - 1], float)[:, None]
+    points = np.array(POINTS[n - 1], float)[:, None]
     A, G = (np.vstack([points ** np.arange(k), np.eye(k)[-1]]) for k in (m, r))  # the last row is the point at infinity
     # y_i = sum_j w_j x_(i + j) for all w and x:  sum over k of A_ki G_kj B_kl = 1 where l = i + j, else 0.
     system = np.einsum("ki,kj->ijk", A, G).reshape(m * r, n)
@@ -56,89 +64,122 @@ def transforms(m: int, r: int, dtype):
     return tuple(np.kron(one, one).astype(dtype) for one in (A, G, B))
 
 
+class Block(NamedTuple):
+    """Tiles that are worked on together: some rows of them, whole, of some images."""
+
+    rows: slice
+    columns: int
+    images: slice
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.rows.stop - self.rows.start, self.columns, self.images.stop - self.images.start
+
+
 def conv2d(x, weight, bias, padding, groups, m):
     """x (C, H, W, N), weight (O, C / groups, r, r), bias (O,) or None -> (O, OH, OW, N)."""
-    O, CG, r, _ = weight.shape
+    (O, CG, r, _), (C, H, W, N) = weight.shape, x.shape
     A, _, B = transforms(m, r, x.dtype)
-    U, padded, (OH, OW) = _kernel_values(weight, m), _padded(x, padding, r, m), _output_size(x, padding, r)
-    y = np.empty((O, OH, OW, x.shape[3]), x.dtype)
+    n, U = m + r - 1, _kernel_values(weight, m)
+    y = np.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
+    for block in _blocks(y, m):
+        L = math.prod(block.shape)
+        V, M = scratch("V", (n * n, C, L), x.dtype), scratch("M", (n * n, O, L), x.dtype)
 
-    def work(images: slice) -> None:
-        for rows in _tile_rows(OH, OW, images, m):
-            V, _ = _tile_values(padded, images, rows, m, r, B)
-            M = scratch("M", (len(U), O, V.shape[2]), x.dtype)
+        def transform(channels):
+            _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
+
+        def multiply(at):
             for inputs, outputs in _groups(O, CG, groups):
-                np.matmul(U[:, outputs], V[:, inputs], out=M[:, outputs])
-            tiles = np.matmul(A.T, M.reshape(len(M), -1), out=scratch("outputs", (m * m, M[0].size), x.dtype))
-            for out, tile in _places(y, tiles, images, rows, m):
-                if bias is None:
-                    out[...] = tile
-                else:
-                    np.add(tile, bias[:, None, None, None], out=out)
+                np.matmul(U[at, outputs], V[at, inputs], out=M[at, outputs])
 
-    parallel(work, _image_parts(x.shape[3]))
+        def transform_back(channels):
+            tiles = _multiply(A.T, M[:, channels], scratch("tiles", (m * m, channels.stop - channels.start, L), x.dtype))
+            band, inside, image = _band(y, channels, block, m, m, (0, 0))
+            np.copyto(_tiles(band, block, m, m), tiles.reshape(m, m, -1, *block.shape))
+            np.add(band[inside], 0 if bias is None else bias[channels, None, None, None], out=y[image])
+
+        parallel(transform, _pieces(V))
+        parallel(multiply, slices(n * n, 4))
+        parallel(transform_back, _pieces(M))
     return y
 
 
 def conv2d_gradients(grad, x, weight, padding, groups, m, needs):
     """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted."""
-    O, CG, r, _ = weight.shape
-    n, (_, H, W, N) = m + r - 1, x.shape
+    (O, CG, r, _), (C, _, _, N) = weight.shape, x.shape
     A, G, B = transforms(m, r, x.dtype)
-    U, padded, (_, OH, OW, _) = _kernel_values(weight, m), _padded(x, padding, r, m), grad.shape
-    parts = _image_parts(N)
-    dU = [np.zeros_like(U) if needs[1] else None for _ in parts]
-    dpadded = np.zeros_like(padded) if needs[0] else None
+    n = m + r - 1
+    dx = np.zeros(x.shape, x.dtype) if needs[0] else None
+    U = _kernel_values(weight, m) if needs[0] else None
+    dU = scratch("dU", (n * n, O, CG), x.dtype)
+    dU.fill(0)
+    for block in _blocks(grad, m):
+        L = math.prod(block.shape)
+        V, dM = scratch("V", (n * n, C, L), x.dtype), scratch("M", (n * n, O, L), x.dtype)
 
-    def work(part: int) -> None:
-        images = parts[part]
-        for rows in _tile_rows(OH, OW, images, m):
-            L = (rows.stop - rows.start) * -(-OW // m) * (images.stop - images.start)
-            tiles = scratch("outputs", (m * m, O * L), x.dtype)
-            tiles.fill(0)
-            for source, tile in _places(grad, tiles, images, rows, m):
-                tile[...] = source
-            dM = np.matmul(A, tiles, out=scratch("M", (n * n, O * L), x.dtype)).reshape(n * n, O, L)
-            V, spare = _tile_values(padded, images, rows, m, r, B)
+        def transform_grad(channels):
+            _multiply(A, _read_tiles(grad, channels, block, m, m, (0, 0)), dM[:, channels])
+
+        def transform(channels):
+            _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
+
+        def multiply(at):
             for inputs, outputs in _groups(O, CG, groups):
                 if needs[1]:
-                    product = scratch("dU", (n * n, O // groups, CG), x.dtype)
-                    dU[part][:, outputs] += np.matmul(dM[:, outputs], V[:, inputs].transpose(0, 2, 1), out=product)
+                    product = scratch("product", (at.stop - at.start, O // groups, CG), x.dtype)
+                    dU[at, outputs] += np.matmul(dM[at, outputs], V[at, inputs].transpose(0, 2, 1), out=product)
                 if needs[0]:
-                    np.matmul(U[:, outputs].transpose(0, 2, 1), dM[:, outputs], out=V[:, inputs])
-            if needs[0]:
-                np.matmul(B.T, V.reshape(n * n, -1), out=spare)
-                for k, (target, count) in enumerate(_tile_pixels(dpadded, images, rows, m, n)):
-                    target += spare[k].reshape(count)
+                    np.matmul(U[at, outputs].transpose(0, 2, 1), dM[at, outputs], out=V[at, inputs])
 
-    parallel(work, range(len(parts)))
-    dx = dweight = None
-    if needs[0]:
-        dx = dpadded[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W].copy()
-    if needs[1]:
-        for other in dU[1:]:
-            dU[0] += other
-        dweight = (G.T @ dU[0].reshape(n * n, -1)).reshape(r * r, O * CG).T.reshape(weight.shape).copy()
-    return dx, dweight
+        def transform_back(channels):
+            tiles = _multiply(B.T, V[:, channels], scratch("tiles", (n * n, channels.stop - channels.start, L), x.dtype))
+            tiles = tiles.reshape(n, n, -1, *block.shape)
+            band, inside, image = _band(dx, channels, block, n, m, padding)
+            band.fill(0)
+            views = _tiles(band, block, n, m)
+            for i in range(n):
+                for j in range(n):
+                    views[i, j] += tiles[i, j]
+            dx[image] += band[inside]
+
+        parallel(transform_grad, _pieces(dM))
+        if needs[1]:
+            parallel(transform, _pieces(V))
+        parallel(multiply, slices(n * n, 4))
+        if needs[0]:
+            parallel(transform_back, _pieces(V))
+    return dx, _weight_gradient(dU, G, weight) if needs[1] else None
 
 
 def _kernel_values(weight, m):
     O, C, r, _ = weight.shape
     _, G, _ = transforms(m, r, weight.dtype)
-    return (G @ weight.reshape(O * C, r * r).T).reshape(-1, O, C)
+    U = scratch("U", (len(G), O, C), weight.dtype)
+    parallel(lambda at: _multiply(G, weight[at].reshape(-1, r * r).T, U[:, at]), slices(O, 16))
+    return U
 
 
-def _output_size(x, padding, r) -> tuple[int, int]:
-    return x.shape[1] + 2 * padding[0] - r + 1, x.shape[2] + 2 * padding[1] - r + 1
+def _weight_gradient(dU, G, weight):
+    dweight = np.empty_like(weight)
+
+    def work(outputs):
+        part = dweight[outputs]
+        part[...] = _multiply(G.T, dU[:, outputs], np.empty((G.shape[1], part.size // G.shape[1]), G.dtype)).T.reshape(part.shape)
+
+    parallel(work, slices(len(weight), 16))
+    return dweight
 
 
-def _padded(x, padding, r, m):
-    """x with its zeros around it, and as many more below and to the right as the last tiles reach over."""
-    C, H, W, N = x.shape
-    size = [-(-n // m) * m + r - 1 for n in _output_size(x, padding, r)]
-    padded = np.zeros((C, *size, N), x.dtype)
-    padded[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W] = x
-    return padded
+def _multiply(matrix, values, out):
+    """matrix (a, b) @ values (b, ...) -> out (a, ...), which may be a slice of the channels of a larger array."""
+    np.matmul(matrix, _flat(values), out=_flat(out))
+    return out
+
+
+def _flat(a):
+    """(a, channels, L) -> the view (a, channels * L)."""
+    return as_strided(a, (len(a), a[0].size), (a.strides[0], a.itemsize)) if a.ndim == 3 else a
 
 
 def _groups(O, CG, groups) -> Iterator[tuple[slice, slice]]:
@@ -147,48 +188,48 @@ def _groups(O, CG, groups) -> Iterator[tuple[slice, slice]]:
         yield slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)
 
 
-def _image_parts(N: int) -> list[slice]:
-    """The batch, cut into a part for each thread."""
-    threads = max(1, min(get_num_threads(), N))
-    ends = [N * i // threads for i in range(threads + 1)]
-    return [slice(start, stop) for start, stop in pairwise(ends)]
+def _blocks(y, m) -> Iterator[Block]:
+    """The tiles of outputs y (O, OH, OW, N), about TILES at a time."""
+    _, OH, OW, N = y.shape
+    rows, columns = -(-OH // m), -(-OW // m)
+    for images in slices(N, max(1, TILES // columns)):
+        for at in slices(rows, max(1, TILES // (columns * (images.stop - images.start)))):
+            yield Block(at, columns, images)
 
 
-def _tile_rows(OH, OW, images: slice, m) -> Iterator[slice]:
-    """Rows of tiles, as many at a time as make about TILES tiles of these images."""
-    TH, TW = -(-OH // m), -(-OW // m)
-    step = max(1, TILES // max(1, TW * (images.stop - images.start)))
-    for start in range(0, TH, step):
-        yield slice(start, min(start + step, TH))
+def _pieces(values) -> list[slice]:
+    """The channels of values (n^2, channels, L) in pieces of about PIECE_BYTES."""
+    return slices(values.shape[1], max(1, PIECE_BYTES * values.shape[1] // values.nbytes))
 
 
-def _tile_values(padded, images: slice, rows: slice, m, r, B):
-    """(V (n^2, C, L), the tiles' pixels (n^2, C L), whose memory may be used again), in scratch."""
-    n = m + r - 1
-    c, h, w, s = padded.strides
-    shape = (n, n, len(padded), rows.stop - rows.start, (padded.shape[2] - r + 1) // m, images.stop - images.start)
-    tiles = scratch("tiles", shape, padded.dtype)
-    np.copyto(tiles, as_strided(padded[:, rows.start * m :, :, images], shape, (h, w, c, h * m, w * m, s)))
-    tiles = tiles.reshape(n * n, -1)
-    V = np.matmul(B, tiles, out=scratch("V", tiles.shape, padded.dtype))
-    return V.reshape(n * n, len(padded), -1), tiles
+def _band(x, channels, block, size, m, padding):
+    """A band in scratch as large as the pixels under a block's tiles (some of them perhaps beyond the image x), for some
+    channels: (band (c, h, w, images), the part of it that is inside the image, the same part of the image).
+    """
+    inside, image = [slice(None)], [channels]
+    lengths = []
+    for n, first, count, p in zip(x.shape[1:3], (block.rows.start, 0), block.shape[:2], padding, strict=True):
+        origin, length = first * m - p, (count - 1) * m + size
+        start, stop = max(0, origin), max(0, min(n, origin + length))
+        inside.append(slice(start - origin, max(start, stop) - origin))
+        image.append(slice(start, max(start, stop)))
+        lengths.append(length)
+    band = scratch("band", (channels.stop - channels.start, *lengths, block.shape[2]), x.dtype)
+    return band, tuple(inside), (*image, block.images)
 
 
-def _tile_pixels(padded, images: slice, rows: slice, m, n):
-    """For each of the n^2 places in a tile: the view of `padded` at that place of these tiles, and its shape."""
-    TW = (padded.shape[2] - n + m) // m
-    for i in range(n):
-        for j in range(n):
-            view = padded[:, rows.start * m + i : rows.stop * m + i : m, j : j + TW * m : m, images]
-            view = view[:, : rows.stop - rows.start, :TW]
-            yield view, view.shape
+def _tiles(band, block, size, m):
+    """The view (size, size, c, rows, columns, images) of a band's tiles, which overlap if size > m."""
+    c, h, w, s = band.strides
+    return as_strided(band, (size, size, len(band), *block.shape), (h, w, c, h * m, w * m, s))
 
 
-def _places(y, tiles, images: slice, rows: slice, m):
-    """For each of the m^2 places in a tile's outputs: the view of y there, and that of `tiles` without what lies beyond y."""
-    O, _, OW, _ = y.shape
-    tiles = tiles.reshape(m, m, O, rows.stop - rows.start, -(-OW // m), images.stop - images.start)
-    for i in range(m):
-        for j in range(m):
-            view = y[:, rows.start * m + i : rows.stop * m : m, j::m, images]
-            yield view, tiles[i, j, :, : view.shape[1], : view.shape[2]]
+def _read_tiles(x, channels, block, size, m, padding):
+    """The tiles of size x size pixels of x (C, H, W, N), zero beyond it: (size^2, channels * L), in scratch."""
+    band, inside, image = _band(x, channels, block, size, m, padding)
+    band.fill(0)
+    band[inside] = x[image]
+    tiles = scratch("tiles", (size * size, band.shape[0] * math.prod(block.shape)), x.dtype)
+    views = _tiles(band, block, size, m)
+    np.copyto(tiles.reshape(views.shape), views)
+    return tiles
