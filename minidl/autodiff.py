@@ -9,7 +9,7 @@ and `Tensor.backward` walks it by the chain rule:
 
 import contextlib
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .backend import Array, as_array, get_array_module
@@ -67,17 +67,9 @@ class Tensor:
         self.creator: Any = None
         self.on_gradient_ready: Callable[[Tensor], None] | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def dtype(self):
-        return self.data.dtype
+    shape = property(lambda self: self.data.shape)
+    ndim = property(lambda self: self.data.ndim)
+    dtype = property(lambda self: self.data.dtype)
 
     def item(self) -> float:
         return self.data.item()
@@ -131,6 +123,9 @@ class Tensor:
                 tensor._accumulate(grad)
                 continue
             function, tensor.creator = tensor.creator, FREED
+            function.buffers = [
+                x.grad_buffer if x.grad is None and pending.get(x) == 1 and x not in gradients else None for x in function.inputs
+            ]
             parts = function.input_gradients(grad)
             for source, needed, part in zip(function.inputs, function.needs_grad, parts, strict=True):
                 if needed:
@@ -144,7 +139,8 @@ class Tensor:
         if self.grad is not None:
             self.grad += grad
         elif self.grad_buffer is not None:
-            self.grad_buffer[...] = grad
+            if grad is not self.grad_buffer:
+                self.grad_buffer[...] = grad
             self.grad = self.grad_buffer
         else:
             self.grad = grad.astype(self.dtype)
@@ -165,6 +161,7 @@ class Function:
 
     inputs: tuple[Tensor, ...] = ()
     needs_grad: tuple[bool, ...] = ()
+    buffers: Sequence[Array] = ()  # for each input, where backward may write its gradient, or None
     module: Any = None  # the layer whose output this made, if it is one's
 
     def forward(self, *arrays: Array) -> Array:
@@ -178,6 +175,7 @@ class Function:
             raise RuntimeError(f"a {type(self).__name__} holds one call; make a new one for the next")
         like = next((x.data for x in inputs if isinstance(x, Tensor)), None)
         self.inputs = tuple(x if isinstance(x, Tensor) else Tensor(as_array(x, like)) for x in inputs)
+        self.buffers = (None,) * len(inputs)
         self.needs_grad = tuple(_recording.get() and x.requires_grad for x in self.inputs)
         output = Tensor(self.forward(*[x.data for x in self.inputs]), requires_grad=any(self.needs_grad))
         if output.requires_grad:

@@ -28,8 +28,8 @@ class Conv2d(Function):
 
     def backward(self, grad):
         kernels, grad = kernels_for(grad), to_batch_last(grad)
-        needs = self.needs_grad[:2]
-        dx, dweight = kernels.conv2d_gradients(grad, self.x, self.weight, *self.geometry, self.tile, needs)
+        options = self.tile, self.needs_grad[:2], self.buffers[1]
+        dx, dweight = kernels.conv2d_gradients(grad, self.x, self.weight, *self.geometry, *options)
         dx = from_batch_last(dx) if dx is not None else None
         return (dx, dweight, grad.reshape(len(grad), -1).sum(axis=1))[: len(self.inputs)]
 

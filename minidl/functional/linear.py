@@ -19,7 +19,7 @@ class Linear(Function):
     def backward(self, grad):
         kernels, grad = kernels_for(grad), to_batch_last(grad)
         dx = from_batch_last(kernels.linear_input_gradient(grad, self.weight)) if self.needs_grad[0] else None
-        dweight = kernels.linear_weight_gradient(grad, self.x) if self.needs_grad[1] else None
+        dweight = kernels.linear_weight_gradient(grad, self.x, self.buffers[1]) if self.needs_grad[1] else None
         return (dx, dweight, grad.sum(axis=1))[: len(self.inputs)]
 
 

@@ -18,7 +18,7 @@ COLUMN_BYTES = 4 << 20  # of im2col's columns at a time
 SHARES = 8  # a convolution's gradient is worked on in, by so many threads at most
 MATRIX_BYTES = 8 << 20  # of a fully connected layer's weight at a time
 DRAWN = 256  # random words of each sample at a time, a multiple of 4
-BLOCK_BYTES = 1 << 20  # of an elementwise kernel's block at a time
+BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
 
 
 def blocks(a, axis=0, size=None) -> list[slice]:
@@ -51,9 +51,9 @@ def linear_input_gradient(grad, weight):
     return dx
 
 
-def linear_weight_gradient(grad, x):
-    """dweight = grad (O, N) @ x.T (N, F) -> (O, F)."""
-    dweight = np.empty((len(grad), len(x)), grad.dtype)
+def linear_weight_gradient(grad, x, out=None):
+    """dweight = grad (O, N) @ x.T (N, F) -> (O, F), written into `out` if given."""
+    dweight = np.empty((len(grad), len(x)), grad.dtype) if out is None else out
     parallel(lambda outputs: np.matmul(grad[outputs], x.T, out=dweight[outputs]), blocks(dweight, size=MATRIX_BYTES))
     return dweight
 
@@ -135,10 +135,10 @@ def conv2d(x, weight, bias, stride, padding, groups, tile=0):
     return y
 
 
-def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs):
-    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted."""
+def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs, out=None):
+    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
     if tile:
-        return winograd.conv2d_gradients(grad, x, weight, padding, groups, tile, needs)
+        return winograd.conv2d_gradients(grad, x, weight, padding, groups, tile, needs, out)
     return (
         conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None,
         conv2d_weight_gradient(grad, x, weight, stride, padding, groups) if needs[1] else None,
@@ -488,4 +488,4 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
         step *= lr
         w -= step
 
-    parallel(work, blocks(weight, size=BLOCK_BYTES // 4))
+    parallel(work, blocks(weight, size=BLOCK_BYTES // 2))

@@ -27,7 +27,7 @@ from .scratch import scratch
 
 # A tile's points, besides infinity, by their number. Small ones and their inverses keep the rounding small; of eight, no
 # set with zero does as well as this.
-POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25, -0.25, 0.75, -0.75, 1, -1, 2, -2)}
+POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25, -0.25, 0.75, -0.75, 1.125, -1.125, 2, -2)}
 LEAST_CHANNELS = 16
 TILES = 512  # of all images, about so many at a time
 PIECE_BYTES = 2 << 20  # of tiles that a thread transforms at a time
@@ -105,8 +105,8 @@ def conv2d(x, weight, bias, padding, groups, m):
     return y
 
 
-def conv2d_gradients(grad, x, weight, padding, groups, m, needs):
-    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted."""
+def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
+    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
     (O, CG, r, _), (C, _, _, N) = weight.shape, x.shape
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
@@ -149,7 +149,7 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs):
         parallel(multiply, slices(n * n, 4))
         if needs[0]:
             parallel(transform_back, _pieces(V))
-    return dx, _weight_gradient(dU, G, weight) if needs[1] else None
+    return dx, _weight_gradient(dU, G, np.empty_like(weight) if out is None else out) if needs[1] else None
 
 
 def _kernel_values(weight, m):
@@ -160,15 +160,13 @@ def _kernel_values(weight, m):
     return U
 
 
-def _weight_gradient(dU, G, weight):
-    dweight = np.empty_like(weight)
-
+def _weight_gradient(dU, G, out):
     def work(outputs):
-        part = dweight[outputs]
-        part[...] = _multiply(G.T, dU[:, outputs], np.empty((G.shape[1], part.size // G.shape[1]), G.dtype)).T.reshape(part.shape)
+        part = scratch("product", (G.shape[1], outputs.stop - outputs.start, out.shape[1]), G.dtype)
+        out[outputs] = _multiply(G.T, dU[:, outputs], part).transpose(1, 2, 0).reshape(out[outputs].shape)
 
-    parallel(work, slices(len(weight), 16))
-    return dweight
+    parallel(work, slices(len(out), 16))
+    return out
 
 
 def _multiply(matrix, values, out):
