@@ -1,13 +1,14 @@
-"""A training step of AlexNet for CIFAR-10 here and in PyTorch, taken in turns: make bench
+"""AlexNet's training step and forward pass here and in other frameworks, taken in turns: make bench
 
-A step is forward, cross-entropy, backward and the update (SGD, momentum .9, decay 5e-4), of a batch of 128 images.
+A step is forward, cross-entropy, backward and the update; the forward pass is that of evaluation, with nothing recorded.
 
-    W1  cifar-bn   batch normalisation after every convolution
-    W2  cifar-lrn  local response normalisation after conv1 and conv2
+    W1  cifar-bn, 128 images      batch normalisation after every convolution
+    W2  cifar-lrn, 128 images     local response normalisation after conv1 and conv2
+    W3  alexnet-2012, 32 images   the paper's net: 3 x 227 x 227, 1000 classes
 
 Each contender lives in a process of its own and waits while the others work. In a round each does one step, one after the
 other, so that a machine that slows down slows all; the ratio is taken round by round. Quote the median of the ratios, with
-its spread, the machine and n. Peak memory is that of the whole process, its children included.
+its spread, the machine and n. Peak memory is that of the whole process, its children included, after the training steps.
 """
 
 import argparse
@@ -24,113 +25,82 @@ import sys
 import time
 from pathlib import Path
 
+import contenders
 import numpy as np
+from contenders import WORKLOADS
 
-WORKLOADS = {"W1": "cifar-bn", "W2": "cifar-lrn"}
-BATCH = 128
-OURS, EAGER, CHANNELS_LAST = "minidl", "PyTorch eager", "PyTorch channels_last"
-
-
-def minidl_step(workload):
-    """A function that does one training step."""
-    import alexnet
-    import minidl.functional as F
-    from minidl import Tensor, random
-    from minidl.backend import from_batch_last
-    from minidl.optim import SGD
-
-    net = alexnet.create(WORKLOADS[workload], 10)
-    optimizer = SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    rng = np.random.default_rng(0)
-    images = from_batch_last(rng.standard_normal((3, 32, 32, BATCH)).astype(np.float32))
-    labels = rng.integers(0, 10, BATCH)
-    count = 0
-
-    def step():
-        nonlocal count
-        count += 1
-        with random.context(0, count):
-            loss = F.cross_entropy(net(Tensor(images)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+OURS = "minidl"
+PYTORCH = {"PyTorch eager": False, "PyTorch channels_last": True}  # name: channels_last
+TENSORFLOW = "TensorFlow"
+GFLOP = {"W1": (82.8, 246.6), "W2": (82.8, 246.6), "W3": (46.4, 132.3)}  # of the products: forward, a step
+BATCHES = (32, 128, 512)
+BEGIN, END = "<!-- benchmark: make bench -->", "<!-- end of benchmark -->"
 
 
-def torch_step(workload, channels_last):
-    """The same in PyTorch."""
-    import torch
-    from torch import nn
-
-    def block(inputs, outputs, kernel, local):
-        yield nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-        if workload == "W1":
-            yield nn.BatchNorm2d(outputs)
-        yield nn.ReLU()
-        if workload == "W2" and local:
-            yield nn.LocalResponseNorm(5, 1e-4, 0.75, 2.0)
-
-    net = nn.Sequential(
-        *block(3, 96, 5, True),
-        nn.MaxPool2d(3, 2),
-        *block(96, 256, 5, True),
-        nn.MaxPool2d(3, 2),
-        *block(256, 384, 3, False),
-        *block(384, 384, 3, False),
-        *block(384, 256, 3, False),
-        nn.MaxPool2d(3, 2),
-        nn.Flatten(),
-        *(nn.Linear(2304, 4096), nn.ReLU(), nn.Dropout(0.5)),
-        *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5)),
-        nn.Linear(4096, 10),
-    )
-    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
-    if channels_last:
-        net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-
-    def step():
-        loss = nn.functional.cross_entropy(net(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def worker(contender, workload):
-    """Serve a contender: for each line read, do a step, and answer with its seconds and the peak memory in MB."""
-    step = minidl_step(workload) if contender == OURS else torch_step(workload, contender == CHANNELS_LAST)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        loss = step()
-        seconds = time.perf_counter() - start
-        peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-        print(json.dumps({"seconds": seconds, "peak": peak, "loss": loss}), flush=True)
+def serve(name, workload, batch):
+    """A contender's process: for each line read, "train", "forward" or "layers", do it and answer in a line of JSON."""
+    if name == OURS:
+        train, forward, layers = contenders.minidl(workload, batch)
+    elif name == TENSORFLOW:
+        train, forward = contenders.tensorflow(workload, batch)
+    else:
+        train, forward = contenders.torch(workload, batch, PYTORCH[name])
+    for line in sys.stdin:
+        if line.strip() == "layers":
+            answer = layers()
+        else:
+            start = time.perf_counter()
+            (train if line.strip() == "train" else forward)()
+            seconds = time.perf_counter() - start
+            peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+            answer = {"seconds": seconds, "peak": peak}
+        print(json.dumps(answer), flush=True)
 
 
 class Contender:
-    """A worker process."""
+    """A process that serves; used as a context."""
 
-    def __init__(self, name, workload):
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", name, workload], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, name, workload, batch=None):
+        self.name, self.workload = name, workload
+        command = [sys.executable, __file__, "--serve", name, workload, str(batch or WORKLOADS[workload][3])]
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE if name == TENSORFLOW else None}
+        self.process = subprocess.Popen(command, text=True, env=os.environ | quiet, **pipes)
 
-    def step(self):
-        self.process.stdin.write("\n")
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.communicate()
+
+    def do(self, task):
+        self.process.stdin.write(task + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            sys.exit(f"bench.py: {self.name} ended with status {self.process.wait()}")
+            sys.exit(f"bench.py: {self.name} on {self.workload} ended with status {self.process.wait()}")
         return json.loads(answer)
 
-    def close(self):
-        self.process.communicate()
+
+def take_turns(members, task, rounds, warmup):
+    """{name: seconds of each round}, and {name: peak memory in MB}."""
+    seconds, peak = {name: [] for name in members}, {}
+    for i in range(warmup + rounds):
+        for name, contender in members.items():
+            answer = contender.do(task)
+            peak[name] = answer["peak"]
+            if i >= warmup:
+                seconds[name].append(answer["seconds"])
+    return seconds, peak
+
+
+def ratios(seconds):
+    """(the better PyTorch, our time by its time, round by round); (None, []) without PyTorch."""
+    others = [name for name in seconds if name in PYTORCH]
+    if not others:
+        return None, []
+    better = min(others, key=lambda name: statistics.median(seconds[name]))
+    return better, [ours / theirs for ours, theirs in zip(seconds[OURS], seconds[better], strict=True)]
 
 
 def sgemm_rate():
@@ -145,34 +115,58 @@ def sgemm_rate():
     return 2 * 4096**3 / best / 1e9
 
 
-def spread(values, form):
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+def spread(values, form, unit=""):
+    return f"{statistics.median(values):{form}}{unit} ({min(values):{form}} to {max(values):{form}})"
+
+
+def milliseconds(values):
+    return spread([1000 * value for value in values], ".0f", " ms")
 
 
 def measure(workload, names, rounds, warmup):
-    """Steps in turns; prints the table, and returns the figures."""
-    contenders = [Contender(name, workload) for name in names]
-    seconds = {name: [] for name in names}
-    peak = {}
-    for i in range(warmup + rounds):
-        for contender in contenders:
-            answer = contender.step()
-            peak[contender.name] = answer["peak"]
-            if i >= warmup:
-                seconds[contender.name].append(answer["seconds"])
-    for contender in contenders:
-        contender.close()
-    print(f"\n{workload} ({WORKLOADS[workload]}), batch {BATCH}, float32; n = {rounds} after {warmup} to warm up")
-    for name in names:
-        print(f"  {name:<22} {spread([1000 * s for s in seconds[name]], '.0f'):>24} ms a step   peak {peak[name]:5.0f} MB")
-    figures = {"seconds": seconds, "peak_mb": peak}
-    others = [name for name in names if name != OURS]
-    if others:
-        better = min(others, key=lambda name: statistics.median(seconds[name]))
-        ratios = [ours / theirs for ours, theirs in zip(seconds[OURS], seconds[better], strict=True)]
-        print(f"  {OURS} / {better}: {spread(ratios, '.2f')} times as long")
-        figures |= {"better": better, "ratios": ratios}
-    return figures
+    """All of a workload: {"train": seconds by name, "forward": the same, "peak": MB by name, "layers": ours}."""
+    members = {name: Contender(name, workload) for name in names}
+    try:
+        train, peak = take_turns(members, "train", rounds, warmup)
+        forward, _ = take_turns(members, "forward", rounds, warmup)
+        steps = [members[OURS].do("layers") for _ in range(rounds)]
+    finally:
+        for contender in members.values():
+            contender.process.communicate()
+    layers = {name: [statistics.median(step[name][i] for step in steps) for i in (0, 1)] for name in steps[0]}
+    return {"train": train, "forward": forward, "peak": peak, "layers": layers}
+
+
+def row(title, seconds, peak=None):
+    """A line of the table in Markdown."""
+    cells = [milliseconds(times) + (f", {peak[name]:.0f} MB" if peak else "") for name, times in seconds.items()]
+    better, by_round = ratios(seconds)
+    return "| " + " | ".join([title, *cells, *([f"**{spread(by_round, '.2f')}**"] if better else [])]) + " |"
+
+
+def breakdown(workload, result, rate):
+    """Ours, layer by layer, and how far from what products of matrices of im2col would take at this rate."""
+    lines = [f"\n{workload} layer by layer, ms: forward, backward"]
+    for name, (forward, back) in result["layers"].items():
+        lines.append(f"  {name:<20} {1000 * forward:7.1f} {1000 * back:7.1f}")
+    for kind, gflop in zip(("forward", "train"), GFLOP[workload], strict=True):
+        bound, ours = gflop / rate, statistics.median(result[kind][OURS])
+        lines.append(
+            f"  {kind}: {1000 * ours:.0f} ms; {gflop} GFLOP as im2col's products at {rate:.0f} GFLOP/s: {1000 * bound:.0f} ms; "
+            f"ratio {ours / bound:.2f}"
+        )
+    return "\n".join(lines)
+
+
+def throughput(rounds, warmup):
+    """Images per second of W1's training step at several batch sizes."""
+    members = {batch: Contender(OURS, "W1", batch) for batch in BATCHES}
+    try:
+        seconds, _ = take_turns(members, "train", rounds, warmup)
+    finally:
+        for contender in members.values():
+            contender.process.communicate()
+    return {batch: [batch / s for s in times] for batch, times in seconds.items()}
 
 
 def processor():
@@ -184,32 +178,60 @@ def processor():
 
 
 def main():
-    if sys.argv[1:2] == ["--worker"]:
-        return worker(*sys.argv[2:])
+    if sys.argv[1:2] == ["--serve"]:
+        return serve(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=9, help="counted steps of each contender (default 9)")
     parser.add_argument("--warmup", type=int, default=2, help="steps not counted, first (default 2)")
     parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--readme", type=Path, help="put the table into this file, between its two marks")
     options = parser.parse_args()
-    names = [OURS]
-    if importlib.util.find_spec("torch"):
-        names += [EAGER, CHANNELS_LAST]
-    else:
-        print("PyTorch is not installed (make bench installs it): measuring minidl alone")
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    if len(names) > 1:
-        versions["torch"] = importlib.metadata.version("torch")
+    installed = {package: importlib.util.find_spec(package) is not None for package in ("torch", "tensorflow")}
+    names = [OURS, *(PYTORCH if installed["torch"] else ()), *([TENSORFLOW] if installed["tensorflow"] else ())]
+    if not installed["torch"]:
+        print("PyTorch is not installed (make bench installs it): no ratios")
+    versions = {"Python": platform.python_version(), "NumPy": np.__version__}
+    versions |= {name: importlib.metadata.version(name) for name, there in installed.items() if there}
+
     before = sgemm_rate()
-    print(
-        f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores; " + ", ".join(f"{k} {v}" for k, v in versions.items())
-    )
-    results = {workload: measure(workload, names, options.rounds, options.warmup) for workload in options.workloads}
+    results, table = {}, ["| | " + " | ".join(names) + (" | ratio to the better PyTorch" if installed["torch"] else "") + " |"]
+    table.append("|---" * (table[0].count("|") - 1) + "|")
+    for workload in options.workloads:
+        result = results[workload] = measure(workload, names, options.rounds, options.warmup)
+        model, _, _, batch = WORKLOADS[workload]
+        table.append(row(f"{workload}, `{model}`, a step of {batch}", result["train"], result["peak"]))
+        table.append(row(f"{workload}, forward only", result["forward"]))
+        print(breakdown(workload, result, before), flush=True)
+    single = {name: Contender(name, "W3", 1) for name in names}
+    try:
+        one_image, _ = take_turns(single, "forward", 3 * options.rounds, options.warmup)
+    finally:
+        for contender in single.values():
+            contender.process.communicate()
+    table.append(row("one image through `alexnet-2012`", one_image))
+    batches = throughput(options.rounds, options.warmup)
     after = sgemm_rate()
-    print(f"\nsgemm 4096: {before:.0f} GFLOP/s before, {after:.0f} after")
+
+    facts = (
+        f"Medians with the smallest and largest of n = {options.rounds} after {options.warmup} to warm up (one image: "
+        f"{3 * options.rounds}), and the peak memory of the process. {processor()}, {os.cpu_count()} cores; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + f"; sgemm {before:.0f} GFLOP/s before and {after:.0f} after; {datetime.date.today():%d %B %Y}. Images per second of W1's "
+        + "step in batches of "
+        + ", ".join(f"{batch}: {spread(rates, '.0f')}" for batch, rates in batches.items())
+        + "."
+    )
+    text = "\n".join([BEGIN, "", *table, "", facts, "", END])
+    print("\n" + text)
     if options.json:
-        facts = {"processor": processor(), "cores": os.cpu_count(), "versions": versions, "sgemm": [before, after]}
-        options.json.write_text(json.dumps(facts | {"workloads": results}, indent=2) + "\n")
+        figures = {"sgemm": [before, after], "versions": versions, "processor": processor(), "cores": os.cpu_count()}
+        figures |= {"workloads": results, "one image": one_image, "images per second": batches}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.readme:
+        old = options.readme.read_text()
+        start, _, rest = old.partition(BEGIN)
+        options.readme.write_text(start + text + rest.partition(END)[2])
     return None
 
 
