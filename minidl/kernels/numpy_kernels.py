@@ -3,29 +3,30 @@
 Large intermediate results are made block by block, small enough to stay in the processor's cache, in scratch memory.
 """
 
-from collections.abc import Iterator
+import sys
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .. import random
-from ..threads import parallel, slices
+from ..threads import get_num_threads, parallel, slices
 from . import winograd
 from .scratch import scratch
+from .winograd import channel_groups
 from .winograd import tile_size as tile_size
 
-COLUMN_BYTES = 4 << 20  # of im2col's columns at a time
+COLUMN_BYTES = 1 << 20  # of im2col's columns at a time
 SHARES = 8  # a convolution's gradient is worked on in, by so many threads at most
-MATRIX_BYTES = 8 << 20  # of a fully connected layer's weight at a time
 DRAWN = 256  # random words of each sample at a time, a multiple of 4
 BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
+SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
+ANY = sys.maxsize
 
 
-def blocks(a, axis=0, size=None) -> list[slice]:
-    """a's axis in slices of about `size` bytes of a, BLOCK_BYTES if not given: parts to work on in parallel."""
-    length = a.shape[axis]
-    step = max(1, (size or BLOCK_BYTES) * length // max(1, a.nbytes))
-    return slices(length, step)
+def blocks(a, axis=0, most=BLOCK_BYTES) -> list[slice]:
+    """a's axis in slices of at most about `most` bytes of a, and enough for all threads: parts to work on in parallel."""
+    length, size = a.shape[axis], min(most, max(SMALL_BYTES, a.nbytes // get_num_threads()))
+    return slices(length, max(1, -(-size * length // max(1, a.nbytes))))
 
 
 # --- the fully connected layer: products of matrices ---------------------------------------------------------------
@@ -40,21 +41,21 @@ def linear(x, weight, bias):
         if bias is not None:
             y[outputs] += bias[outputs, None]
 
-    parallel(work, blocks(weight, size=MATRIX_BYTES))
+    parallel(work, blocks(weight, most=ANY))
     return y
 
 
 def linear_input_gradient(grad, weight):
     """dx = weight.T (F, O) @ grad (O, N) -> (F, N)."""
     dx = np.empty((weight.shape[1], grad.shape[1]), grad.dtype)
-    parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), blocks(weight, axis=1, size=MATRIX_BYTES))
+    parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), blocks(weight, axis=1, most=ANY))
     return dx
 
 
 def linear_weight_gradient(grad, x, out=None):
     """dweight = grad (O, N) @ x.T (N, F) -> (O, F), written into `out` if given."""
     dweight = np.empty((len(grad), len(x)), grad.dtype) if out is None else out
-    parallel(lambda outputs: np.matmul(grad[outputs], x.T, out=dweight[outputs]), blocks(dweight, size=MATRIX_BYTES))
+    parallel(lambda outputs: np.matmul(grad[outputs], x.T, out=dweight[outputs]), blocks(dweight, most=ANY))
     return dweight
 
 
@@ -184,21 +185,15 @@ def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
         dx[inputs][channels] = target[:, PH : PH + H, PW : PW + W]
 
     few = slices(CG, max(1, -(-CG // SHARES)))
-    parallel(work, [(inputs, outputs, channels) for inputs, outputs in _groups(weight, groups) for channels in few])
+    parallel(work, [(inputs, outputs, channels) for inputs, outputs in channel_groups(weight, groups) for channels in few])
     return dx
-
-
-def _groups(weight, groups) -> list[tuple[slice, slice]]:
-    """For each group: its input channels and its output channels."""
-    O, CG = weight.shape[:2]
-    return [(slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)) for g in range(groups)]
 
 
 def _parts(y, weight, groups):
     """The parts of outputs y (O, OH, OW, N) that are one product each: (input channels, output channels, block)."""
     _, OH, OW, N = y.shape
     blocks = output_blocks(OH, OW, weight[0].size * N * y.itemsize)
-    return [(*channels, block) for channels in _groups(weight, groups) for block in blocks]
+    return [(*channels, block) for channels in channel_groups(weight, groups) for block in blocks]
 
 
 def _as_matrix(a, channels, block=None):
@@ -488,4 +483,4 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
         step *= lr
         w -= step
 
-    parallel(work, blocks(weight, size=BLOCK_BYTES // 2))
+    parallel(work, blocks(weight, most=BLOCK_BYTES // 2))

@@ -22,14 +22,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..threads import parallel, slices
+from ..threads import get_num_threads, parallel, slices
 from .scratch import scratch
 
 # A tile's points, besides infinity, by their number. Small ones and their inverses keep the rounding small; of eight, no
 # set with zero does as well as this.
 POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25, -0.25, 0.75, -0.75, 1.125, -1.125, 2, -2)}
 LEAST_CHANNELS = 16
-TILES = 512  # of all images, about so many at a time
+TILES = 768  # of all images, about so many at a time
+FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time
 PIECE_BYTES = 2 << 20  # of tiles that a thread transforms at a time
 
 
@@ -79,44 +80,43 @@ class Block(NamedTuple):
 def conv2d(x, weight, bias, padding, groups, m):
     """x (C, H, W, N), weight (O, C / groups, r, r), bias (O,) or None -> (O, OH, OW, N)."""
     (O, CG, r, _), (C, H, W, N) = weight.shape, x.shape
-    A, _, B = transforms(m, r, x.dtype)
-    n, U = m + r - 1, _kernel_values(weight, m)
+    A, G, B = transforms(m, r, x.dtype)
+    n = m + r - 1
     y = np.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
     for block in _blocks(y, m):
         L = math.prod(block.shape)
-        V, M = scratch("V", (n * n, C, L), x.dtype), scratch("M", (n * n, O, L), x.dtype)
+        V = scratch("V", (n * n, C, L), x.dtype)
 
         def transform(channels):
             _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
 
-        def multiply(at):
-            for inputs, outputs in _groups(O, CG, groups):
-                np.matmul(U[at, outputs], V[at, inputs], out=M[at, outputs])
-
-        def transform_back(channels):
-            tiles = _multiply(A.T, M[:, channels], scratch("tiles", (m * m, channels.stop - channels.start, L), x.dtype))
-            band, inside, image = _band(y, channels, block, m, m, (0, 0))
-            np.copyto(_tiles(band, block, m, m), tiles.reshape(m, m, -1, *block.shape))
-            np.add(band[inside], 0 if bias is None else bias[channels, None, None, None], out=y[image])
+        def multiply(part):
+            inputs, outputs = part
+            o = outputs.stop - outputs.start
+            U = _multiply(G, weight[outputs].reshape(-1, r * r).T, scratch("U", (n * n, o, CG), x.dtype))
+            M = np.matmul(U, V[:, inputs], out=scratch("M", (n * n, o, L), x.dtype))
+            tiles = _multiply(A.T, M, scratch("tiles", (m * m, o, L), x.dtype))
+            band, inside, image = _band(y, outputs, block, m, m, (0, 0))
+            np.copyto(_tiles(band, block, m, m), tiles.reshape(m, m, o, *block.shape))
+            np.add(band[inside], 0 if bias is None else bias[outputs, None, None, None], out=y[image])
 
         parallel(transform, _pieces(V))
-        parallel(multiply, slices(n * n, 4))
-        parallel(transform_back, _pieces(M))
+        parallel(multiply, [(inputs, few) for inputs, outputs in channel_groups(weight, groups) for few in _few(outputs, FORWARD_CHANNELS)])
     return y
 
 
 def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
     """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
-    (O, CG, r, _), (C, _, _, N) = weight.shape, x.shape
+    (O, CG, r, _), C = weight.shape, len(x)
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
     dx = np.zeros(x.shape, x.dtype) if needs[0] else None
-    U = _kernel_values(weight, m) if needs[0] else None
-    dU = scratch("dU", (n * n, O, CG), x.dtype)
-    dU.fill(0)
+    dweight = (np.empty_like(weight) if out is None else out) if needs[1] else None
+    if needs[1]:
+        dweight.fill(0)
     for block in _blocks(grad, m):
         L = math.prod(block.shape)
-        V, dM = scratch("V", (n * n, C, L), x.dtype), scratch("M", (n * n, O, L), x.dtype)
+        V, dM = scratch("V", (n * n, C, L), x.dtype), scratch("dM", (n * n, O, L), x.dtype)
 
         def transform_grad(channels):
             _multiply(A, _read_tiles(grad, channels, block, m, m, (0, 0)), dM[:, channels])
@@ -124,18 +124,21 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
         def transform(channels):
             _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
 
-        def multiply(at):
-            for inputs, outputs in _groups(O, CG, groups):
-                if needs[1]:
-                    product = scratch("product", (at.stop - at.start, O // groups, CG), x.dtype)
-                    dU[at, outputs] += np.matmul(dM[at, outputs], V[at, inputs].transpose(0, 2, 1), out=product)
-                if needs[0]:
-                    np.matmul(U[at, outputs].transpose(0, 2, 1), dM[at, outputs], out=V[at, inputs])
+        def multiply_weight(part):
+            inputs, outputs = part
+            dU = scratch("U", (n * n, outputs.stop - outputs.start, CG), x.dtype)
+            np.matmul(dM[:, outputs], V[:, inputs].transpose(0, 2, 1), out=dU)
+            rows = _multiply(G.T, dU, scratch("M", (r * r, *dU.shape[1:]), x.dtype))
+            dweight[outputs] += rows.transpose(1, 2, 0).reshape(dweight[outputs].shape)
 
-        def transform_back(channels):
-            tiles = _multiply(B.T, V[:, channels], scratch("tiles", (n * n, channels.stop - channels.start, L), x.dtype))
-            tiles = tiles.reshape(n, n, -1, *block.shape)
-            band, inside, image = _band(dx, channels, block, n, m, padding)
+        def multiply_input(part):
+            inputs, outputs = part
+            c, first = inputs.stop - inputs.start, inputs.start % CG
+            w = weight[outputs, first : first + c].reshape(-1, r * r).T
+            U = _multiply(G, w, scratch("U", (n * n, O // groups, c), x.dtype))
+            dV = np.matmul(U.transpose(0, 2, 1), dM[:, outputs], out=scratch("M", (n * n, c, L), x.dtype))
+            tiles = _multiply(B.T, dV, scratch("tiles", (n * n, c, L), x.dtype)).reshape(n, n, c, *block.shape)
+            band, inside, image = _band(dx, inputs, block, n, m, padding)
             band.fill(0)
             views = _tiles(band, block, n, m)
             for i in range(n):
@@ -143,30 +146,27 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
                     views[i, j] += tiles[i, j]
             dx[image] += band[inside]
 
+        pairs = channel_groups(weight, groups)
         parallel(transform_grad, _pieces(dM))
         if needs[1]:
             parallel(transform, _pieces(V))
-        parallel(multiply, slices(n * n, 4))
+            parallel(multiply_weight, [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, BACKWARD_CHANNELS)])
         if needs[0]:
-            parallel(transform_back, _pieces(V))
-    return dx, _weight_gradient(dU, G, np.empty_like(weight) if out is None else out) if needs[1] else None
+            parallel(multiply_input, [(few, outputs) for inputs, outputs in pairs for few in _few(inputs, BACKWARD_CHANNELS)])
+    return dx, dweight
 
 
-def _kernel_values(weight, m):
-    O, C, r, _ = weight.shape
-    _, G, _ = transforms(m, r, weight.dtype)
-    U = scratch("U", (len(G), O, C), weight.dtype)
-    parallel(lambda at: _multiply(G, weight[at].reshape(-1, r * r).T, U[:, at]), slices(O, 16))
-    return U
+def channel_groups(weight, groups) -> list[tuple[slice, slice]]:
+    """For each group of a convolution: its input channels and its output channels."""
+    O, CG = weight.shape[:2]
+    return [(slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)) for g in range(groups)]
 
 
-def _weight_gradient(dU, G, out):
-    def work(outputs):
-        part = scratch("product", (G.shape[1], outputs.stop - outputs.start, out.shape[1]), G.dtype)
-        out[outputs] = _multiply(G.T, dU[:, outputs], part).transpose(1, 2, 0).reshape(out[outputs].shape)
-
-    parallel(work, slices(len(out), 16))
-    return out
+def _few(channels: slice, most: int) -> list[slice]:
+    """Channels in an even number of equal parts, of at most `most`."""
+    count = channels.stop - channels.start
+    size = -(-count // (2 * -(-count // (2 * most))))
+    return [slice(channels.start + part.start, channels.start + part.stop) for part in slices(count, size)]
 
 
 def _multiply(matrix, values, out):
@@ -180,12 +180,6 @@ def _flat(a):
     return as_strided(a, (len(a), a[0].size), (a.strides[0], a.itemsize)) if a.ndim == 3 else a
 
 
-def _groups(O, CG, groups) -> Iterator[tuple[slice, slice]]:
-    """For each group: its inputs and its outputs."""
-    for g in range(groups):
-        yield slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)
-
-
 def _blocks(y, m) -> Iterator[Block]:
     """The tiles of outputs y (O, OH, OW, N), about TILES at a time."""
     _, OH, OW, N = y.shape
@@ -196,8 +190,9 @@ def _blocks(y, m) -> Iterator[Block]:
 
 
 def _pieces(values) -> list[slice]:
-    """The channels of values (n^2, channels, L) in pieces of about PIECE_BYTES."""
-    return slices(values.shape[1], max(1, PIECE_BYTES * values.shape[1] // values.nbytes))
+    """The channels of values (n^2, channels, L) in pieces of at most about PIECE_BYTES, and enough for all threads."""
+    size = min(PIECE_BYTES, values.nbytes // get_num_threads())
+    return slices(values.shape[1], max(1, -(-size * values.shape[1] // values.nbytes)))
 
 
 def _band(x, channels, block, size, m, padding):
