@@ -3,6 +3,7 @@
 Large intermediate results are made block by block, small enough to stay in the processor's cache, in scratch memory.
 """
 
+import math
 import sys
 
 import numpy as np
@@ -17,7 +18,7 @@ from .winograd import tile_size as tile_size
 
 COLUMN_BYTES = 1 << 20  # of im2col's columns at a time
 SHARES = 8  # a convolution's gradient is worked on in, by so many threads at most
-DRAWN = 256  # random words of each sample at a time, a multiple of 4
+DRAWN = 256 << 10  # random words at a time
 BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
 SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
 ANY = sys.maxsize
@@ -443,7 +444,7 @@ def dropout_mask(shape, p, draw, dtype):
     """0 with probability p, else 1 / (1 - p), for shape (..., N). draw: (seed, step, key, first_sample)."""
     seed, step, key, first = draw
     mask = np.empty(shape, dtype)
-    by_sample = mask.reshape(-1, shape[-1])
+    by_sample = mask.reshape(math.prod(shape[:-1]), shape[-1])
     samples = np.arange(first, first + shape[-1])
     scale = np.dtype(dtype).type(1 / max(1 - p, 2**-32))
 
@@ -451,7 +452,7 @@ def dropout_mask(shape, p, draw, dtype):
         words = random.words(features.stop - features.start, key, samples, step, seed, features.start)
         np.multiply(words >= round(p * 2**32), scale, out=by_sample[features])
 
-    parallel(work, slices(len(by_sample), DRAWN))
+    parallel(work, slices(len(by_sample), 4 * max(1, DRAWN // (4 * max(1, shape[-1])))))
     return mask
 
 

@@ -29,7 +29,7 @@ from .scratch import scratch
 # set with zero does as well as this.
 POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25, -0.25, 0.75, -0.75, 1.125, -1.125, 2, -2)}
 LEAST_CHANNELS = 16
-TILES = 768  # of all images, about so many at a time
+TILES = 1600  # of all images, about so many at a time
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time
 PIECE_BYTES = 2 << 20  # of tiles that a thread transforms at a time
 
