@@ -142,7 +142,7 @@ def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int 
 def alexnet_torchvision(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
     """torchvision's AlexNet, the one tower of "One weird trick" (Krizhevsky 2014); its state has the names of theirs.
 
-    Adaptive pooling makes the same network take images of any size.
+    Adaptive pooling makes the same network take images of any size from 63 x 63.
     """
     network = Sequential(
         {

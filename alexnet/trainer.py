@@ -253,6 +253,8 @@ def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[L
         return StepLR(optimizer, config.step_epochs * epoch_steps), None
     if config.schedule == "one-cycle":
         return OneCycleLR(optimizer, rates, config.epochs * epoch_steps), None
+    if config.schedule != "plateau":
+        raise UserError(f"config.json: schedule {config.schedule!r}; there are step, one-cycle and plateau")
     # Three divisions by ten, as in the paper's section 5.
     return None, ReduceLROnPlateau(optimizer, patience=config.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 

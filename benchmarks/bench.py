@@ -217,8 +217,8 @@ def main():
         f"Medians with the smallest and largest of n = {options.rounds} after {options.warmup} to warm up (one image: "
         f"{3 * options.rounds}), and the peak memory of the process. {processor()}, {os.cpu_count()} cores; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f"; sgemm {before:.0f} GFLOP/s before and {after:.0f} after; {datetime.date.today():%d %B %Y}. Images per second of W1's "
-        + "step in batches of "
+        + f"; sgemm {before:.0f} GFLOP/s before and {after:.0f} after; {datetime.date.today():%d %B %Y}. Images per second of "
+        + "W1's step in batches of "
         + ", ".join(f"{batch}: {spread(rates, '.0f')}" for batch, rates in batches.items())
         + "."
     )

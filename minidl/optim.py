@@ -3,10 +3,12 @@
 import bisect
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from .autodiff import Tensor
 from .backend import Array, get_array_module
+from .functional.arguments import is_integer
 from .kernels import kernels_for
 
 
@@ -25,15 +27,20 @@ class SGD:
 
     def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        groups = list(params)
+        groups = _listed(params)
         if not groups:
             raise ValueError("SGD got no parameters")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
-        self.param_groups: list[dict[str, Any]] = [{**defaults, **g, "params": list(g["params"])} for g in groups]
+        if not all(isinstance(group, dict) and "params" in group for group in groups):
+            raise TypeError(f'SGD takes parameters, or groups of them that are all dicts with "params"; got {groups}')
+        self.param_groups: list[dict[str, Any]] = [{**defaults, **g, "params": _listed(g["params"])} for g in groups]
         for group in self.param_groups:
             _check(group)
         self.parameters: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
+        for p in self.parameters:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"SGD takes tensors, such as net.parameters(); got a {type(p).__name__}")
         for i, p in enumerate(self.parameters):
             if any(p is other for other in self.parameters[:i]):
                 raise ValueError("a parameter is given to SGD twice")
@@ -92,10 +99,15 @@ class SGD:
         return [self._views[i][2].reshape(p.shape) for i, p in enumerate(self.parameters)]
 
 
+def _listed(params) -> list:
+    return [params] if isinstance(params, (Tensor, dict)) else list(params)
+
+
 def _check(group: dict[str, Any]) -> None:
     for name in ("lr", "momentum", "weight_decay"):
-        if not (isinstance(group[name], (int, float)) and 0 <= group[name] < math.inf):
+        if not (isinstance(group[name], Real) and 0 <= group[name] < math.inf):
             raise ValueError(f"SGD takes a {name} of at least 0; got {group[name]!r}")
+        group[name] = float(group[name])
     if group["nesterov"] and not group["momentum"]:
         raise ValueError("nesterov needs a momentum above 0")
 
@@ -103,7 +115,8 @@ def _check(group: dict[str, Any]) -> None:
 class LRScheduler:
     """Sets the learning rate of an optimiser's groups, as a pure function of the number of step() calls, last_epoch.
 
-    A group's base_lr is the rate that it had before the first schedule was made for it.
+    A group's base_lr is the rate that it had before the first schedule was made for it. One schedule at a time: it sets the
+    rate, and does not multiply what another one set; SequentialLR puts them one after the other.
     """
 
     def __init__(self, optimizer: SGD):
@@ -133,6 +146,8 @@ class StepLR(LRScheduler):
     """lr = base_lr gamma^(count // step_size): the paper's division by ten, at fixed times (section 5)."""
 
     def __init__(self, optimizer: SGD, step_size: int, gamma: float = 0.1):
+        if step_size < 1:
+            raise ValueError(f"StepLR takes a step_size of at least 1; got {step_size}")
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer)
 
@@ -183,6 +198,10 @@ class SequentialLR(LRScheduler):
     """
 
     def __init__(self, optimizer: SGD, schedulers: list[LRScheduler], milestones: list[int]):
+        if any(not isinstance(scheduler, LRScheduler) for scheduler in schedulers):
+            raise ValueError("SequentialLR takes schedules that are stepped without a metric; ReduceLROnPlateau is none")
+        if not all(is_integer(milestone, 1) for milestone in milestones):
+            raise ValueError(f"SequentialLR takes milestones that are integers of at least 1; got {milestones}")
         if len(schedulers) != len(milestones) + 1 or sorted(set(milestones)) != list(milestones):
             raise ValueError(
                 f"SequentialLR takes a milestone between each two schedules, in ascending order; got {len(schedulers)} "
@@ -202,7 +221,7 @@ class SequentialLR(LRScheduler):
 
 class OneCycleLR(LRScheduler):
     """Up from max_lr / div_factor to max_lr in the first pct_start of the steps, then down to a 1 / final_div_factor of the
-    start, along half cosines. Smith and Topin 2017; as PyTorch's with cycle_momentum=False.
+    start, along half cosines. Smith and Topin 2017, with fastai's cosines; as PyTorch's with cycle_momentum=False.
 
     max_lr: for all groups, or a list with one for each. One step() more than total_steps is an error.
     """

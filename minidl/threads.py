@@ -11,10 +11,20 @@ import threadpoolctl
 
 Part = TypeVar("Part")
 
-_lock = threading.Lock()
-_pool = ThreadPoolExecutor(max(32, os.cpu_count() or 1), "minidl")
 _blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+_lock: threading.Lock
+_pool: ThreadPoolExecutor
 _threads_before: list[int] = []  # what BLAS libraries had before `parallel` limited them; empty while it is not at work
+
+
+def _start() -> None:
+    global _lock, _pool
+    _lock, _pool = threading.Lock(), ThreadPoolExecutor(max(32, os.cpu_count() or 1), "minidl")
+
+
+_start()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start)  # a forked process has none of its parent's threads
 
 
 def set_num_threads(n: int) -> None:

@@ -246,6 +246,41 @@ def test_a_gradient_goes_into_the_buffer_that_is_there_for_it():
     assert x.grad is buffer and list(buffer) == [6, 6]
 
 
+@pytest.mark.parametrize("layer", ["linear", "im2col", "winograd"])
+def test_a_weight_s_gradient_is_written_where_it_belongs(layer, monkeypatch):
+    """Into the optimiser's buffer with no copy where the weight is used once; summed where it is used twice, or again."""
+    rng = np.random.default_rng(0)
+    shape = (17, 17) if layer == "linear" else (17, 17, 3, 3)
+    x = rng.standard_normal((2, 17) if layer == "linear" else (2, 17, 9, 9))
+
+    def call(x, w):
+        with F.convolution_algorithm("im2col" if layer == "im2col" else "auto"):
+            return F.linear(x, w) if layer == "linear" else F.conv2d(x, w, padding=1)
+
+    def gradient(uses, packed, passes=1):
+        w = Tensor(weight.copy(), requires_grad=True)
+        if packed:
+            w.grad_buffer = np.full(shape, 7.0)
+        for _ in range(passes):
+            y = Tensor(x)
+            for _ in range(uses):
+                y = call(y, w)
+            (y * y).sum().backward()
+        assert not packed or w.grad is w.grad_buffer
+        return w.grad
+
+    weight = rng.standard_normal(shape) / 10
+    for uses, passes in ((1, 1), (2, 1), (1, 2), (3, 2)):
+        np.testing.assert_allclose(gradient(uses, True, passes), gradient(uses, False, passes), rtol=1e-10)
+    given = []
+    original = Function.input_gradients
+    monkeypatch.setattr(Function, "input_gradients", lambda f, grad: given.append(original(f, grad)) or given[-1])
+    w = Tensor(weight.copy(), requires_grad=True)
+    w.grad_buffer = np.empty(shape)
+    call(Tensor(x), w).sum().backward()
+    assert given[-1][1] is w.grad_buffer
+
+
 # --- errors --------------------------------------------------------------------------------------------------------
 
 

@@ -388,6 +388,7 @@ def test_cross_entropy(make, label_smoothing):
 
 FUNCTIONS = {
     "conv2d": (lambda x, w: F.conv2d(x, w, padding=1), [(2, 3, 5, 5), (4, 3, 3, 3)]),
+    "conv2d by winograd": (lambda x, w: F.conv2d(x, w, padding=1), [(2, 16, 9, 9), (16, 16, 3, 3)]),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2), [(2, 3, 5, 5)]),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2), [(2, 3, 5, 5)]),
     "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 3), [(2, 3, 5, 5)]),
@@ -499,6 +500,11 @@ T = lambda *shape: Tensor(np.zeros(shape))
         (lambda: F.avg_pool2d(T(1, 3, 8, 8), 2, divisor_override=0), "divisor_override of at least 1; got 0"),
         (lambda: F.adaptive_avg_pool2d(T(1, 3, 8, 8), (3, 0)), r"output_size must be .* got \[3, 0\]"),
         (lambda: F.adaptive_avg_pool2d(T(3, 8, 8), 3), r"got \(3, 8, 8\)"),
+        (lambda: F.adaptive_avg_pool2d(T(1, 3, 0, 8), 3), r"at least one pixel; got \(1, 3, 0, 8\)"),
+        (lambda: F.avg_pool2d(T(1, 3, 8, 8), 2, divisor_override="4"), "an integer of at least 1; got '4'"),
+        (lambda: F.pad(T(1, 3, 8, 8), 3), "got 3"),
+        (lambda: F.max_pool2d(T(1, 3, 8, 8), True), "kernel_size must be an integer .* got True"),
+        (lambda: F.conv2d(T(1, 4, 8, 8), T(4, 2, 3, 3), groups=2.0), "groups=2.0"),
         (lambda: F.pad(T(1, 3, 8, 8), (1, 1)), r"\(left, right, top, bottom\); got \(1, 1\)"),
         (lambda: F.pad(T(1, 3, 8, 8), (1, 0, -1, 0)), r"at least 0.*got \(1, 0, -1, 0\)"),
         (lambda: F.batch_norm(T(3)), r"got \(3,\)"),
@@ -507,6 +513,10 @@ T = lambda *shape: Tensor(np.zeros(shape))
         (lambda: F.batch_norm(T(1, 3), training=True), r"more than one value a channel; got x \(1, 3\)"),
         (lambda: F.local_response_norm(T(2, 3), 5), r"got \(2, 3\)"),
         (lambda: F.local_response_norm(T(1, 3, 2, 2), 0), "at least 1; got 0"),
+        (lambda: F.local_response_norm(T(1, 3, 2, 2), 5.0), "an integer of at least 1; got 5.0"),
+        (lambda: F.local_response_norm(T(1, 3, 2, 2), 5, convention=["paper"]), r"got \['paper'\]"),
+        (lambda: F.relu(T()), "relu takes x of shape .* got a single number"),
+        (lambda: F.sigmoid(T()), "sigmoid takes x of shape .* got a single number"),
         (lambda: F.local_response_norm(T(1, 3, 2, 2), 5, convention="caffe"), "pytorch, paper, tensorflow; got 'caffe'"),
         (lambda: F.linear(T(2, 3), T(4, 5)), r"got \(2, 3\) and \(4, 5\)"),
         (lambda: F.linear(T(2, 3), T(4, 3), T(3)), r"bias of shape \(4,\); got \(3,\)"),
@@ -523,3 +533,10 @@ T = lambda *shape: Tensor(np.zeros(shape))
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_numpy_integers_are_integers():
+    two = np.int64(2)
+    assert F.max_pool2d(T(1, 3, 8, 8), two, (two, 1)).shape == (1, 3, 4, 7)
+    assert F.pad(T(1, 3, 8, 8), (two, 0, 0, 0)).shape == (1, 3, 8, 10)
+    assert F.local_response_norm(T(1, 3, 2, 2), two).shape == (1, 3, 2, 2)

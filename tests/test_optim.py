@@ -132,6 +132,29 @@ def test_wrong_arguments(arguments, message):
         SGD(**arguments(p))
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        lambda p: [{"lr": 1}],
+        lambda p: [p, {"params": []}],
+        lambda p: [{"params": []}, p],
+        lambda p: [p.data],
+        lambda p: [("w", p)],
+    ],
+)
+def test_what_is_no_parameter(params):
+    (p,) = parameters((3,))
+    with pytest.raises(TypeError, match="SGD takes"):
+        SGD(params(p), lr=0.1)
+
+
+def test_a_single_parameter_or_group_and_numbers_of_numpy():
+    for params in (lambda p: p, lambda p: {"params": p}, lambda p: {"params": iter([p])}):
+        (p,) = parameters((3,))
+        (group,) = SGD(params(p), np.float32(0.5), momentum=np.float64(0.5)).param_groups
+        assert len(group["params"]) == 1 and (group["lr"], group["momentum"]) == (0.5, 0.5)
+
+
 def test_a_later_optimiser_takes_the_parameters_over():
     (p,) = parameters((3,))
     value = p.data.copy()
@@ -211,6 +234,10 @@ def test_a_plateau_divides_the_rate():
     [
         (lambda o: CosineAnnealingLR(o, 0), "T_max of at least 1; got 0"),
         (lambda o: LinearLR(o, 0.0), "start_factor above 0.*got 0.0, 1.0 and 5"),
+        (lambda o: StepLR(o, 0), "step_size of at least 1; got 0"),
+        (lambda o: SequentialLR(o, [StepLR(o, 1), ReduceLROnPlateau(o)], [1]), "ReduceLROnPlateau is none"),
+        (lambda o: SequentialLR(o, [StepLR(o, 1)] * 2, [2.5]), r"integers of at least 1; got \[2.5\]"),
+        (lambda o: SequentialLR(o, [StepLR(o, 1)] * 2, [-1]), r"integers of at least 1; got \[-1\]"),
         (lambda o: SequentialLR(o, [StepLR(o, 1)], [1]), r"got 1 schedules and \[1\]"),
         (lambda o: SequentialLR(o, [StepLR(o, 1)] * 3, [2, 1]), r"got 3 schedules and \[2, 1\]"),
         (lambda o: SequentialLR(o, [StepLR(SGD(parameters((1,)), 1.0), 1)], []), "of its own optimizer"),

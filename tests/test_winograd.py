@@ -7,12 +7,21 @@ from hypothesis import strategies as st
 
 import alexnet
 import minidl.functional as F
-from minidl import Tensor, gradcheck, get_num_threads, set_num_threads
+from minidl import Tensor, get_num_threads, gradcheck, set_num_threads
 from minidl.kernels import winograd
 
 from . import naive
 
-W1 = {"conv2": (96, 256, 5, 15), "conv3": (256, 384, 3, 7), "conv4": (384, 384, 3, 7), "conv5": (384, 256, 3, 7)}
+LAYERS = {  # inputs, outputs, kernel, size of the map, groups
+    "W1 conv2": (96, 256, 5, 15, 1),
+    "W1 conv3": (256, 384, 3, 7, 1),
+    "W1 conv4": (384, 384, 3, 7, 1),
+    "W1 conv5": (384, 256, 3, 7, 1),
+    "W3 conv2": (96, 256, 5, 27, 2),
+    "W3 conv3": (256, 384, 3, 13, 1),
+    "W3 conv4": (384, 384, 3, 13, 2),
+    "W3 conv5": (384, 256, 3, 13, 2),
+}
 
 
 @pytest.mark.parametrize("m", [2, 3, 4])
@@ -55,18 +64,21 @@ def test_gradients(monkeypatch, m, r, padding, groups, tiles):
     gradcheck(lambda x: function((1, 1), padding, groups, m)(x, Tensor(weight.data)), [x])
 
 
-@pytest.mark.parametrize("layer", W1)
-def test_float32_at_real_sizes(layer):
+@pytest.mark.parametrize("data", ["normal", "positive"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_float32_at_real_sizes(layer, data):
     """Within 1e-4 of the largest entry of float64 by im2col: values and both gradients."""
-    C, O, r, size = W1[layer]
+    C, O, r, size, groups = LAYERS[layer]
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((8, C, size, size)), rng.standard_normal((O, C, r, r)) / np.sqrt(C * r * r)
+    x, weight = rng.standard_normal((8, C, size, size)), rng.standard_normal((O, C // groups, r, r)) / np.sqrt(C * r * r)
+    if data == "positive":
+        x = np.maximum(x, 0)
     grad = rng.standard_normal((8, O, size, size))
     results = []
     for dtype, algorithm in ((np.float32, "auto"), (np.float64, "im2col")):
         tensors = [Tensor(a.astype(dtype), requires_grad=True) for a in (x, weight)]
         with F.convolution_algorithm(algorithm):
-            y = F.conv2d(*tensors, padding=r // 2)
+            y = F.conv2d(*tensors, padding=r // 2, groups=groups)
         assert (y.creator.tile > 0) == (algorithm == "auto")
         y.backward(grad.astype(dtype))
         results.append([y.data, *(t.grad for t in tensors)])
@@ -76,8 +88,10 @@ def test_float32_at_real_sizes(layer):
 
 def test_where_it_is_chosen():
     """By shapes alone. Not for the image's three channels, strides, other kernels, or maps of one pixel."""
-    assert winograd.tile_size((15, 15), (256, 96, 5, 5), (1, 1), (2, 2), 1) == 4
-    assert winograd.tile_size((7, 7), (384, 256, 3, 3), (1, 1), (1, 1), 1) == 4
+    assert winograd.tile_size((15, 15), (256, 96, 5, 5), (1, 1), (2, 2), 1) == 5
+    assert winograd.tile_size((7, 7), (384, 256, 3, 3), (1, 1), (1, 1), 1) == 7
+    assert winograd.tile_size((13, 13), (384, 192, 3, 3), (1, 1), (1, 1), 2) == 7
+    assert winograd.tile_size((27, 27), (256, 48, 5, 5), (1, 1), (2, 2), 2) == 4
     assert winograd.tile_size((3, 3), (384, 256, 3, 3), (1, 1), (1, 1), 1) == 3
     for image, weight, stride in [
         ((32, 32), (96, 3, 5, 5), (1, 1)),

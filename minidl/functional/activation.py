@@ -3,6 +3,7 @@
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
+from .arguments import require_batch
 
 
 class ReLU(Function):
@@ -42,14 +43,17 @@ class Sigmoid(Function):
 
 def relu(x: Tensor) -> Tensor:
     """The rectified linear unit, the paper's section 3.1. Any shape (N, ...)."""
+    require_batch(x, "relu")
     return ReLU()(x)
 
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent, which the paper's figure 1 compares ReLU with. Any shape (N, ...)."""
+    require_batch(x, "tanh")
     return Tanh()(x)
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """The logistic function, from 0 to 1. Any shape (N, ...)."""
+    require_batch(x, "sigmoid")
     return Sigmoid()(x)

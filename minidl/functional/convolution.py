@@ -6,7 +6,7 @@ import contextvars
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, to_batch_last
 from ..kernels import kernels_for
-from .arguments import pair, require_4d
+from .arguments import is_integer, pair, require_4d
 
 
 class Conv2d(Function):
@@ -31,7 +31,7 @@ class Conv2d(Function):
         options = self.tile, self.needs_grad[:2], self.buffers[1]
         dx, dweight = kernels.conv2d_gradients(grad, self.x, self.weight, *self.geometry, *options)
         dx = from_batch_last(dx) if dx is not None else None
-        return (dx, dweight, grad.reshape(len(grad), -1).sum(axis=1))[: len(self.inputs)]
+        return (dx, dweight, kernels.channel_sums(grad))[: len(self.inputs)]
 
 
 _algorithm = contextvars.ContextVar("convolution_algorithm", default="auto")
@@ -61,7 +61,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     if weight.ndim != 4:
         raise ValueError(f"conv2d takes a weight of shape (O, C / groups, KH, KW); got {weight.shape}")
     (_, C, H, W), (O, CG, KH, KW) = x.shape, weight.shape
-    if groups < 1 or CG * groups != C or O % groups:
+    if not is_integer(groups, 1) or CG * groups != C or O % groups:
         raise ValueError(
             f"conv2d with groups={groups} takes weights of {groups} x {CG} = {groups * CG} input channels and a multiple "
             f"of {groups} outputs; got x {x.shape} and weight {weight.shape}"

@@ -4,6 +4,7 @@ from .. import random
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, to_batch_last
 from ..kernels import kernels_for
+from .arguments import require_batch
 
 
 class Dropout(Function):
@@ -34,6 +35,5 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, key: int | None = 
         raise ValueError(f"dropout takes a probability p between 0 and 1; got {p}")
     if not training or p == 0:
         return x
-    if x.ndim < 1:
-        raise ValueError("dropout takes x of shape (N, ...); got a single number")
+    require_batch(x, "dropout")
     return Dropout(p, random.next_draw(key))(x)

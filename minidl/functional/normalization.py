@@ -3,7 +3,7 @@
 from ..autodiff import Function, Tensor
 from ..backend import Array, from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
-from .arguments import require_4d
+from .arguments import is_integer, require_4d
 
 
 class BatchNorm(Function):
@@ -132,8 +132,8 @@ def local_response_norm(
                   is its bias. Its defaults are size 5, alpha 1, beta 0.5, k 1.
     """
     require_4d(x, "local_response_norm")
-    if size < 1:
-        raise ValueError(f"local_response_norm takes a size of at least 1; got {size}")
-    if convention not in LRN_CONVENTIONS:
+    if not is_integer(size, 1):
+        raise ValueError(f"local_response_norm takes a size, an integer of at least 1; got {size!r}")
+    if not isinstance(convention, str) or convention not in LRN_CONVENTIONS:
         raise ValueError(f"local_response_norm takes a convention of {', '.join(LRN_CONVENTIONS)}; got {convention!r}")
     return LocalResponseNorm(*LRN_CONVENTIONS[convention](size, alpha), beta, k)(x)

@@ -2,7 +2,7 @@
 
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, get_array_module, to_batch_last
-from .arguments import require_4d
+from .arguments import is_integer, require_4d
 
 
 class Pad(Function):
@@ -25,6 +25,6 @@ class Pad(Function):
 def pad(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
     """x (N, C, H, W) -> (N, C, top + H + bottom, left + W + right) with zeros; padding is (left, right, top, bottom)."""
     require_4d(x, "pad")
-    if len(padding) != 4 or any(not isinstance(p, int) or p < 0 for p in padding):
-        raise ValueError(f"pad takes four integers of at least 0, (left, right, top, bottom); got {padding}")
+    if not isinstance(padding, (tuple, list)) or len(padding) != 4 or not all(is_integer(p, 0) for p in padding):
+        raise ValueError(f"pad takes four integers of at least 0, (left, right, top, bottom); got {padding!r}")
     return Pad(*padding)(x)

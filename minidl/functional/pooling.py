@@ -3,7 +3,7 @@
 from ..autodiff import Function, Tensor
 from ..backend import from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
-from .arguments import pair, require_4d
+from .arguments import is_integer, pair, require_4d
 
 
 class MaxPool2d(Function):
@@ -81,8 +81,8 @@ def avg_pool2d(
     never does). divisor_override: divide the sum by this number instead.
     """
     kernel_size, stride, padding, sizes = _geometry("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
-    if divisor_override is not None and divisor_override < 1:
-        raise ValueError(f"avg_pool2d takes a divisor_override of at least 1; got {divisor_override}")
+    if divisor_override is not None and not is_integer(divisor_override, 1):
+        raise ValueError(f"avg_pool2d takes a divisor_override, an integer of at least 1; got {divisor_override!r}")
     windows, counts = [], []
     for n, k, s, p, count in zip(x.shape[2:], kernel_size, stride, padding, sizes, strict=True):
         starts = [i * s - p for i in range(count)]
@@ -99,6 +99,8 @@ def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
     output_size: an integer, or a pair for H and W; None in the pair leaves that axis as it is.
     """
     require_4d(x, "adaptive_avg_pool2d")
+    if 0 in x.shape[2:]:
+        raise ValueError(f"adaptive_avg_pool2d takes images of at least one pixel; got {x.shape}")
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(sizes) == 2:
         sizes = [n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True)]

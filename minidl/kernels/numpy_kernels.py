@@ -24,9 +24,9 @@ SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
 ANY = sys.maxsize
 
 
-def blocks(a, axis=0, most=BLOCK_BYTES) -> list[slice]:
-    """a's axis in slices of at most about `most` bytes of a, and enough for all threads: parts to work on in parallel."""
-    length, size = a.shape[axis], min(most, max(SMALL_BYTES, a.nbytes // get_num_threads()))
+def blocks(a, axis=0, most=None) -> list[slice]:
+    """a's axis in slices of about `most` bytes (BLOCK_BYTES) or less, enough for all threads: parts to work on in parallel."""
+    length, size = a.shape[axis], min(most or BLOCK_BYTES, max(SMALL_BYTES, a.nbytes // get_num_threads()))
     return slices(length, max(1, -(-size * length // max(1, a.nbytes))))
 
 
@@ -143,11 +143,11 @@ def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs, out=
         return winograd.conv2d_gradients(grad, x, weight, padding, groups, tile, needs, out)
     return (
         conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None,
-        conv2d_weight_gradient(grad, x, weight, stride, padding, groups) if needs[1] else None,
+        conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out) if needs[1] else None,
     )
 
 
-def conv2d_weight_gradient(grad, x, weight, stride, padding, groups):
+def conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out=None):
     """dweight, like weight, from grad (O, OH, OW, N). The columns are made again, which is cheaper than keeping them."""
     KH, KW = weight.shape[2:]
     padded = pad(x, tuple((p, p) for p in padding))
@@ -162,7 +162,7 @@ def conv2d_weight_gradient(grad, x, weight, stride, padding, groups):
             total += np.matmul(_as_matrix(grad, outputs, block), columns.T, out=scratch("product", total.shape, x.dtype))
 
     parallel(work, range(len(shares)))
-    return sums.sum(axis=0)
+    return sums.sum(axis=0, out=out)
 
 
 def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
@@ -193,8 +193,8 @@ def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
 def _parts(y, weight, groups):
     """The parts of outputs y (O, OH, OW, N) that are one product each: (input channels, output channels, block)."""
     _, OH, OW, N = y.shape
-    blocks = output_blocks(OH, OW, weight[0].size * N * y.itemsize)
-    return [(*channels, block) for channels in channel_groups(weight, groups) for block in blocks]
+    positions = output_blocks(OH, OW, weight[0].size * N * y.itemsize)
+    return [(*channels, block) for channels in channel_groups(weight, groups) for block in positions]
 
 
 def _as_matrix(a, channels, block=None):
@@ -419,6 +419,13 @@ def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------
+
+
+def channel_sums(x):
+    """x (C, ..., N) -> (C,), the sum of each channel: the gradient of what was added to it."""
+    rows, sums = x.reshape(len(x), -1), np.empty(len(x), x.dtype)
+    parallel(lambda at: rows[at].sum(axis=1, out=sums[at]), blocks(rows))
+    return sums
 
 
 def relu(x):

@@ -1,4 +1,4 @@
-"""Buffers that live for one kernel call and are used again by the next: fresh memory costs a page fault every 4 KiB."""
+"""Memory that is used again instead of asked for anew: fresh memory costs a page fault every 4 KiB, at every step."""
 
 import ctypes
 import math
@@ -9,11 +9,6 @@ import numpy as np
 
 _buffers = threading.local()
 
-if sys.platform == "linux":  # the arrays that live longer too: let glibc keep what is freed, for the next step's
-    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
-    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
 
 def scratch(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
     """An uninitialised array, valid until the same thread asks for the same name again. Never keep or return it."""
@@ -22,3 +17,18 @@ def scratch(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
     if name not in pool or pool[name].nbytes < size:
         pool[name] = np.empty(size, np.uint8)
     return pool[name][:size].view(dtype).reshape(shape)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, for the arrays that outlive a kernel call: activations come and go at every step.
+
+    glibc gives large arrays back to the system at once, unless told otherwise; elsewhere this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+keep_freed_memory()

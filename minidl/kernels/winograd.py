@@ -52,17 +52,21 @@ def tile_size(image, weight_shape, stride, padding, groups) -> int:
     return m if multiplications(m) < 0.6 * OH * OW * r * r * CG * O else 0
 
 
-@lru_cache
-def transforms(m: int, r: int, dtype):
-    """A (n^2, m^2), G (n^2, r^2) and B (n^2, n^2): what A, G and B do to both axes of a tile, on its flattened elements."""
+def cook_toom(m: int, r: int):
+    """A (n, m), G (n, r), B (n, n): y = A^T ((G w) * (B x)) for all x (n,), w (r,) and y (m,), y_i = sum_j w_j x_(i + j)."""
     n = m + r - 1
     points = np.array(POINTS[n - 1], float)[:, None]
     A, G = (np.vstack([points ** np.arange(k), np.eye(k)[-1]]) for k in (m, r))  # the last row is the point at infinity
-    # y_i = sum_j w_j x_(i + j) for all w and x:  sum over k of A_ki G_kj B_kl = 1 where l = i + j, else 0.
+    # What y_i takes from w_j x_l is  sum over k of A_ki G_kj B_kl,  and shall be 1 where l = i + j, else 0. Solve that for B.
     system = np.einsum("ki,kj->ijk", A, G).reshape(m * r, n)
     wanted = (np.add.outer(np.arange(m), np.arange(r)).reshape(-1, 1) == np.arange(n)).astype(float)
-    B = np.linalg.lstsq(system, wanted, rcond=None)[0]
-    return tuple(np.kron(one, one).astype(dtype) for one in (A, G, B))
+    return A, G, np.linalg.lstsq(system, wanted, rcond=None)[0]
+
+
+@lru_cache
+def transforms(m: int, r: int, dtype):
+    """A (n^2, m^2), G (n^2, r^2), B (n^2, n^2): what cook_toom's do to both axes of a tile or kernel, on its flat elements."""
+    return tuple(np.kron(one, one).astype(dtype) for one in cook_toom(m, r))
 
 
 class Block(NamedTuple):
@@ -83,7 +87,10 @@ def conv2d(x, weight, bias, padding, groups, m):
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
     y = np.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
-    for block in _blocks(y, m):
+    pairs = channel_groups(weight, groups)
+    by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, FORWARD_CHANNELS)]
+
+    def convolve(block):
         L = math.prod(block.shape)
         V = scratch("V", (n * n, C, L), x.dtype)
 
@@ -92,16 +99,19 @@ def conv2d(x, weight, bias, padding, groups, m):
 
         def multiply(part):
             inputs, outputs = part
-            o = outputs.stop - outputs.start
-            U = _multiply(G, weight[outputs].reshape(-1, r * r).T, scratch("U", (n * n, o, CG), x.dtype))
-            M = np.matmul(U, V[:, inputs], out=scratch("M", (n * n, o, L), x.dtype))
-            tiles = _multiply(A.T, M, scratch("tiles", (m * m, o, L), x.dtype))
+            U = _multiply(G, _taps(weight[outputs]), scratch("U", (n * n, _length(outputs), CG), x.dtype))
+            M = np.matmul(U, V[:, inputs], out=scratch("M", (n * n, _length(outputs), L), x.dtype))
+            tiles = _multiply(A.T, M, scratch("tiles", (m * m, *M.shape[1:]), x.dtype))
             band, inside, image = _band(y, outputs, block, m, m, (0, 0))
-            np.copyto(_tiles(band, block, m, m), tiles.reshape(m, m, o, *block.shape))
+            views = _tiles(band, block, m, m)
+            np.copyto(views, tiles.reshape(views.shape))
             np.add(band[inside], 0 if bias is None else bias[outputs, None, None, None], out=y[image])
 
         parallel(transform, _pieces(V))
-        parallel(multiply, [(inputs, few) for inputs, outputs in channel_groups(weight, groups) for few in _few(outputs, FORWARD_CHANNELS)])
+        parallel(multiply, by_output)
+
+    for block in _blocks(y, m):
+        convolve(block)
     return y
 
 
@@ -110,11 +120,13 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
     (O, CG, r, _), C = weight.shape, len(x)
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
-    dx = np.zeros(x.shape, x.dtype) if needs[0] else None
-    dweight = (np.empty_like(weight) if out is None else out) if needs[1] else None
-    if needs[1]:
-        dweight.fill(0)
-    for block in _blocks(grad, m):
+    pairs = channel_groups(weight, groups)
+    by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, BACKWARD_CHANNELS)]
+    by_input = [(few, outputs) for inputs, outputs in pairs for few in _few(inputs, BACKWARD_CHANNELS)]
+    dx, dweight = np.zeros(x.shape, x.dtype), np.empty_like(weight) if out is None else out
+    dweight.fill(0)
+
+    def add_gradients(block):
         L = math.prod(block.shape)
         V, dM = scratch("V", (n * n, C, L), x.dtype), scratch("dM", (n * n, O, L), x.dtype)
 
@@ -124,36 +136,38 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
         def transform(channels):
             _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
 
-        def multiply_weight(part):
+        def multiply_for_weight(part):
             inputs, outputs = part
-            dU = scratch("U", (n * n, outputs.stop - outputs.start, CG), x.dtype)
+            dU = scratch("U", (n * n, _length(outputs), CG), x.dtype)
             np.matmul(dM[:, outputs], V[:, inputs].transpose(0, 2, 1), out=dU)
-            rows = _multiply(G.T, dU, scratch("M", (r * r, *dU.shape[1:]), x.dtype))
-            dweight[outputs] += rows.transpose(1, 2, 0).reshape(dweight[outputs].shape)
+            taps = _multiply(G.T, dU, scratch("M", (r * r, *dU.shape[1:]), x.dtype))
+            dweight[outputs] += taps.transpose(1, 2, 0).reshape(dweight[outputs].shape)
 
-        def multiply_input(part):
+        def multiply_for_input(part):
             inputs, outputs = part
-            c, first = inputs.stop - inputs.start, inputs.start % CG
-            w = weight[outputs, first : first + c].reshape(-1, r * r).T
-            U = _multiply(G, w, scratch("U", (n * n, O // groups, c), x.dtype))
-            dV = np.matmul(U.transpose(0, 2, 1), dM[:, outputs], out=scratch("M", (n * n, c, L), x.dtype))
-            tiles = _multiply(B.T, dV, scratch("tiles", (n * n, c, L), x.dtype)).reshape(n, n, c, *block.shape)
+            first = inputs.start % CG
+            taps = _taps(weight[outputs, first : first + _length(inputs)])
+            U = _multiply(G, taps, scratch("U", (n * n, _length(outputs), _length(inputs)), x.dtype))
+            dV = np.matmul(U.transpose(0, 2, 1), dM[:, outputs], out=scratch("M", (n * n, _length(inputs), L), x.dtype))
+            tiles = _multiply(B.T, dV, scratch("tiles", dV.shape, x.dtype))
             band, inside, image = _band(dx, inputs, block, n, m, padding)
             band.fill(0)
             views = _tiles(band, block, n, m)
-            for i in range(n):
-                for j in range(n):
-                    views[i, j] += tiles[i, j]
+            tiles = tiles.reshape(views.shape)
+            for i, j in np.ndindex(n, n):
+                views[i, j] += tiles[i, j]
             dx[image] += band[inside]
 
-        pairs = channel_groups(weight, groups)
         parallel(transform_grad, _pieces(dM))
         if needs[1]:
             parallel(transform, _pieces(V))
-            parallel(multiply_weight, [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, BACKWARD_CHANNELS)])
+            parallel(multiply_for_weight, by_output)
         if needs[0]:
-            parallel(multiply_input, [(few, outputs) for inputs, outputs in pairs for few in _few(inputs, BACKWARD_CHANNELS)])
-    return dx, dweight
+            parallel(multiply_for_input, by_input)
+
+    for block in _blocks(grad, m):
+        add_gradients(block)
+    return dx if needs[0] else None, dweight if needs[1] else None
 
 
 def channel_groups(weight, groups) -> list[tuple[slice, slice]]:
@@ -163,10 +177,18 @@ def channel_groups(weight, groups) -> list[tuple[slice, slice]]:
 
 
 def _few(channels: slice, most: int) -> list[slice]:
-    """Channels in an even number of equal parts, of at most `most`."""
-    count = channels.stop - channels.start
-    size = -(-count // (2 * -(-count // (2 * most))))
-    return [slice(channels.start + part.start, channels.start + part.stop) for part in slices(count, size)]
+    """Channels in equal parts of at most `most`, an even number of them."""
+    size = -(-_length(channels) // (2 * -(-_length(channels) // (2 * most))))
+    return [slice(channels.start + part.start, channels.start + part.stop) for part in slices(_length(channels), size)]
+
+
+def _length(channels: slice) -> int:
+    return channels.stop - channels.start
+
+
+def _taps(weight):
+    """(O, C, r, r) -> (r^2, O * C)"""
+    return weight.reshape(-1, weight.shape[2] * weight.shape[3]).T
 
 
 def _multiply(matrix, values, out):
@@ -207,7 +229,7 @@ def _band(x, channels, block, size, m, padding):
         inside.append(slice(start - origin, max(start, stop) - origin))
         image.append(slice(start, max(start, stop)))
         lengths.append(length)
-    band = scratch("band", (channels.stop - channels.start, *lengths, block.shape[2]), x.dtype)
+    band = scratch("band", (_length(channels), *lengths, block.shape[2]), x.dtype)
     return band, tuple(inside), (*image, block.images)
 
 

@@ -1,0 +1,119 @@
+"""Kernels on several threads: all parts done once, errors raised, BLAS's own threads given back, nothing mixed up."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import alexnet
+import minidl.functional as F
+from minidl import Tensor, get_num_threads, random, set_num_threads
+from minidl.kernels.scratch import scratch
+from minidl.threads import parallel, slices
+
+
+@pytest.fixture(autouse=True)
+def four_threads():
+    before = get_num_threads()
+    set_num_threads(4)
+    yield
+    assert get_num_threads() == 4 and blas_threads() == 4
+    set_num_threads(before)
+
+
+def blas_threads():
+    return max(library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas")
+
+
+def test_every_part_is_done_once_and_all_threads_take_some():
+    together, done = threading.Barrier(4, timeout=10), []
+
+    def work(part):
+        if part < 4:
+            together.wait()  # four at once, or this fails
+        done.append((part, threading.get_ident(), blas_threads(), get_num_threads()))
+
+    parallel(work, range(20))
+    parts, threads, blas, told = zip(*done, strict=True)
+    assert sorted(parts) == list(range(20)) and len(set(threads)) == 4
+    assert set(blas) == {1} and set(told) == {4}
+
+
+def test_what_a_part_raises_is_raised():
+    def work(part):
+        if part == 3:
+            raise ZeroDivisionError("part 3")
+
+    with pytest.raises(ZeroDivisionError, match="part 3"):
+        parallel(work, range(8))
+
+
+def test_within_a_part_parts_are_done_in_order():
+    done = [[] for _ in range(4)]
+    parallel(lambda i: parallel(done[i].append, range(5)), range(4))
+    assert done == [list(range(5))] * 4
+
+
+def test_threads_treat_floating_point_errors_as_their_caller_does():
+    def overflow(_):
+        np.float32(1e30) * np.full(2, 1e30, np.float32)
+
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        parallel(overflow, range(8))
+
+
+def test_nothing_to_do():
+    parallel(pytest.fail, [])
+    assert slices(0, 3) == [] and slices(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+
+
+def test_scratch_is_each_thread_s_own():
+    together, seen = threading.Barrier(4, timeout=10), []
+
+    def work(part):
+        mine = scratch("test", (1000,), np.float64)
+        mine.fill(part)
+        together.wait()
+        seen.append((mine == part).all())
+
+    parallel(work, range(4))
+    assert seen == [True] * 4
+
+
+def make(seed):
+    random.manual_seed(seed)
+    return alexnet.create("cifar-lrn"), np.random.default_rng(seed).standard_normal((6, 3, 32, 32)).astype(np.float32)
+
+
+def backward(net, images, seed):
+    with random.context(seed, 0):
+        F.cross_entropy(net(Tensor(images)), np.arange(6)).backward()
+
+
+def test_two_nets_trained_at_once_by_threads_of_the_caller():
+    alone = {seed: make(seed) for seed in (1, 2)}
+    for seed, (net, images) in alone.items():
+        backward(net, images, seed)
+    together = {seed: make(seed) for seed in (1, 2)}
+    threads = [threading.Thread(target=backward, args=(*both, seed)) for seed, both in together.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, (net, _) in together.items():
+        for p, expected in zip(net.parameters(), alone[seed][0].parameters(), strict=True):
+            np.testing.assert_allclose(p.grad, expected.grad, rtol=0, atol=1e-5 * abs(expected.grad).max())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    parallel(lambda i: None, range(8))
+    child = os.fork()
+    if child == 0:
+        done = []
+        parallel(done.append, range(8))
+        os._exit(0 if sorted(done) == list(range(8)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
