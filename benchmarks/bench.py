@@ -7,11 +7,13 @@ A step is forward, cross-entropy, backward and the update; the forward pass is t
     W3  alexnet-2012, 32 images   the paper's net: 3 x 227 x 227, 1000 classes
 
 Each contender lives in a process of its own and waits while the others work. In a round each does one step, one after the
-other, so that a machine that slows down slows all; the ratio is taken round by round. Quote the median of the ratios, with
-its spread, the machine and n. Peak memory is that of the whole process, its children included, after the training steps.
+other and the first one last in the next, so that a machine that slows down slows all; the ratio is taken round by round. Quote
+the median of the ratios, with its spread, the machine and n. Peak memory is that of the process, after the training steps; none
+starts others. The table that README shows is put there by: python benchmarks/bench.py --readme README.md
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -22,6 +24,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +37,7 @@ PYTORCH = {"PyTorch eager": False, "PyTorch channels_last": True}  # name: chann
 TENSORFLOW = "TensorFlow"
 GFLOP = {"W1": (82.8, 246.6), "W2": (82.8, 246.6), "W3": (46.4, 132.3)}  # of the products: forward, a step
 BATCHES = (32, 128, 512)
-BEGIN, END = "<!-- benchmark: make bench -->", "<!-- end of benchmark -->"
+BEGIN, END = "<!-- benchmark: python benchmarks/bench.py --readme README.md -->", "<!-- end of benchmark -->"
 
 
 def serve(name, workload, batch):
@@ -52,7 +55,7 @@ def serve(name, workload, batch):
             start = time.perf_counter()
             (train if line.strip() == "train" else forward)()
             seconds = time.perf_counter() - start
-            peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
             answer = {"seconds": seconds, "peak": peak}
         print(json.dumps(answer), flush=True)
 
@@ -62,35 +65,49 @@ class Contender:
 
     def __init__(self, name, workload, batch=None):
         self.name, self.workload = name, workload
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  open as long as the process
         command = [sys.executable, __file__, "--serve", name, workload, str(batch or WORKLOADS[workload][3])]
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE if name == TENSORFLOW else None}
-        self.process = subprocess.Popen(command, text=True, env=os.environ | quiet, **pipes)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        self.process = subprocess.Popen(command, text=True, **pipes)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self.process.communicate()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
 
     def do(self, task):
-        self.process.stdin.write(task + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(task + "\n")
+            self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            sys.exit(f"bench.py: {self.name} on {self.workload} ended with status {self.process.wait()}")
+            status = self.process.wait()
+            self.errors.seek(0)
+            sys.exit(f"{self.errors.read()}bench.py: {self.name} on {self.workload} ended with status {status}")
         return json.loads(answer)
+
+
+@contextlib.contextmanager
+def contending(contenders):
+    """{name: Contender} as a context."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(contender) for name, contender in contenders.items()}
 
 
 def take_turns(members, task, rounds, warmup):
     """{name: seconds of each round}, and {name: peak memory in MB}."""
     seconds, peak = {name: [] for name in members}, {}
+    order = list(members)
     for i in range(warmup + rounds):
-        for name, contender in members.items():
-            answer = contender.do(task)
+        for name in order:
+            answer = members[name].do(task)
             peak[name] = answer["peak"]
             if i >= warmup:
                 seconds[name].append(answer["seconds"])
+        order.append(order.pop(0))
     return seconds, peak
 
 
@@ -124,17 +141,14 @@ def milliseconds(values):
 
 
 def measure(workload, names, rounds, warmup):
-    """All of a workload: {"train": seconds by name, "forward": the same, "peak": MB by name, "layers": ours}."""
-    members = {name: Contender(name, workload) for name in names}
-    try:
+    """All of a workload: {"train": seconds by name, "forward": the same, "peak": MB by name, "layers": ours, "sgemm": rate}."""
+    rate = sgemm_rate()
+    with contending({name: Contender(name, workload) for name in names}) as members:
         train, peak = take_turns(members, "train", rounds, warmup)
         forward, _ = take_turns(members, "forward", rounds, warmup)
         steps = [members[OURS].do("layers") for _ in range(rounds)]
-    finally:
-        for contender in members.values():
-            contender.process.communicate()
     layers = {name: [statistics.median(step[name][i] for step in steps) for i in (0, 1)] for name in steps[0]}
-    return {"train": train, "forward": forward, "peak": peak, "layers": layers}
+    return {"train": train, "forward": forward, "peak": peak, "layers": layers, "sgemm": rate}
 
 
 def row(title, seconds, peak=None):
@@ -144,8 +158,9 @@ def row(title, seconds, peak=None):
     return "| " + " | ".join([title, *cells, *([f"**{spread(by_round, '.2f')}**"] if better else [])]) + " |"
 
 
-def breakdown(workload, result, rate):
-    """Ours, layer by layer, and how far from what products of matrices of im2col would take at this rate."""
+def breakdown(workload, result):
+    """Ours, layer by layer, and how far from what the products of matrices of im2col would take at the rate of the moment."""
+    rate = result["sgemm"]
     lines = [f"\n{workload} layer by layer, ms: forward, backward"]
     for name, (forward, back) in result["layers"].items():
         lines.append(f"  {name:<20} {1000 * forward:7.1f} {1000 * back:7.1f}")
@@ -160,12 +175,8 @@ def breakdown(workload, result, rate):
 
 def throughput(rounds, warmup):
     """Images per second of W1's training step at several batch sizes."""
-    members = {batch: Contender(OURS, "W1", batch) for batch in BATCHES}
-    try:
+    with contending({batch: Contender(OURS, "W1", batch) for batch in BATCHES}) as members:
         seconds, _ = take_turns(members, "train", rounds, warmup)
-    finally:
-        for contender in members.values():
-            contender.process.communicate()
     return {batch: [batch / s for s in times] for batch, times in seconds.items()}
 
 
@@ -194,7 +205,6 @@ def main():
     versions = {"Python": platform.python_version(), "NumPy": np.__version__}
     versions |= {name: importlib.metadata.version(name) for name, there in installed.items() if there}
 
-    before = sgemm_rate()
     results, table = {}, ["| | " + " | ".join(names) + (" | ratio to the better PyTorch" if installed["torch"] else "") + " |"]
     table.append("|---" * (table[0].count("|") - 1) + "|")
     for workload in options.workloads:
@@ -202,36 +212,33 @@ def main():
         model, _, _, batch = WORKLOADS[workload]
         table.append(row(f"{workload}, `{model}`, a step of {batch}", result["train"], result["peak"]))
         table.append(row(f"{workload}, forward only", result["forward"]))
-        print(breakdown(workload, result, before), flush=True)
-    single = {name: Contender(name, "W3", 1) for name in names}
-    try:
+        print(breakdown(workload, result), flush=True)
+    with contending({name: Contender(name, "W3", 1) for name in names}) as single:
         one_image, _ = take_turns(single, "forward", 3 * options.rounds, options.warmup)
-    finally:
-        for contender in single.values():
-            contender.process.communicate()
     table.append(row("one image through `alexnet-2012`", one_image))
     batches = throughput(options.rounds, options.warmup)
-    after = sgemm_rate()
+    rates = [result["sgemm"] for result in results.values()] + [sgemm_rate()]
 
     facts = (
         f"Medians with the smallest and largest of n = {options.rounds} after {options.warmup} to warm up (one image: "
         f"{3 * options.rounds}), and the peak memory of the process. {processor()}, {os.cpu_count()} cores; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f"; sgemm {before:.0f} GFLOP/s before and {after:.0f} after; {datetime.date.today():%d %B %Y}. Images per second of "
+        + f"; sgemm {min(rates):.0f} to {max(rates):.0f} GFLOP/s; {datetime.date.today():%d %B %Y}. Images per second of "
         + "W1's step in batches of "
-        + ", ".join(f"{batch}: {spread(rates, '.0f')}" for batch, rates in batches.items())
+        + ", ".join(f"{batch}: {spread(values, '.0f')}" for batch, values in batches.items())
         + "."
     )
     text = "\n".join([BEGIN, "", *table, "", facts, "", END])
     print("\n" + text)
     if options.json:
-        figures = {"sgemm": [before, after], "versions": versions, "processor": processor(), "cores": os.cpu_count()}
+        figures = {"versions": versions, "processor": processor(), "cores": os.cpu_count()}
         figures |= {"workloads": results, "one image": one_image, "images per second": batches}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     if options.readme:
         old = options.readme.read_text()
-        start, _, rest = old.partition(BEGIN)
-        options.readme.write_text(start + text + rest.partition(END)[2])
+        if old.count(BEGIN) != 1 or old.count(END) != 1:
+            sys.exit(f"bench.py: {options.readme} lacks the marks {BEGIN} and {END}")
+        options.readme.write_text(old.partition(BEGIN)[0] + text + old.partition(END)[2])
     return None
 
 

@@ -124,7 +124,8 @@ class Tensor:
                 continue
             function, tensor.creator = tensor.creator, FREED
             function.buffers = [
-                x.grad_buffer if x.grad is None and pending.get(x) == 1 and x not in gradients else None for x in function.inputs
+                x.grad_buffer if needed and x.grad is None and pending[x] == 1 and x not in gradients else None
+                for x, needed in zip(function.inputs, function.needs_grad, strict=True)
             ]
             parts = function.input_gradients(grad)
             for source, needed, part in zip(function.inputs, function.needs_grad, parts, strict=True):

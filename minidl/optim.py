@@ -72,7 +72,7 @@ class SGD:
         return views
 
     def zero_grad(self) -> None:
-        """Forget the gradients: the next backward writes new ones."""
+        """Forget the gradients: the next backward writes new ones, over the old where p.grad was a view of the flat buffer."""
         for p in self.parameters:
             p.grad = None
 

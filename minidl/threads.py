@@ -4,39 +4,53 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+import numpy  # first, so that threadpoolctl finds its BLAS library
 import threadpoolctl
 
 Part = TypeVar("Part")
 
-_blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
-_lock: threading.Lock
-_pool: ThreadPoolExecutor
-_threads_before: list[int] = []  # what BLAS libraries had before `parallel` limited them; empty while it is not at work
+_blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+_threads = max([library.num_threads for library in _blas], default=os.cpu_count() or 1)
 
 
 def _start() -> None:
-    global _lock, _pool
-    _lock, _pool = threading.Lock(), ThreadPoolExecutor(max(32, os.cpu_count() or 1), "minidl")
+    global _at_work, _pool
+    _at_work, _pool = threading.Lock(), ThreadPoolExecutor(max(32, os.cpu_count() or 1), "minidl")
 
 
+_at_work: threading.Lock  # held while `parallel` is at work
+_pool: ThreadPoolExecutor
 _start()
+
+
+def _after_fork() -> None:
+    """A forked process has none of its parent's threads."""
+    limited = _at_work.locked()
+    _start()
+    if limited:
+        set_num_threads(_threads)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start)  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def set_num_threads(n: int) -> None:
     """Compute on n threads from now on, in this process: minidl's kernels, and NumPy's BLAS library between them."""
-    if not isinstance(n, int) or n < 1:
+    global _threads
+    if not isinstance(n, (int, numpy.integer)) or isinstance(n, bool) or n < 1:
         raise ValueError(f"set_num_threads takes an integer of at least 1; got {n!r}")
-    _limit_blas([n] * len(_blas.lib_controllers))
+    _threads = int(n)
+    with _at_work:
+        _limit_blas([_threads] * len(_blas))
 
 
 def get_num_threads() -> int:
-    """The number of threads that are computed on: those of NumPy's BLAS library; 1 where it cannot tell."""
-    return max(_threads_before or [library.num_threads for library in _blas.lib_controllers], default=1)
+    """The number of threads that are computed on; at first that of NumPy's BLAS library."""
+    return _threads
 
 
 def slices(length: int, size: int) -> list[slice]:
@@ -45,40 +59,41 @@ def slices(length: int, size: int) -> list[slice]:
 
 
 def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
-    """Call work(part) for every part, each thread taking the next; raises what a call raises.
+    """Call work(part) for every part, each thread taking the next; raises what a call raises, once all threads have stopped.
 
     BLAS has one thread in each meanwhile: its own threads would, after a product, wait for the next one at full speed and
-    take the time from ours. Within another call of parallel the parts are done one after the other.
+    take the time from ours. Within a call of parallel, or beside another thread's, the parts are done one after the other.
     """
-    with _lock:
-        outermost = not _threads_before
-        if outermost:
-            threads = get_num_threads()
-            _threads_before[:] = [library.num_threads for library in _blas.lib_controllers] or [1]
-            _limit_blas([1] * len(_blas.lib_controllers))
     queue = iter(parts)
 
     def run() -> None:
-        for part in queue:
-            work(part)
-
-    if not outermost:
-        return run()
-    try:
-        others = [_pool.submit(contextvars.copy_context().run, run) for _ in range(min(threads, len(parts)) - 1)]
         try:
-            run()
-        finally:
-            errors = [other.exception() for other in others]
-        for error in filter(None, errors):
-            raise error
+            for part in queue:
+                work(part)
+        except BaseException:
+            for _ in queue:  # leave the others nothing to begin
+                pass
+            raise
+
+    if not _at_work.acquire(blocking=False):
+        return run()
+    others: list[Future] = []
+    blas_threads = [library.num_threads for library in _blas]
+    try:
+        _limit_blas([1] * len(_blas))
+        others.extend(_pool.submit(contextvars.copy_context().run, run) for _ in range(min(_threads, len(parts)) - 1))
+        run()
     finally:
-        with _lock:
-            _limit_blas(_threads_before)
-            _threads_before.clear()
+        try:
+            wait(others)
+        finally:
+            _limit_blas(blas_threads)
+            _at_work.release()
+    for other in others:
+        other.result()
     return None
 
 
 def _limit_blas(threads: Sequence[int]) -> None:
-    for library, n in zip(_blas.lib_controllers, threads, strict=False):
+    for library, n in zip(_blas, threads, strict=True):
         library.set_num_threads(n)

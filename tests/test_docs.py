@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
-ENGLISH = [DOCS / "backprop.md", *sorted((DOCS / "backprop").glob("*.md"))]
+ENGLISH = [DOCS / "backprop.md", DOCS / "speed.md", *sorted((DOCS / "backprop").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 

@@ -1,7 +1,9 @@
 """Kernels on several threads: all parts done once, errors raised, BLAS's own threads given back, nothing mixed up."""
 
 import os
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +52,25 @@ def test_what_a_part_raises_is_raised():
         parallel(work, range(8))
 
 
+def test_after_an_error_no_part_is_begun_and_none_goes_on():
+    done, failing = [], threading.Event()
+
+    def work(part):
+        if part == 3:
+            failing.set()
+            raise KeyboardInterrupt
+        failing.wait(10)
+        time.sleep(0.05)
+        done.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel(work, range(1000))
+    assert len(done) < 100
+    count = len(done)
+    time.sleep(0.2)
+    assert len(done) == count
+
+
 def test_within_a_part_parts_are_done_in_order():
     done = [[] for _ in range(4)]
     parallel(lambda i: parallel(done[i].append, range(5)), range(4))
@@ -62,6 +83,17 @@ def test_threads_treat_floating_point_errors_as_their_caller_does():
 
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
         parallel(overflow, range(8))
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
+def test_wrong_numbers_of_threads(n):
+    with pytest.raises(ValueError, match="integer of at least 1; got"):
+        set_num_threads(n)
+
+
+def test_the_number_of_threads_may_be_numpy_s():
+    set_num_threads(np.int64(4))
+    assert get_num_threads() == 4
 
 
 def test_nothing_to_do():
@@ -113,7 +145,12 @@ def test_a_forked_process_has_threads_of_its_own():
     parallel(lambda i: None, range(8))
     child = os.fork()
     if child == 0:
-        done = []
-        parallel(done.append, range(8))
-        os._exit(0 if sorted(done) == list(range(8)) else 1)
+        status = 1
+        try:
+            signal.alarm(20)
+            done = []
+            parallel(done.append, range(8))
+            status = sorted(done) != list(range(8))
+        finally:
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0

@@ -1,8 +1,7 @@
 """Checks that functions share, of arguments and of shapes."""
 
+from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 
 def pair(value, name: str, at_least: int = 1) -> tuple[int, int]:
@@ -15,7 +14,7 @@ def pair(value, name: str, at_least: int = 1) -> tuple[int, int]:
 
 def is_integer(value: Any, at_least: int) -> bool:
     """Python's and NumPy's integers count, True and False don't."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= at_least)
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= at_least
 
 
 def require_batch(x, function: str) -> None:

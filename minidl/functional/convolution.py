@@ -31,7 +31,8 @@ class Conv2d(Function):
         options = self.tile, self.needs_grad[:2], self.buffers[1]
         dx, dweight = kernels.conv2d_gradients(grad, self.x, self.weight, *self.geometry, *options)
         dx = from_batch_last(dx) if dx is not None else None
-        return (dx, dweight, kernels.channel_sums(grad))[: len(self.inputs)]
+        dbias = kernels.channel_sums(grad) if any(self.needs_grad[2:]) else None
+        return (dx, dweight, dbias)[: len(self.inputs)]
 
 
 _algorithm = contextvars.ContextVar("convolution_algorithm", default="auto")
@@ -68,7 +69,9 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
         )
     if H + 2 * padding[0] < KH or W + 2 * padding[1] < KW:
         raise ValueError(f"conv2d: the kernel {(KH, KW)} is larger than the image {(H, W)} with padding {padding}")
-    tile = kernels_for(x.data).tile_size((H, W), weight.shape, stride, padding, groups) if _algorithm.get() == "auto" else 0
+    tile = 0
+    if _algorithm.get() == "auto" and x.dtype == weight.dtype:
+        tile = kernels_for(x.data).tile_size((H, W), weight.shape, stride, padding, groups, x.dtype)
     function = Conv2d(stride, padding, groups, tile)
     if bias is None:
         return function(x, weight)

@@ -20,7 +20,8 @@ class Linear(Function):
         kernels, grad = kernels_for(grad), to_batch_last(grad)
         dx = from_batch_last(kernels.linear_input_gradient(grad, self.weight)) if self.needs_grad[0] else None
         dweight = kernels.linear_weight_gradient(grad, self.x, self.buffers[1]) if self.needs_grad[1] else None
-        return (dx, dweight, kernels.channel_sums(grad))[: len(self.inputs)]
+        dbias = kernels.channel_sums(grad) if any(self.needs_grad[2:]) else None
+        return (dx, dweight, dbias)[: len(self.inputs)]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """NumPy kernels. Arrays lie batch-last and C-contiguous: (C, H, W, N). Every kernel takes N = 0.
 
-Large intermediate results are made block by block, small enough to stay in the processor's cache, in scratch memory.
+Work is cut into parts for `parallel`: blocks of channels or positions, whose intermediate results lie in scratch memory and, but
+for the largest products, fit the processor's cache.
 """
 
 import math
@@ -17,7 +18,6 @@ from .winograd import channel_groups
 from .winograd import tile_size as tile_size
 
 COLUMN_BYTES = 1 << 20  # of im2col's columns at a time
-SHARES = 8  # a convolution's gradient is worked on in, by so many threads at most
 DRAWN = 256 << 10  # random words at a time
 BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
 SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
@@ -152,7 +152,7 @@ def conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out=None):
     KH, KW = weight.shape[2:]
     padded = pad(x, tuple((p, p) for p in padding))
     parts = _parts(grad, weight, groups)
-    shares = slices(len(parts), max(1, -(-len(parts) // SHARES)))
+    shares = slices(len(parts), -(-len(parts) // get_num_threads()) or 1)
     sums = np.zeros((len(shares), *weight.shape), x.dtype)
 
     def work(share):
@@ -185,7 +185,7 @@ def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
             col2im(np.matmul(matrix.T, product, out=columns), target, (KH, KW), stride, block)
         dx[inputs][channels] = target[:, PH : PH + H, PW : PW + W]
 
-    few = slices(CG, max(1, -(-CG // SHARES)))
+    few = slices(CG, -(-CG // get_num_threads()))
     parallel(work, [(inputs, outputs, channels) for inputs, outputs in channel_groups(weight, groups) for channels in few])
     return dx
 

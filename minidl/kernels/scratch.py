@@ -15,6 +15,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
     pool = _buffers.__dict__
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if name not in pool or pool[name].nbytes < size:
+        pool.pop(name, None)
         pool[name] = np.empty(size, np.uint8)
     return pool[name][:size].view(dtype).reshape(shape)
 
