@@ -35,7 +35,7 @@ def blocks(a, axis=0, most=None) -> list[slice]:
 
 def linear(x, weight, bias):
     """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
-    y = np.empty((len(weight), x.shape[1]), x.dtype)
+    y = np.empty((len(weight), x.shape[1]), np.result_type(weight, x))
 
     def work(outputs):
         np.matmul(weight[outputs], x, out=y[outputs])
@@ -48,14 +48,14 @@ def linear(x, weight, bias):
 
 def linear_input_gradient(grad, weight):
     """dx = weight.T (F, O) @ grad (O, N) -> (F, N)."""
-    dx = np.empty((weight.shape[1], grad.shape[1]), grad.dtype)
+    dx = np.empty((weight.shape[1], grad.shape[1]), np.result_type(weight, grad))
     parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), blocks(weight, axis=1, most=ANY))
     return dx
 
 
 def linear_weight_gradient(grad, x, out=None):
     """dweight = grad (O, N) @ x.T (N, F) -> (O, F), written into `out` if given."""
-    dweight = np.empty((len(grad), len(x)), grad.dtype) if out is None else out
+    dweight = np.empty((len(grad), len(x)), np.result_type(grad, x)) if out is None else out
     parallel(lambda outputs: np.matmul(grad[outputs], x.T, out=dweight[outputs]), blocks(dweight, most=ANY))
     return dweight
 
