@@ -21,7 +21,7 @@ COLUMN_BYTES = 1 << 20  # of im2col's columns at a time
 DRAWN = 256 << 10  # random words at a time
 BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
 SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
-ANY = sys.maxsize
+ANY = sys.maxsize  # `most` for blocks that are only divided between threads
 
 
 def blocks(a, axis=0, most=None) -> list[slice]:
