@@ -31,7 +31,7 @@ POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25,
 LEAST_CHANNELS, DTYPES = 16, (np.float32, np.float64)
 TILES = 1600  # of all images, about so many at a time
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time, at most
-PIECE_BYTES = 2 << 20  # of tiles that a thread transforms at a time
+PIECE_BYTES = 2 << 20  # of tiles or kernels that a thread transforms at a time
 
 
 def tile_size(image, weight_shape, stride, padding, groups, dtype=np.float32) -> int:
@@ -88,7 +88,8 @@ def conv2d(x, weight, bias, padding, groups, m):
     n = m + r - 1
     y = np.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
     pairs = channel_groups(weight, groups)
-    by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, FORWARD_CHANNELS)]
+    most = max(1, min(FORWARD_CHANNELS, PIECE_BYTES // (n * n * CG * x.itemsize)))
+    by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, most)]
 
     def convolve(block):
         L = math.prod(block.shape)
