@@ -23,6 +23,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..threads import get_num_threads, parallel, slices
+from .im2col import channel_groups
 from .scratch import scratch
 
 # A tile's points, besides infinity, by their number. Small ones and their inverses keep the rounding small; of eight, this set
@@ -172,12 +173,6 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
     for block in _blocks(grad, m):
         add_gradients(block)
     return dx, dweight
-
-
-def channel_groups(weight, groups) -> list[tuple[slice, slice]]:
-    """For each group of a convolution: its input channels and its output channels."""
-    O, CG = weight.shape[:2]
-    return [(slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)) for g in range(groups)]
 
 
 def _few(channels: slice, most: int) -> list[slice]:
