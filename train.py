@@ -26,6 +26,7 @@ from alexnet.models import MODELS
 from alexnet.recipes import PAPER_LR, RECIPES, recipe
 from alexnet.run import Config, RunFolder
 from minidl.errors import UserError
+from minidl.parallel import mpi
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     count = number(int, 1, "an integer of at least 1")
     p.add_argument("--backend", choices=["numpy", "cupy"], help="array library (default numpy; cupy is not there yet)")
-    p.add_argument("--devices", type=device_list, metavar="0,1", help="one process each (default 0; one only, so far)")
+    p.add_argument("--devices", type=device_list, metavar="0,1", help="one process each, with its share of the cores (default 0)")
     p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="data set (default cifar10; FOLDER is not there yet)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is or shall be (default $MINIDL_DATA, else ~/.cache/minidl)")
@@ -91,8 +92,9 @@ def config(args: argparse.Namespace) -> Config:
     backend, devices = getattr(args, "backend", "numpy"), getattr(args, "devices", [0])
     if backend == "cupy":
         raise UserError("--backend cupy: training on GPUs is not there yet; use --backend numpy")
-    if len(devices) > 1:
-        raise UserError("--devices: training on several devices is not there yet; give one")
+    neighbours = len(devices)
+    if mpi.started():
+        devices, neighbours = list(range(mpi.world_size())), mpi.local_rank()[1]
     model, data = getattr(args, "model", "cifar-bn"), getattr(args, "data", "cifar10")
     name, values = recipe(getattr(args, "recipe", None), data)
     return Config(
@@ -118,7 +120,7 @@ def config(args: argparse.Namespace) -> Config:
         backend=backend,
         devices=devices,
         world_size=len(devices),
-        threads=minidl.get_num_threads(),
+        threads=max(1, minidl.get_num_threads() // neighbours),
         versions={"minidl": minidl.__version__, "numpy": np.__version__, "python": platform.python_version()},
     )
 

@@ -3,23 +3,29 @@
 import dataclasses
 import signal
 import sys
-from collections.abc import Iterator
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
 from minidl import set_num_threads
 from minidl.errors import TrainingError, UserError
+from minidl.parallel import Communicators, launch, mpi
+from minidl.parallel.communicator import timeout
 
 from . import datasets
 from .models import LEAST_IMAGE_SIZE
 from .run import Config, RunFolder
-from .trainer import Stopped, fit
+from .trainer import Evaluation, Stopped, fit
 
 
 def start(config: Config, out: Path | None) -> int:
     """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
-    dataset = _load(config)
+    _end_at_sigterm()
+    dataset = _load(config.data, config.data_dir)
     least, size = LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
     if size < least:
         raise UserError(
@@ -28,7 +34,7 @@ def start(config: Config, out: Path | None) -> int:
         )
     dataset.train.first(config.limit_train, "--limit-train")
     dataset.test.first(config.limit_test, "--limit-test")
-    return _run(RunFolder.create(out, config), dataset, resume=False)
+    return _run(config, lambda: RunFolder.create(out, config), resume=False)
 
 
 def resume(folder: RunFolder, data_dir: str | None) -> int:
@@ -36,33 +42,79 @@ def resume(folder: RunFolder, data_dir: str | None) -> int:
 
     Returns the exit status; raises UserError before it goes on.
     """
+    _end_at_sigterm()
     config = folder.config if data_dir is None else dataclasses.replace(folder.config, data_dir=data_dir)
-    set_num_threads(config.threads)  # sums are added up in another order on another number
-    return _run(folder, _load(config), resume=True)
+    if mpi.started() and mpi.world_size() != config.world_size:
+        raise UserError(f"--resume {folder.path}: that run has {config.world_size} devices; use mpiexec -n {config.world_size}")
+    _load(config.data, config.data_dir)
+    return _run(config, lambda: RunFolder(folder.path, config), resume=True)
 
 
-def _load(config: Config) -> datasets.Dataset:
-    """The data set. A SIGTERM meanwhile cleans up before it ends the program, as Ctrl-C does."""
+def _end_at_sigterm() -> None:
+    """Until the run begins, a SIGTERM cleans up before it ends the program, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
-    return datasets.load(config.data, config.data_dir)
 
 
-def _run(folder: RunFolder, dataset: datasets.Dataset, resume: bool) -> int:
-    again = f"python train.py --resume {folder.path}"
+@lru_cache(maxsize=1)  # what was checked is trained on
+def _load(data: str, data_dir: str | None) -> datasets.Dataset:
+    return datasets.load(data, data_dir)
+
+
+def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> int:
+    """Train in processes started here, one a device, or as one of those that MPI has started."""
+    with stop_signal() as received:
+        if mpi.started():
+            return _run_under_mpi(config, make_folder, resume, received)
+        folder = make_folder()
+        if config.world_size > 1:
+            _load.cache_clear()
+        try:
+            evaluation = launch(config.world_size, _train, folder, resume, stop=lambda: bool(received), timeout=timeout())
+        except TrainingError as error:
+            print(f"train.py: training failed: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"train.py: stopped at once; go on from the last checkpoint with: {_again(folder)}", file=sys.stderr)
+            return 128 + signal.SIGINT
+    return _end(folder, evaluation, received)
+
+
+def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume: bool, received: list[int]) -> int:
+    """A rank that fails ends all. Rank 0 is the first to say why, as what fails often fails on all."""
+    communicators = mpi.communicators(timeout())
+    rank = communicators.rank
     try:
-        with stop_signal() as stopped_by:
-            evaluation = fit(folder, dataset, resume=resume, stop=lambda: bool(stopped_by))
-    except TrainingError as error:
-        print(f"train.py: training failed: {error}", file=sys.stderr)
-        return 1
+        folder = RunFolder(Path(), config) if rank else make_folder()
+        evaluation = _train(communicators, lambda: bool(received), folder, resume)
+    except BaseException as error:
+        time.sleep(1 if rank else 0)
+        known = isinstance(error, (UserError, TrainingError))
+        print(f"train.py: rank {rank}: {error if known else traceback.format_exc()}", file=sys.stderr, flush=True)
+        mpi.abort(2 if isinstance(error, UserError) else 1)
+    communicators.main.barrier()
+    return 0 if rank else _end(folder, evaluation, received)
+
+
+def _train(communicators: Communicators, stop: Callable[[], bool], folder: RunFolder, resume: bool) -> Evaluation | None:
+    """What each device does; None if it was stopped."""
+    config = folder.config
+    set_num_threads(config.threads)  # sums are added up in another order on another number
+    try:
+        return fit(folder, _load(config.data, config.data_dir), resume=resume, stop=stop, communicators=communicators)
     except Stopped:
-        print(f"train.py: stopped, and saved; go on with: {again}", file=sys.stderr)
-        return 128 + stopped_by[0]
-    except KeyboardInterrupt:
-        print(f"train.py: stopped at once; go on from the last checkpoint with: {again}", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return None
+
+
+def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:
+    if evaluation is None:
+        print(f"train.py: stopped, and saved; go on with: {_again(folder)}", file=sys.stderr)
+        return 128 + (received or [signal.SIGTERM])[0]
     print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
     return 0
+
+
+def _again(folder: RunFolder) -> str:
+    return f"python train.py --resume {folder.path}"
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Training: one epoch, an evaluation, and the whole run with its files."""
 
+import collections
 import dataclasses
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,16 +15,20 @@ from tqdm import tqdm
 
 import minidl.functional as F
 from minidl import Tensor, checkpoint, no_grad, random
+from minidl.backend import copy_to_host, device_of, get_array_module, to_device, to_numpy
 from minidl.data import Batch, Compose, DataLoader, Normalize, Transform
 from minidl.errors import TrainingError, UserError
 from minidl.nn import Module, Parameter
 from minidl.nn.summary import format_summary, summary
 from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from minidl.parallel import ALONE, Communicators, DataParallel, feed
 
 from . import models, report
 from .augment import RandomCrop, RandomHorizontalFlip
 from .datasets import Dataset
 from .run import Config, RunFolder
+
+tqdm.set_lock(threading.RLock())  # its own is for several processes too, and lies in /dev/shm
 
 
 class Stopped(Exception):
@@ -65,80 +71,111 @@ def train_one_epoch(
     *,
     seed: int,
     stop: Callable[[], bool] = never,
+    parallel: DataParallel | None = None,
 ) -> None:
     """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
 
-    Returns after the last batch. Raises Stopped after the first batch at whose end stop() is true, and TrainingError,
-    before the weights are touched, if a loss is not finite.
+    Returns after the last batch. Raises Stopped after the first batch in which stop() is true, on any rank, and
+    TrainingError if a loss is not finite (on the CPU before the weights are touched). parallel: what keeps this device in
+    step with others; the loader gives its shard, and the sums are those of all.
     """
     model.train()
+    parallel = parallel or DataParallel(model, optimizer, ALONE)
+    communicators, device = parallel.communicators, device_of(optimizer.parameters[0].data)
     started = time.perf_counter() - progress.seconds
+    under_way: collections.deque = collections.deque()  # steps whose sums are still to be read,
+    late = 0 if device == "numpy" else 1  # on a GPU that is one step later, so that it never waits
+    stopping = False
     with (
-        _bar(f"epoch {progress.epoch + 1}", len(loader.labels), progress.seen) as bar,
-        closing(loader.epoch(progress.epoch, progress.batch)) as batches,
+        _bar(f"epoch {progress.epoch + 1}", len(loader.labels), communicators, progress.seen) as bar,
+        closing(feed(loader.epoch(progress.epoch, progress.batch), device)) as batches,
     ):
-        for batch in batches:
-            with random.context(seed, progress.step):
-                logits = model(Tensor(batch.images))
-            loss = F.cross_entropy(logits, batch.labels, reduction="sum") / len(batch)
-            value = loss.item()
+
+        def account() -> bool:
+            """Read the sums of the oldest step under way; whether to stop."""
+            batch, masks, read = under_way.popleft()
+            value, correct, stopping = read()
             if not math.isfinite(value):
-                with random.context(seed, progress.step):
-                    place = first_not_finite(model, batch)
+                with random.context(*masks):
+                    place = first_not_finite(model, batch, communicators)
                 raise TrainingError(
                     f"the loss is {value} at step {progress.step + 1} (epoch {progress.epoch + 1}); {place}; "
                     "a smaller --lr may help"
                 )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            progress.lr = optimizer.param_groups[0]["lr"]
-            if scheduler is not None:
-                scheduler.step()
-
             progress.step += 1
             progress.batch += 1
-            progress.seen += len(batch)
-            progress.loss += value * len(batch)
-            progress.correct += int((logits.data.argmax(axis=1) == batch.labels).sum())
+            progress.seen += batch.global_size
+            progress.loss += value * batch.global_size
+            progress.correct += int(correct)
             progress.seconds = time.perf_counter() - started
             bar.set_postfix(
                 loss=f"{progress.loss / progress.seen:.4f}", accuracy=f"{progress.correct / progress.seen:.4f}", refresh=False
             )
-            bar.update(len(batch))
-            if stop():
-                raise Stopped
+            bar.update(batch.global_size)
+            return bool(stopping)
 
-
-def evaluate(model: Module, loader: DataLoader, stop: Callable[[], bool] = never) -> Evaluation:
-    """Loss and accuracy without dropout, with batch norm's running statistics. Raises Stopped at once if stop() is true."""
-    model.eval()
-    total, predictions = 0.0, []
-    with no_grad(), _bar("test", len(loader.labels)) as bar, closing(loader.epoch(0)) as batches:
         for batch in batches:
-            if stop():
-                raise Stopped
+            masks = seed, progress.step + len(under_way), batch.first_sample
+            with random.context(*masks):
+                logits = model(Tensor(batch.images))
+            loss = F.cross_entropy(logits, batch.labels, reduction="sum") / batch.global_size
+            optimizer.zero_grad()
+            loss.backward()
+            parallel.synchronize()
+            sums = get_array_module(loss.data).zeros(3)
+            sums[0], sums[1], sums[2] = loss.data, (logits.data.argmax(axis=1) == batch.labels).sum(), stop()
+            communicators.main.all_reduce(sums)
+            under_way.append((batch, masks, copy_to_host(sums)))
+            stopping = account() if len(under_way) > late else False
+            optimizer.step()
+            progress.lr = optimizer.param_groups[0]["lr"]
+            if scheduler is not None:
+                scheduler.step()
+            if stopping:
+                break
+        while under_way:
+            stopping = account() or stopping
+    if stopping:
+        raise Stopped
+
+
+def evaluate(
+    model: Module, loader: DataLoader, stop: Callable[[], bool] = never, communicators: Communicators = ALONE
+) -> Evaluation:
+    """Loss and accuracy without dropout, with batch norm's running statistics. Raises Stopped at once if stop() is true.
+
+    With several ranks, each takes its shards, and all get the result for every image.
+    """
+    model.eval()
+    total, predictions = 0.0, np.zeros(len(loader.labels), np.int64)
+    device = device_of(next(model.parameters()).data)
+    with (
+        no_grad(),
+        _bar("test", len(loader.labels), communicators) as bar,
+        closing(feed(loader.epoch(0), device)) as batches,
+    ):
+        for batch in batches:
             logits = model(Tensor(batch.images))
             loss = F.cross_entropy(logits, batch.labels, reduction="sum").item()
+            loss, stopping = _sum_over_ranks(communicators, device, [loss, stop()])
+            if stopping:
+                raise Stopped
             if not math.isfinite(loss):
-                raise TrainingError(f"the loss on test images is {loss}; {first_not_finite(model, batch)}")
+                raise TrainingError(f"the loss on test images is {loss}; {first_not_finite(model, batch, communicators)}")
             total += loss
-            predictions.append(logits.data.argmax(axis=1))
-            bar.update(len(batch))
-    predicted = np.concatenate(predictions)
-    return Evaluation(total / len(predicted), float((predicted == loader.labels).mean()), predicted)
+            predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
+            bar.update(batch.global_size)
+    predictions = _sum_over_ranks(communicators, device, predictions)
+    return Evaluation(total / len(predictions), float((predictions == loader.labels).mean()), predictions)
 
 
-def first_not_finite(model: Module, batch: Batch) -> str:
-    """Run the batch again, and tell the first layer whose output is not finite."""
-    found: list[str] = []
+def first_not_finite(model: Module, batch: Batch, communicators: Communicators = ALONE) -> str:
+    """Run the batch again, on all ranks, and tell the first layer whose output is not finite on any of them."""
+    outputs: list[tuple[str, Module, bool]] = []
 
     def watch(name: str):
         def hook(module, x, y):
-            if not found and not np.isfinite(y.data).all():
-                own = [p for p in vars(module).values() if isinstance(p, Parameter)]
-                weights = "" if all(np.isfinite(p.data).all() for p in own) else ", as its weights are not"
-                found.append(f"the first layer whose output is not finite is {name} ({type(module).__name__}){weights}")
+            outputs.append((name, module, not get_array_module(y.data).isfinite(y.data).all()))
 
         return hook
 
@@ -147,42 +184,85 @@ def first_not_finite(model: Module, batch: Batch) -> str:
         model(Tensor(batch.images))
     for remove in removers:
         remove()
-    return found[0] if found else "all layers are finite, the loss itself overflowed"
+    wrong = _sum_over_ranks(communicators, device_of(batch.images), [float(wrong) for _, _, wrong in outputs])
+    if not wrong.any():
+        return "all layers are finite, the loss itself overflowed"
+    name, module, _ = outputs[int(np.flatnonzero(wrong)[0])]
+    own = [p for p in vars(module).values() if isinstance(p, Parameter)]
+    weights = "" if all(np.isfinite(to_numpy(p.data)).all() for p in own) else ", as its weights are not"
+    return f"the first layer whose output is not finite is {name} ({type(module).__name__}){weights}"
+
+
+def _from_rank_0(communicators: Communicators, device: str, values) -> np.ndarray:
+    array = to_device(np.array(values, np.float64), device)
+    communicators.main.broadcast(array)
+    return to_numpy(array)
+
+
+def _sum_over_ranks(communicators: Communicators, device: str, values) -> np.ndarray:
+    array = to_device(np.array(values), device)
+    communicators.main.all_reduce(array)
+    return to_numpy(array)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is told with its step and layer, not by warnings
-def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Callable[[], bool] = never) -> Evaluation:
+def fit(
+    folder: RunFolder,
+    dataset: Dataset,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = never,
+    communicators: Communicators = ALONE,
+) -> Evaluation:
     """Train as folder.config says, from the start or the last checkpoint, and write the run's files.
 
     After each epoch its line goes to metrics.jsonl, then a checkpoint is saved. Raises Stopped, after saving, once stop()
-    is true, and TrainingError if the loss leaves the numbers or the disk takes no more.
+    is true, and TrainingError if the loss leaves the numbers or the disk takes no more. Called by all ranks; rank 0 alone
+    prints, reads and writes.
     """
-    config = folder.config
+    config, rank, size = folder.config, communicators.rank, communicators.size
     train, test = dataset.train.first(config.limit_train, "--limit-train"), dataset.test.first(config.limit_test, "--limit-test")
     train_loader = DataLoader(
-        train.images, train.labels, config.batch_size, training_transform(config, dataset), shuffle=True, seed=config.seed
+        train.images,
+        train.labels,
+        config.batch_size,
+        training_transform(config, dataset),
+        shuffle=True,
+        seed=config.seed,
+        rank=rank,
+        size=size,
     )
-    test_loader = DataLoader(test.images, test.labels, config.batch_size, normalize(config, dataset))
-
+    test_loader = DataLoader(test.images, test.labels, config.batch_size, normalize(config, dataset), rank=rank, size=size)
     model = build_model(config, dataset)
     optimizer = build_optimizer(config, model)
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
-    progress = Progress()
-    if resume:
+    progress, errors = Progress(), np.zeros(config.epochs)
+    if resume and rank == 0:
         try:
             progress = _restore(folder, model, optimizer)
         except OSError as error:
             raise UserError(f"--resume {folder.path}: cannot write there: {error.strerror or error}") from None
+        for row in folder.metrics():
+            errors[row["epoch"] - 1] = 1 - row["test_accuracy"]
+    parallel = DataParallel(model, optimizer, communicators)
+    if resume:
+        device = device_of(optimizer.parameters[0].data)
+        facts = _from_rank_0(communicators, device, dataclasses.astuple(progress))
+        progress = Progress(*(type(own)(fact) for own, fact in zip(dataclasses.astuple(Progress()), facts, strict=True)))
+        errors = _from_rank_0(communicators, device, errors)
         if scheduler is not None:
             scheduler.resume(progress.step)
         if plateau is not None:
-            for row in folder.metrics():
-                plateau.step(1 - row["test_accuracy"])
-    print(format_summary(summary(model, dataset.image_shape)), flush=True)
-    images = f"{len(train):,} training and {len(test):,} test images of {dataset.name}"
-    print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
+            for error in errors[: progress.epoch]:
+                plateau.step(error)
+    if rank == 0:
+        print(format_summary(summary(model, dataset.image_shape)), flush=True)
+        images = f"{len(train):,} training and {len(test):,} test images of {dataset.name}"
+        print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
 
     def save(row: dict | None = None) -> None:
+        if rank:
+            return
         try:
             if row:
                 folder.add_metrics(row)
@@ -193,8 +273,8 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
     evaluation = None
     while progress.epoch < config.epochs:
         try:
-            train_one_epoch(model, optimizer, scheduler, train_loader, progress, seed=config.seed, stop=stop)
-            evaluation = evaluate(model, test_loader, stop)
+            train_one_epoch(model, optimizer, scheduler, train_loader, progress, seed=config.seed, stop=stop, parallel=parallel)
+            evaluation = evaluate(model, test_loader, stop, communicators)
         except Stopped:
             save()
             raise
@@ -212,18 +292,20 @@ def fit(folder: RunFolder, dataset: Dataset, *, resume: bool = False, stop: Call
             plateau.step(1 - row["test_accuracy"])
         progress = Progress(progress.epoch + 1, progress.step)
         save(row)
-        print(
-            f"epoch {row['epoch']}/{config.epochs}: train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}, "
-            f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, {row['seconds']:.1f} s, "
-            f"{row['images_per_second']:.0f} images/s",
-            flush=True,
-        )
+        if rank == 0:
+            print(
+                f"epoch {row['epoch']}/{config.epochs}: train loss {row['train_loss']:.4f} accuracy "
+                f"{row['train_accuracy']:.4f}, test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
+                f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
+                flush=True,
+            )
     if evaluation is None:
-        evaluation = evaluate(model, test_loader, stop)
-    try:
-        report.draw(folder.path, folder.metrics(), test.labels, evaluation.predictions, dataset.classes, model)
-    except OSError as error:
-        print(f"train.py: cannot draw the pictures in {folder.path}: {error.strerror or error}", file=sys.stderr)
+        evaluation = evaluate(model, test_loader, stop, communicators)
+    if rank == 0:
+        try:
+            report.draw(folder.path, folder.metrics(), test.labels, evaluation.predictions, dataset.classes, model)
+        except OSError as error:
+            print(f"train.py: cannot draw the pictures in {folder.path}: {error.strerror or error}", file=sys.stderr)
     return evaluation
 
 
@@ -307,6 +389,7 @@ def _restore(folder: RunFolder, model: Module, optimizer: SGD) -> Progress:
     return progress
 
 
-def _bar(what: str, total: int, done: int = 0) -> tqdm:
-    """A progress bar on standard error; none if that is no terminal."""
-    return tqdm(desc=what, total=total, initial=done, unit="img", disable=None, leave=False, dynamic_ncols=True)
+def _bar(what: str, total: int, communicators: Communicators, done: int = 0) -> tqdm:
+    """A progress bar on standard error, of rank 0; none if that is no terminal."""
+    hidden = True if communicators.rank else None
+    return tqdm(desc=what, total=total, initial=done, unit="img", disable=hidden, leave=False, dynamic_ncols=True)

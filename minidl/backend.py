@@ -7,6 +7,7 @@ pooling and normalisation work on whole rows. The pair `to_batch_last` and `from
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,16 @@ def to_device(array: Array, device: str) -> Array:
 def to_numpy(array: Array) -> np.ndarray:
     """`array` as a NumPy array: itself, or its copy from the GPU (which waits for the GPU)."""
     return array if isinstance(array, np.ndarray) else np.asarray(array) if np.isscalar(array) else array.get()
+
+
+def device_of(array: Array) -> str:
+    """Where an array is, as `to_device` takes it."""
+    return "numpy" if isinstance(array, np.ndarray) else f"cupy:{array.device.id}"
+
+
+def copy_to_host(array: Array) -> Callable[[], list]:
+    """Begin to copy `array` from its device, and go on; the function returned waits for the copy and gives its values."""
+    return array.tolist
 
 
 def to_batch_last(x: Array) -> Array:

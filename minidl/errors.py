@@ -6,4 +6,8 @@ class UserError(Exception):
 
 
 class TrainingError(Exception):
-    """The training itself failed: the loss left the numbers. One line that says where; exit status 1."""
+    """The training itself failed: the loss left the numbers, a device is gone. The message says where; exit status 1."""
+
+
+class CommunicationError(TrainingError):
+    """Devices that compute together have lost each other: one has ended, hangs, or does something else than the rest."""

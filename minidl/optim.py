@@ -55,11 +55,13 @@ class SGD:
         for i, p in enumerate(self.parameters):
             kinds.setdefault((p.dtype, str(getattr(p.data, "device", "cpu"))), []).append(i)
         views = {}
+        self.flat_gradients: list[tuple[Array, list[Tensor]]] = []  # each flat buffer, and whose gradients lie in it
         for members in kinds.values():
             first = self.parameters[members[0]].data
             xp = get_array_module(first)
             total = sum(self.parameters[i].data.size for i in members)
             flat = [xp.zeros(total, first.dtype) for _ in ("data", "gradient", "velocity")]
+            self.flat_gradients.append((flat[1], [self.parameters[i] for i in members]))
             start = 0
             for i in members:
                 p = self.parameters[i]

@@ -15,8 +15,9 @@ ORDER = [
     {"functional"},
     {"nn"},
     {"optim"},
-    {"gradcheck", "checkpoint", "graph"},
+    {"gradcheck", "checkpoint", "graph", "parallel"},
 ]
+COMMUNICATORS = {"communicator.py", "shared_memory.py", "mpi.py", "nccl.py", "launch.py", "watchdog.py"}
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 FILES = sorted((ROOT / "minidl").rglob("*.py"))
 
@@ -50,6 +51,10 @@ def test_rooms_import_only_to_their_left(file):
         if parts[0] != "minidl" or len(parts) < 2 or own == "__init__" or parts[1] == own:
             continue
         target = parts[1]
+        if file.name in COMMUNICATORS:
+            assert target in ("backend", "errors", "threads"), f"a communicator imports {name}"
+        if target == "data":
+            assert own in ("data", "parallel"), f"{own} imports {name}"
         if own == "data":
             assert target in ("random", "errors"), f"data imports {name}"
         elif target in RANK:

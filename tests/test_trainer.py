@@ -32,7 +32,7 @@ def test_every_step_of_the_run_has_masks_of_its_own(monkeypatch):
     steps = []
 
     @contextlib.contextmanager
-    def watched(seed, step):
+    def watched(seed, step, first_sample):
         steps.append((seed, step))
         yield
 
@@ -58,7 +58,7 @@ def test_an_epoch_that_is_stopped_goes_on_to_the_same_weights():
     halves = parts()
     progress = trainer.Progress()
     with pytest.raises(trainer.Stopped):
-        trainer.train_one_epoch(*halves, progress, seed=0, stop=lambda: progress.batch == 1)
+        trainer.train_one_epoch(*halves, progress, seed=0, stop=lambda: progress.batch == 0)
     assert progress.batch == 1
     trainer.train_one_epoch(*halves, progress, seed=0)
     for one, other in zip(whole[0].parameters(), halves[0].parameters(), strict=True):

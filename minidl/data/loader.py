@@ -13,11 +13,16 @@ from .transforms import Transform
 
 @dataclasses.dataclass
 class Batch:
-    """images (N, C, H, W), labels (N,), and the images' indices (N,) in the data set."""
+    """images (N, C, H, W), labels (N,), and the images' indices (N,) in the data set.
+
+    These are the images from first_sample on of a batch that has global_size of them, on all devices.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    first_sample: int
+    global_size: int
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,6 +33,9 @@ class DataLoader:
 
     images: (N, C, H, W); labels: (N,). The order is that of the data set, or with shuffle a pure function of (seed, epoch),
     so any batch of any epoch can be made again. prefetch batches are prepared ahead in a thread.
+
+    Of `size` devices, the one numbered `rank` gets about an equal share of each batch of batch_size, those in a row; of a
+    batch with fewer images than devices some get none.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class DataLoader:
         shuffle: bool = False,
         seed: int = 0,
         prefetch: int = 2,
+        rank: int = 0,
+        size: int = 1,
     ):
         if len(images) != len(labels) or not len(images):
             raise ValueError(f"DataLoader takes as many labels as images, and some; got {len(images)} and {len(labels)}")
@@ -47,6 +57,7 @@ class DataLoader:
             raise ValueError(f"DataLoader takes a batch_size of at least 1; got {batch_size}")
         self.images, self.labels, self.batch_size, self.transform = images, labels, batch_size, transform
         self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
+        self.rank, self.size = rank, size
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -72,4 +83,7 @@ class DataLoader:
                     future.cancel()
 
     def _load(self, indices: np.ndarray, epoch: int) -> Batch:
-        return Batch(self.transform(self.images[indices], indices, epoch), self.labels[indices], indices)
+        total = len(indices)
+        first, last = (total * rank // self.size for rank in (self.rank, self.rank + 1))
+        indices = indices[first:last]
+        return Batch(self.transform(self.images[indices], indices, epoch), self.labels[indices], indices, first, total)

@@ -1,5 +1,7 @@
 """Batch normalisation, and local response normalisation."""
 
+from typing import Any
+
 from ..autodiff import Function, Tensor
 from ..backend import Array, from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
@@ -12,21 +14,27 @@ class BatchNorm(Function):
     mean and var are those of the m = N H W values of the channel, so every x has a part in them, and
     dgamma = sum dy xhat,  dbeta = sum dy,  dx = gamma / sqrt(var + eps) (dy - dbeta / m - xhat dgamma / m).
     Given mean and var from outside (the running ones, in evaluation), they are constants and the last two terms are gone.
+    With a communicator the batch is that of all ranks: mean, var and m, and in dx the sums dgamma and dbeta.
     """
 
-    def __init__(self, eps: float, mean: Array = None, var: Array = None):
+    def __init__(self, eps: float, mean: Array = None, var: Array = None, communicator: Any = None):
         self.eps = eps
         self.mean, self.var = mean, var
         self.statistics_of_batch = mean is None
+        self.communicator = communicator
 
     def forward(self, x, weight, bias):
         self.x = to_batch_last(x)
         self.weight = weight
         kernels, xp = kernels_for(x), get_array_module(x)
-        self.count = self.x.size // len(self.x)
         if self.statistics_of_batch:
             self.mean, squares = kernels.channel_statistics(self.x)
-            self.var = squares / max(1, self.count)
+            self.count = self.x.size // len(self.x)
+            if self.communicator is not None:
+                self.count, self.mean, squares = _of_all_ranks(self.communicator, self.count, self.mean, squares)
+            elif self.count == 0:
+                self.count = 1
+            self.var = squares / self.count
         inverse_std = 1 / xp.sqrt(self.var + self.eps)
         self.inverse_std = inverse_std.astype(x.dtype)
         scale = weight * inverse_std
@@ -39,11 +47,27 @@ class BatchNorm(Function):
         dbias, dweight = kernels.batch_norm_sums(grad, self.x, mean, self.inverse_std)
         dx = None
         if self.needs_grad[0]:
-            m = max(1, self.count) if self.statistics_of_batch else float("inf")
+            sums = get_array_module(grad).stack([dbias, dweight])
+            if self.communicator is not None:
+                self.communicator.all_reduce(sums)
+            m = self.count if self.statistics_of_batch else float("inf")
             scale = self.weight * self.inverse_std
-            dx = kernels.batch_norm_gradient(grad, self.x, mean, self.inverse_std, scale, dbias / m, dweight / m)
+            dx = kernels.batch_norm_gradient(grad, self.x, mean, self.inverse_std, scale, *(sums / m).astype(grad.dtype))
             dx = from_batch_last(dx)
         return dx, dweight, dbias
+
+
+def _of_all_ranks(communicator, count: int, mean: Array, squares: Array):
+    """Count, mean and sum of squared distances (M2) of the values of all ranks, from those of each; Chan et al. 1979.
+
+    Merged in this way, and not as E[x^2] - E[x]^2, they lose no digits where the mean is large.
+    """
+    xp, C = get_array_module(mean), len(mean)
+    of_each = communicator.all_gather(xp.concatenate([xp.full(1, count, mean.dtype), mean, squares]))
+    counts, means, squares = of_each[:, :1], of_each[:, 1 : C + 1], of_each[:, C + 1 :]
+    count = counts.sum()
+    mean = (counts * means).sum(axis=0) / count
+    return count, mean, (squares + counts * (means - mean) ** 2).sum(axis=0)
 
 
 def batch_norm(
@@ -55,11 +79,13 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    communicator: Any = None,
 ) -> Tensor:
     """Normalise each channel of x (N, C, ...); weight, bias, running_mean and running_var are (C,).
 
     training: use the batch's statistics, and move the running ones (if given) towards them, in place, by `momentum`; the
-    running variance is the unbiased one, with m - 1. Otherwise use the running ones.
+    running variance is the unbiased one, with m - 1. Otherwise use the running ones. communicator: x is a shard, perhaps an
+    empty one, of a batch that these ranks have together, whose statistics are used (see minidl.parallel).
     """
     if x.ndim < 2:
         raise ValueError(f"batch_norm takes x of shape (N, C, ...); got {x.shape}")
@@ -74,15 +100,15 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm outside training needs running_mean and running_var")
         return BatchNorm(eps, running_mean.copy(), running_var.copy())(x, weight, bias)
-    m = x.data.size // C
-    if m == 1:
+    if x.data.size == C and communicator is None:
         raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
-    function = BatchNorm(eps)
+    function = BatchNorm(eps, communicator=communicator)
     y = function(x, weight, bias)
+    m = function.count
     if running_mean is not None:
         running_mean += momentum * (function.mean - running_mean)
     if running_var is not None:
-        running_var += momentum * (function.var * (m / (m - 1)) - running_var)
+        running_var += momentum * (function.var * (m / xp.maximum(1, m - 1)) - running_var)
     return y
 
 

@@ -1,5 +1,7 @@
 """The layers. Each holds its settings and parameters, and calls its function."""
 
+from typing import Any
+
 import numpy as np
 
 from .. import functional as F
@@ -88,6 +90,7 @@ class BatchNorm2d(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         self.eps, self.momentum = eps, momentum
+        self.communicator: Any = None  # set by parallel.DataParallel: the statistics are those of all ranks' batches
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))
         self.running_mean: Array
@@ -102,7 +105,15 @@ class BatchNorm2d(Module):
         if self.training:
             self.num_batches_tracked += 1
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+            self.communicator,
         )
 
 

@@ -1,0 +1,9 @@
+"""Training on several devices: one process each, which share nothing but a communicator."""
+
+from . import mpi as mpi
+from .communicator import ALONE as ALONE
+from .communicator import Communicator as Communicator
+from .communicator import Communicators as Communicators
+from .data_parallel import DataParallel as DataParallel
+from .feed import feed as feed
+from .launch import launch as launch

@@ -1,0 +1,92 @@
+"""Collectives of processes that mpiexec has started, on one machine or many, for NumPy arrays: through mpi4py."""
+
+import os
+from typing import NoReturn
+
+import numpy as np
+
+from ..errors import UserError
+from .communicator import Communicator, Communicators, Work
+from .watchdog import Watchdog
+
+# Where a launcher tells a process the number of its ranks: MPICH and Intel MPI, Open MPI.
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+
+
+def started() -> bool:
+    """Whether an MPI launcher has started this process and others beside it. mpi4py is imported only then."""
+    return any(os.environ.get(name, "1") != "1" for name in SIZES)
+
+
+def _mpi():
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
+    return MPI
+
+
+def world_size() -> int:
+    return _mpi().COMM_WORLD.Get_size()
+
+
+def local_rank() -> tuple[int, int]:
+    """(place, number) of this process among those on its machine."""
+    here = _mpi().COMM_WORLD.Split_type(_mpi().COMM_TYPE_SHARED)
+    return here.Get_rank(), here.Get_size()
+
+
+def communicators(timeout: float) -> Communicators:
+    """This process among all that the launcher has started."""
+    world = _mpi().COMM_WORLD
+    watchdog = Watchdog(world.Get_rank(), timeout)
+    return Communicators(*(MPICommunicator(world.Dup(), watchdog) for _ in Communicators._fields))
+
+
+def abort(status: int) -> NoReturn:
+    """End all ranks, with this exit status."""
+    _mpi().COMM_WORLD.Abort(status)
+    raise SystemExit(status)
+
+
+class Pending(Work):
+    def __init__(self, request, watch):
+        self.request, self.watch = request, watch
+
+    def wait(self):
+        with self.watch:
+            self.request.Wait()
+
+
+class MPICommunicator(Communicator):
+    """A rank of an MPI communicator that nothing else uses."""
+
+    def __init__(self, comm, watchdog: Watchdog):
+        self.comm, self.watchdog = comm, watchdog
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+
+    def _watch(self, name: str, array):
+        return self.watchdog.watch(f"{name} of {array.size} {array.dtype}")
+
+    def all_reduce(self, array, async_op=False):
+        work = Pending(self.comm.Iallreduce(_mpi().IN_PLACE, array), self._watch("all_reduce", array))
+        if not async_op:
+            work.wait()
+        return work
+
+    def broadcast(self, array, root=0):
+        with self._watch("broadcast", array):
+            self.comm.Bcast(array, root)
+
+    def all_gather(self, array):
+        gathered = np.empty((self.size, *array.shape), array.dtype)
+        with self._watch("all_gather", array):
+            self.comm.Allgather(array, gathered)
+        return gathered
+
+    def barrier(self):
+        with self.watchdog.watch("barrier"):
+            self.comm.Barrier()
+
+    def abort(self):
+        self.comm.Abort(1)

@@ -1,0 +1,161 @@
+"""Collectives of processes on one machine, for NumPy arrays: numbers go through shared memory, signals through pipes.
+
+An all-reduce in three steps, for a piece of the array at a time. Each rank lays its piece into its slot; when all have, each
+adds up its share of the piece from all slots, in the order of ranks, into the slot of results; when all have, each takes the
+whole result. So every number is added up once, by one rank, and is the same for all.
+
+Neither the memory nor the pipes have names: nothing is left behind, whatever dies, and two runs do not meet. A rank that ends
+closes its pipes, which the others notice at once.
+"""
+
+import math
+import multiprocessing
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import CommunicationError
+from ..threads import slices
+from .communicator import Communicator, Work, shard
+
+SLOT_BYTES = 4 << 20
+
+
+class Endpoint(NamedTuple):
+    """What a process needs to become a rank; made in the parent, handed to the process when it is spawned."""
+
+    rank: int
+    peers: dict[int, Connection]
+    memory: Any
+
+    def close(self) -> None:
+        """Close the parent's copies: only then do the others notice that this rank has ended."""
+        for connection in self.peers.values():
+            connection.close()
+
+
+def endpoints(size: int) -> list[Endpoint]:
+    """One for each of `size` ranks."""
+    context = multiprocessing.get_context("spawn")
+    memory = context.RawArray("B", (size + 1) * SLOT_BYTES)
+    peers: list[dict[int, Connection]] = [{} for _ in range(size)]
+    for a in range(size):
+        for b in range(a):
+            peers[a][b], peers[b][a] = context.Pipe()
+    return [Endpoint(rank, peers[rank], memory) for rank in range(size)]
+
+
+class Pending(Work):
+    """A collective that a thread is at."""
+
+    def __init__(self, future: Future):
+        self.future = future
+
+    def wait(self):
+        self.future.result()
+
+
+class SharedMemoryCommunicator(Communicator):
+    """A rank of those whose endpoints were made together. timeout: seconds to wait for the others in a collective."""
+
+    def __init__(self, endpoint: Endpoint, timeout: float):
+        self.rank, self.size = endpoint.rank, len(endpoint.peers) + 1
+        self._peers, self._timeout = endpoint.peers, timeout
+        self._slots = np.frombuffer(endpoint.memory, np.uint8).reshape(self.size + 1, SLOT_BYTES)
+        self._count = 0
+        self._thread = ThreadPoolExecutor(1, "all-reduce")  # all collectives run there, in the order they were called
+
+    def all_reduce(self, array, async_op=False):
+        work = Pending(self._thread.submit(self._all_reduce, array))
+        if not async_op:
+            work.wait()
+        return work
+
+    def broadcast(self, array, root=0):
+        self._thread.submit(self._broadcast, array, root).result()
+
+    def all_gather(self, array):
+        return self._thread.submit(self._all_gather, array).result()
+
+    def barrier(self):
+        self._thread.submit(self._meet, "barrier").result()
+
+    def abort(self):
+        for connection in self._peers.values():
+            connection.close()
+
+    def _all_reduce(self, array):
+        flat = _flat(array)
+        for piece in self._pieces(flat):
+            size = flat[piece].size
+            slots = [self._slot(rank, flat.dtype, size) for rank in range(self.size + 1)]
+            np.copyto(slots[self.rank], flat[piece])
+            self._meet(f"all_reduce of {array.size} {array.dtype}")
+            share = shard(size, self.rank, self.size)
+            total = slots[-1][share]
+            np.copyto(total, slots[0][share])
+            for slot in slots[1:-1]:
+                total += slot[share]
+            self._meet("the end of all_reduce")
+            np.copyto(flat[piece], slots[-1])
+
+    def _broadcast(self, array, root):
+        flat = _flat(array)
+        for piece in self._pieces(flat):
+            slot = self._slot(-1, flat.dtype, flat[piece].size)
+            if self.rank == root:
+                np.copyto(slot, flat[piece])
+            self._meet(f"broadcast of {array.size} {array.dtype} from rank {root}")
+            if self.rank != root:
+                np.copyto(flat[piece], slot)
+            self._meet("the end of broadcast")
+
+    def _all_gather(self, array):
+        flat = _flat(array)
+        gathered = np.empty((self.size, flat.size), flat.dtype)
+        for piece in self._pieces(flat):
+            np.copyto(self._slot(self.rank, flat.dtype, flat[piece].size), flat[piece])
+            self._meet(f"all_gather of {array.size} {array.dtype}")
+            for rank in range(self.size):
+                np.copyto(gathered[rank, piece], self._slot(rank, flat.dtype, flat[piece].size))
+            self._meet("the end of all_gather")
+        return gathered.reshape(self.size, *array.shape)
+
+    def _slot(self, rank, dtype, size):
+        return self._slots[rank, : size * dtype.itemsize].view(dtype)
+
+    @staticmethod
+    def _pieces(flat):
+        """At least one, so that the others are met for an empty array too."""
+        return slices(flat.size, SLOT_BYTES // flat.itemsize) or [slice(0)]
+
+    def _meet(self, what: str) -> None:
+        """Tell the others what this rank is at, and wait until all are at the same."""
+        self._count += 1
+        own = f"{what}, the meeting number {self._count}"
+        deadline = time.monotonic() + self._timeout
+        rank = None
+        try:
+            for connection in self._peers.values():
+                connection.send_bytes(own.encode())
+            for rank, connection in self._peers.items():
+                if not connection.poll(max(0.0, deadline - time.monotonic())):
+                    raise CommunicationError(
+                        f"rank {rank} did not come to {own}, within {self._timeout:g} s (set by MINIDL_TIMEOUT): it hangs"
+                    )
+                other = connection.recv_bytes().decode()
+                if other != own:
+                    raise CommunicationError(f"rank {self.rank} is at {own}, but rank {rank} at {other}")
+        except (EOFError, OSError):
+            gone = "another rank" if rank is None else f"rank {rank}"
+            raise CommunicationError(f"{gone} has ended, while rank {self.rank} was at {own}") from None
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """A view; a copy would be filled in vain."""
+    if not array.flags.c_contiguous:
+        raise ValueError(f"a collective takes C-contiguous arrays; this one of shape {array.shape} has strides {array.strides}")
+    return array.reshape(math.prod(array.shape))

@@ -1,0 +1,120 @@
+"""What the ranks do in test_parallel.py: functions that processes started by launch can import."""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+from alexnet import datasets, trainer
+from alexnet.run import Config
+from minidl import set_num_threads
+from minidl.data import DataLoader
+from minidl.errors import TrainingError, UserError
+from minidl.parallel import DataParallel
+
+
+def sums(communicators, stop, shapes, dtype):
+    """What a rank gets from each collective."""
+    results = []
+    rank, size = communicators.rank, communicators.size
+    for communicator in communicators:
+        for shape in shapes:
+            array = values(rank, shape, dtype)
+            communicator.all_reduce(array)
+            np.testing.assert_array_equal(array, sum(values(r, shape, dtype) for r in range(size)))
+            gathered = communicator.all_gather(values(rank, shape, dtype))
+            np.testing.assert_array_equal(gathered, np.stack([values(r, shape, dtype) for r in range(size)]))
+            array = values(rank, shape, dtype)
+            communicator.broadcast(array, root=size - 1)
+            np.testing.assert_array_equal(array, values(size - 1, shape, dtype))
+            communicator.barrier()
+            results.append(float(array.sum()))
+    return results
+
+
+def values(rank, shape, dtype):
+    return np.asarray(np.arange(np.prod(shape)).reshape(shape) % 1000 + 10 * rank, dtype)
+
+
+def asynchronous_sums(communicators, stop):
+    """Slices of a buffer, reduced beside collectives of the other communicator."""
+    buffer = np.arange(1000.0) + communicators.rank
+    works = [communicators.gradients.all_reduce(buffer[i : i + 100], async_op=True) for i in range(0, 1000, 100)]
+    for _ in range(5):
+        one = np.ones(1)
+        communicators.main.all_reduce(one)
+        assert one[0] == communicators.size
+    for work in works:
+        work.wait()
+    return buffer
+
+
+def different_collectives(communicators, stop):
+    if communicators.rank:
+        communicators.main.barrier()
+    else:
+        communicators.main.all_reduce(np.ones(3))
+
+
+def fail(communicators, stop, how):
+    """Rank 1 fails, while the others are in a collective."""
+    if communicators.rank == 1:
+        if how == "raise":
+            raise ZeroDivisionError("so it goes")
+        if how == "training":
+            raise TrainingError("the loss is nan")
+        if how == "user":
+            raise UserError("no such file; look elsewhere")
+        if how == "exit":
+            os._exit(3)
+        if how == "hang":
+            time.sleep(1000)
+        os.kill(os.getpid(), getattr(signal, how))
+    communicators.main.all_reduce(np.ones(3))
+    return "done"
+
+
+def wait_to_stop(communicators, stop):
+    flag = np.zeros(1)
+    steps = 0
+    while not flag[0]:
+        flag[0] = stop()
+        communicators.main.all_reduce(flag)
+        steps += 1
+    return steps
+
+
+def train(communicators, stop, config: Config, steps: int):
+    """The losses of the first steps, and some of the weights after them, the velocities and running statistics."""
+    set_num_threads(1)
+    dataset = datasets.load(config.data, config.data_dir)
+    subset = dataset.train.first(config.limit_train, "--limit-train")
+    transform = trainer.training_transform(config, dataset)
+    shard = {"rank": communicators.rank, "size": communicators.size}
+    loader = DataLoader(subset.images, subset.labels, config.batch_size, transform, shuffle=True, seed=config.seed, **shard)
+    model = trainer.build_model(config, dataset)
+    optimizer = trainer.build_optimizer(config, model)
+    scheduler, _ = trainer.build_schedules(config, optimizer, 1000)
+    parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
+    losses = []
+    progress = trainer.Progress()
+    while progress.step < steps:
+        before = progress.loss
+        try:
+            options = {"seed": config.seed, "parallel": parallel, "stop": lambda: True}
+            trainer.train_one_epoch(model, optimizer, scheduler, loader, progress, **options)
+        except trainer.Stopped:
+            pass
+        losses.append(progress.loss - before)
+    test = dataset.test.first(50, "--limit-test")
+    test_loader = DataLoader(test.images, test.labels, config.batch_size, trainer.normalize(config, dataset), **shard)
+    evaluation = trainer.evaluate(model, test_loader, communicators=communicators)
+    state = trainer._state(model, optimizer)
+    return {
+        "losses": losses,
+        "correct": progress.correct,
+        "test loss": evaluation.loss,
+        "predictions": evaluation.predictions,
+        **{name: array.reshape(-1)[:: max(1, array.size // 1000)].copy() for name, array in state.items()},
+    }

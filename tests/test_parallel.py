@@ -1,0 +1,256 @@
+"""Several devices: processes of this machine that share memory, and what happens when one of them fails."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from minidl.errors import TrainingError, UserError
+from minidl.parallel import ALONE, launch
+from minidl.parallel.communicator import shard, timeout
+from minidl.parallel.shared_memory import SLOT_BYTES
+
+from . import ranks
+
+ROOT = Path(__file__).parents[1]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_collectives(size, dtype):
+    shapes = [(), (0,), (1,), (7, 5), (SLOT_BYTES // np.dtype(dtype).itemsize * 2 + 3,)]
+    launch(size, ranks.sums, shapes, dtype)
+
+
+def test_the_communicator_of_one_device():
+    ranks.sums(ALONE, None, [(), (0,), (3, 2)], "float32")
+    np.testing.assert_array_equal(ranks.asynchronous_sums(ALONE, None), np.arange(1000.0))
+
+
+def test_reductions_beside_the_computation():
+    np.testing.assert_array_equal(launch(3, ranks.asynchronous_sums), 3 * np.arange(1000.0) + 3)
+
+
+def test_what_is_not_contiguous_is_refused():
+    with pytest.raises(TrainingError, match="ValueError: a collective takes C-contiguous arrays"):
+        launch(2, not_contiguous)
+
+
+def not_contiguous(communicators, stop):
+    communicators.main.all_reduce(np.zeros((4, 4))[:, ::2])
+
+
+@pytest.mark.parametrize("n, size", [(0, 3), (2, 3), (7, 3), (128, 2)])
+def test_shards(n, size):
+    shards = [range(n)[shard(n, rank, size)] for rank in range(size)]
+    assert [i for part in shards for i in part] == list(range(n))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+# --- the devices never change the result ------------------------------------------------------------------------------
+
+BATCH, STEPS = 7, 20
+IMAGES = BATCH * (STEPS - 1) + 2  # the last batch has fewer images than three devices
+
+
+def config(model, dtype="float64"):
+    options = ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH), "--limit-train", str(IMAGES)]
+    return train.config(train.parser().parse_args(options))
+
+
+def close(a, b, rtol):
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=rtol * max(1e-3, np.abs(b[name]).max()), err_msg=name)
+
+
+@pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
+def alone(request):
+    """(model, what one device computes)."""
+    return request.param, launch(1, ranks.train, config(request.param), STEPS)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_devices_do_not_change_the_result(alone, size):
+    model, expected = alone
+    result = launch(size, ranks.train, config(model), STEPS)
+    assert result["correct"] == expected["correct"]
+    close(result, expected, 1e-9)
+
+
+def test_one_step_in_float32():
+    expected, result = (launch(size, ranks.train, config("cifar-bn", "float32"), 1) for size in (1, 2))
+    assert result["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    velocities = [name for name in expected if name.startswith("velocity.")]
+    largest = max(np.abs(expected[name]).max() for name in velocities)
+    assert largest > 1e-3
+    for name in velocities:
+        np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=1e-4 * largest, err_msg=name)
+
+
+# --- failure ----------------------------------------------------------------------------------------------------------
+
+
+def children(pid):
+    """The processes that a process has started."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def ranks_of(pid):
+    """The workers among them, in the order in which they were started; not multiprocessing's resource tracker."""
+    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("raise", r"^rank 1 raised an exception\nTraceback(.|\n)*ZeroDivisionError: so it goes$"),
+        ("training", "^the loss is nan$"),
+        ("exit", "^rank 1 ended with exit status 3$"),
+        ("SIGKILL", "^rank 1 was killed by SIGKILL$"),
+        ("SIGTERM", "^rank 1 was killed by SIGTERM$"),
+        ("SIGSEGV", "^rank 1 was killed by SIGSEGV$"),
+    ],
+)
+def test_one_fails_and_all_end(how, message):
+    with pytest.raises(TrainingError, match=message):
+        launch(3, ranks.fail, how)
+
+
+def test_one_hangs_and_all_end():
+    with pytest.raises(TrainingError, match=r"rank 1 did not come to all_reduce of 3 float64.* within 2 s"):
+        launch(3, ranks.fail, "hang", timeout=2)
+
+
+@LINUX
+def test_one_is_stopped_and_all_end():
+    with pytest.raises(TrainingError, match="rank 1 did not come"):
+        launch(2, ranks.fail, "SIGSTOP", timeout=2)
+    assert not ranks_of(os.getpid())
+
+
+def test_what_the_user_can_mend_in_a_process():
+    with pytest.raises(UserError, match="^no such file; look elsewhere$"):
+        launch(2, ranks.fail, "user")
+
+
+def test_ranks_that_call_different_collectives():
+    with pytest.raises(TrainingError, match=r"rank \d is at .*, but rank \d at "):
+        launch(2, ranks.different_collectives)
+
+
+def test_all_stop_at_the_same_step():
+    started = time.monotonic()
+    assert launch(3, ranks.wait_to_stop, stop=lambda: time.monotonic() > started + 1) > 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "inf"])
+def test_a_timeout_that_is_none(monkeypatch, text):
+    monkeypatch.setenv("MINIDL_TIMEOUT", text)
+    with pytest.raises(UserError, match=f"MINIDL_TIMEOUT={text}: give a number of seconds above 0"):
+        timeout()
+
+
+class Run:
+    """train.py on two devices, in a process group of its own, as a context."""
+
+    def __init__(self, folder, *options, **environment):
+        command = [sys.executable, str(ROOT / "train.py"), *options]
+        settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=settings, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.shm = set(os.listdir("/dev/shm"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def until_it_trains(self, folder):
+        """The process ids of its workers, once they are at work."""
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("metrics.jsonl")):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.process.communicate()
+            time.sleep(0.1)
+        return ranks_of(self.process.pid)
+
+    def ends(self, seconds=15):
+        """(exit status, standard error); nothing is left."""
+        output, errors = self.process.communicate(timeout=seconds)
+        return self.process.returncode, errors, output
+
+
+def gone(pids, seconds=15):
+    deadline = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.1)
+
+
+TWO = ["--data", "digits", "--devices", "0,1", "--epochs", "500", "--limit-train", "64", "--limit-test", "10", "--out", "run"]
+
+
+@LINUX
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_of_a_run_is_lost(tmp_path, which, signum):
+    before = set(os.listdir("/dev/shm"))
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="4") as run:
+        workers = run.until_it_trains(tmp_path / "run")
+        assert len(workers) == 2
+        os.kill(workers[which], signum)
+        status, errors, _ = run.ends()
+        assert status == 1
+        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "did not come to"
+        assert re.search(f"train.py: training failed: .*rank {which} {expected}", errors), errors
+        gone(workers)
+    assert not set(os.listdir("/dev/shm")) - before
+
+
+@LINUX
+def test_the_parent_of_a_run_is_killed(tmp_path):
+    before = set(os.listdir("/dev/shm"))
+    with Run(tmp_path, *TWO) as run:
+        everyone = [*run.until_it_trains(tmp_path / "run"), *children(run.process.pid)]
+        run.process.kill()
+        gone(everyone)
+    assert not set(os.listdir("/dev/shm")) - before
+
+
+@LINUX
+@pytest.mark.parametrize("signum, group, status", [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)])
+def test_a_signal_saves_and_ends_all(tmp_path, signum, group, status):
+    with Run(tmp_path, *TWO) as run:
+        workers = run.until_it_trains(tmp_path / "run")
+        (os.killpg if group else os.kill)(run.process.pid, signum)
+        code, errors, _ = run.ends()
+        assert code == status and "stopped, and saved; go on with: python train.py --resume run" in errors, errors
+        gone(workers)
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) in (1, 2)
+
+
+@LINUX
+def test_a_second_signal_ends_all_at_once(tmp_path):
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="60") as run:
+        workers = run.until_it_trains(tmp_path / "run")
+        os.kill(workers[1], signal.SIGSTOP)  # so that the first signal leads nowhere
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        run.process.send_signal(signal.SIGINT)
+        status, errors, _ = run.ends()
+        assert status == 130 and "stopped at once" in errors
+        gone(workers)
