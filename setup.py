@@ -9,6 +9,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+MPI = ["mpi4py>=4; platform_system != 'Windows'", "mpich>=4; platform_system != 'Windows'"]  # the wheels need no system package
+
 setup(
     name="minidl",
     version="0.1.0",
@@ -33,8 +35,13 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14,<15", "nvidia-nccl-cu12"],
         "cuda13": ["cupy-cuda13x[ctk]>=14,<15", "nvidia-nccl-cu13"],
         "graph": ["pygraphviz>=2"],  # its wheels have Graphviz in them
-        "mpi": ["mpi4py>=4", "mpich>=4"],
-        "test": ["pytest>=8", "hypothesis>=6.100"],
+        "mpi": MPI,
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "mpi4py>=4; platform_system == 'Linux'",
+            "mpich>=4; platform_system == 'Linux'",
+        ],
         "docs": ["sphinx>=8", "myst-nb>=1.4", "furo", "pygraphviz>=2", "pytest-check-links"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff", "mypy"],
     },

@@ -136,7 +136,8 @@ def main(arguments=None) -> int:
             )
         return launch.resume(RunFolder.open(args.resume), getattr(args, "data_dir", None))
     except UserError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
+        if mpi.first_on_machine():
+            print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

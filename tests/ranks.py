@@ -1,8 +1,12 @@
 """What the ranks do in test_parallel.py: functions that processes started by launch can import."""
 
 import os
+import pickle
 import signal
+import sys
 import time
+import traceback
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +15,7 @@ from alexnet.run import Config
 from minidl import set_num_threads
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
-from minidl.parallel import DataParallel
+from minidl.parallel import DataParallel, mpi
 
 
 def sums(communicators, stop, shapes, dtype):
@@ -118,3 +122,23 @@ def train(communicators, stop, config: Config, steps: int):
         "predictions": evaluation.predictions,
         **{name: array.reshape(-1)[:: max(1, array.size // 1000)].copy() for name, array in state.items()},
     }
+
+
+def main():
+    """One rank under mpiexec. FILE SECONDS: a pickle of (function's name, arguments), for rank 0's result too; the time-out."""
+    file, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    name, args = pickle.loads(file.read_bytes())
+    communicators = mpi.communicators(seconds)
+    try:
+        result = globals()[name](communicators, lambda: False, *args)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        mpi.abort(1)
+    communicators.main.barrier()
+    if communicators.rank == 0:
+        file.write_bytes(pickle.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,9 @@
 """Several devices: processes of this machine that share memory, and what happens when one of them fails."""
 
 import contextlib
+import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -24,11 +26,35 @@ ROOT = Path(__file__).parents[1]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
 
 
+def mpiexec(folder, size, function, *args, timeout=60):
+    """(exit status, rank 0's result, output) of a function in ranks.py, called by ranks that MPI has started."""
+    pytest.importorskip("mpi4py")
+    file = folder / "call"
+    file.write_bytes(pickle.dumps((function.__name__, args)))
+    command = [Path(sys.executable).parent / "mpiexec", "-n", str(size), sys.executable, "-m", "tests.ranks", file, str(timeout)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, None if done.returncode else pickle.loads(file.read_bytes()), done.stdout + done.stderr
+
+
+@pytest.fixture(params=["shared memory", "mpi"])
+def call(request, tmp_path):
+    """call(size, function, *args): rank 0's result, by an engine."""
+    if request.param == "shared memory":
+        return launch
+
+    def call(*args):
+        status, result, output = mpiexec(tmp_path, *args)
+        assert status == 0, output
+        return result
+
+    return call
+
+
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
-def test_collectives(size, dtype):
+def test_collectives(call, size, dtype):
     shapes = [(), (0,), (1,), (7, 5), (SLOT_BYTES // np.dtype(dtype).itemsize * 2 + 3,)]
-    launch(size, ranks.sums, shapes, dtype)
+    call(size, ranks.sums, shapes, dtype)
 
 
 def test_the_communicator_of_one_device():
@@ -36,8 +62,8 @@ def test_the_communicator_of_one_device():
     np.testing.assert_array_equal(ranks.asynchronous_sums(ALONE, None), np.arange(1000.0))
 
 
-def test_reductions_beside_the_computation():
-    np.testing.assert_array_equal(launch(3, ranks.asynchronous_sums), 3 * np.arange(1000.0) + 3)
+def test_reductions_beside_the_computation(call):
+    np.testing.assert_array_equal(call(3, ranks.asynchronous_sums), 3 * np.arange(1000.0) + 3)
 
 
 def test_what_is_not_contiguous_is_refused():
@@ -79,9 +105,9 @@ def alone(request):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_devices_do_not_change_the_result(alone, size):
+def test_devices_do_not_change_the_result(call, alone, size):
     model, expected = alone
-    result = launch(size, ranks.train, config(model), STEPS)
+    result = call(size, ranks.train, config(model), STEPS)
     assert result["correct"] == expected["correct"]
     close(result, expected, 1e-9)
 
@@ -130,6 +156,21 @@ def test_one_fails_and_all_end(how, message):
 def test_one_hangs_and_all_end():
     with pytest.raises(TrainingError, match=r"rank 1 did not come to all_reduce of 3 float64.* within 2 s"):
         launch(3, ranks.fail, "hang", timeout=2)
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("raise", "ZeroDivisionError: so it goes"),
+        ("SIGKILL", "Killed .signal 9"),
+        ("hang", "waited in vain .*: one of them hangs"),
+    ],
+)
+def test_one_fails_under_mpi_and_all_end(tmp_path, how, message):
+    started = time.monotonic()
+    status, _, output = mpiexec(tmp_path, 3, ranks.fail, how, timeout=2)
+    assert status and re.search(message, output), output
+    assert time.monotonic() - started < 15
 
 
 @LINUX
@@ -254,3 +295,21 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
         status, errors, _ = run.ends()
         assert status == 130 and "stopped at once" in errors
         gone(workers)
+
+
+def test_train_py_under_mpi(tmp_path):
+    pytest.importorskip("mpi4py")
+    options = ["--data", "digits", "--epochs", "1", "--limit-train", "64", "--limit-test", "10"]
+    command = [Path(sys.executable).parent / "mpiexec", "-n", "2", sys.executable, ROOT / "train.py", *options]
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False, "timeout": 120}
+    done = subprocess.run([*command, "--out", "run"], **run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test loss") == 2 and re.match(r"test loss: \d\.\d{4} - accuracy: ", done.stdout.splitlines()[-1])
+    assert json.loads((tmp_path / "run/config.json").read_text())["world_size"] == 2
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
+    again = subprocess.run([*command, "--out", "run"], **run)
+    assert again.returncode == 2 and again.stderr.count("exists already") == 1
+    wrong = subprocess.run([*command, "--lr", "no"], **run)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+    other = subprocess.run([sys.executable, ROOT / "train.py", "--resume", "run"], **run)  # without MPI
+    assert other.returncode == 0 and other.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]

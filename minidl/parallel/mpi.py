@@ -9,13 +9,19 @@ from ..errors import UserError
 from .communicator import Communicator, Communicators, Work
 from .watchdog import Watchdog
 
-# Where a launcher tells a process the number of its ranks: MPICH and Intel MPI, Open MPI.
+# Where a launcher tells a process the number of its ranks, and its place among those on its machine: MPICH, Open MPI.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
 
 
 def started() -> bool:
     """Whether an MPI launcher has started this process and others beside it. mpi4py is imported only then."""
     return any(os.environ.get(name, "1") != "1" for name in SIZES)
+
+
+def first_on_machine() -> bool:
+    """Whether this process is the one of its machine that speaks where all have the same to say."""
+    return all(os.environ.get(name, "0") == "0" for name in LOCAL_RANKS)
 
 
 def _mpi():
