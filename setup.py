@@ -21,7 +21,7 @@ setup(
     license_files=["LICENSE", "alexnet/digits/NOTICE.md"],
     python_requires=">=3.10",
     packages=find_packages(include=["minidl*", "alexnet*"]),
-    package_data={"alexnet": ["digits/*"]},
+    package_data={"alexnet": ["digits/*"], "minidl.kernels": ["*.cu"]},
     install_requires=[
         "numpy>=2.0,<3",
         "safetensors>=0.4.3",

@@ -65,8 +65,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     count = number(int, 1, "an integer of at least 1")
-    p.add_argument("--backend", choices=["numpy", "cupy"], help="array library (default numpy; cupy is not there yet)")
-    p.add_argument("--devices", type=device_list, metavar="0,1", help="one process each, with its share of the cores (default 0)")
+    p.add_argument("--backend", choices=["numpy", "cupy"], help="array library: numpy for CPUs, cupy for GPUs (default numpy)")
+    p.add_argument(
+        "--devices",
+        type=device_list,
+        metavar="0,1",
+        help="GPUs, or processes that share the CPU; they divide the batch (default 0)",
+    )
     p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="data set (default cifar10; FOLDER is not there yet)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is or shall be (default $MINIDL_DATA, else ~/.cache/minidl)")
@@ -90,11 +95,12 @@ def parser() -> argparse.ArgumentParser:
 def config(args: argparse.Namespace) -> Config:
     """All settings of a new run: what was asked for, the recipe's values for the rest."""
     backend, devices = getattr(args, "backend", "numpy"), getattr(args, "devices", [0])
-    if backend == "cupy":
-        raise UserError("--backend cupy: training on GPUs is not there yet; use --backend numpy")
-    neighbours = len(devices)
+    world_size = neighbours = len(devices)
     if mpi.started():
-        devices, neighbours = list(range(mpi.world_size())), mpi.local_rank()[1]
+        world_size, neighbours = mpi.world_size(), mpi.local_rank()[1]
+        devices = getattr(args, "devices", list(range(neighbours)))
+        if len(devices) != neighbours:
+            raise UserError(f"--devices: MPI has started {neighbours} processes here, each of which needs one device")
     model, data = getattr(args, "model", "cifar-bn"), getattr(args, "data", "cifar10")
     name, values = recipe(getattr(args, "recipe", None), data)
     return Config(
@@ -119,7 +125,7 @@ def config(args: argparse.Namespace) -> Config:
         limit_test=getattr(args, "limit_test", None),
         backend=backend,
         devices=devices,
-        world_size=len(devices),
+        world_size=world_size,
         threads=max(1, minidl.get_num_threads() // neighbours),
         versions={"minidl": minidl.__version__, "numpy": np.__version__, "python": platform.python_version()},
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from minidl import set_num_threads
+from minidl.backend import use_device
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import Communicators, launch, mpi
 from minidl.parallel.communicator import timeout
@@ -70,6 +71,10 @@ def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> 
             _load.cache_clear()
         try:
             evaluation = launch(config.world_size, _train, folder, resume, stop=lambda: bool(received), timeout=timeout())
+        except UserError:
+            if not resume:
+                folder.remove()
+            raise
         except TrainingError as error:
             print(f"train.py: training failed: {error}", file=sys.stderr)
             return 1
@@ -99,8 +104,17 @@ def _train(communicators: Communicators, stop: Callable[[], bool], folder: RunFo
     """What each device does; None if it was stopped."""
     config = folder.config
     set_num_threads(config.threads)  # sums are added up in another order on another number
+    place = mpi.local_rank()[0] if mpi.started() else communicators.rank
+    device = "numpy" if config.backend == "numpy" else f"cupy:{config.devices[place]}"
+    use_device(device)
+    if device != "numpy" and communicators.size > 1:
+        from minidl.parallel import nccl
+
+        communicators = nccl.communicators(communicators, timeout())
     try:
-        return fit(folder, _load(config.data, config.data_dir), resume=resume, stop=stop, communicators=communicators)
+        return fit(
+            folder, _load(config.data, config.data_dir), device=device, resume=resume, stop=stop, communicators=communicators
+        )
     except Stopped:
         return None
 

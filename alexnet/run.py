@@ -94,6 +94,10 @@ class RunFolder:
             raise UserError(f"--resume {path}: {file} is damaged ({error})") from None
         return cls(path, config)
 
+    def remove(self) -> None:
+        """Leave nothing of a run that could not begin."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs written so far. A last line that a kill cut short does not count."""
         rows = []

@@ -210,11 +210,12 @@ def fit(
     folder: RunFolder,
     dataset: Dataset,
     *,
+    device: str = "numpy",
     resume: bool = False,
     stop: Callable[[], bool] = never,
     communicators: Communicators = ALONE,
 ) -> Evaluation:
-    """Train as folder.config says, from the start or the last checkpoint, and write the run's files.
+    """Train as folder.config says, from the start or the last checkpoint, on this device, and write the run's files.
 
     After each epoch its line goes to metrics.jsonl, then a checkpoint is saved. Raises Stopped, after saving, once stop()
     is true, and TrainingError if the loss leaves the numbers or the disk takes no more. Called by all ranks; rank 0 alone
@@ -233,7 +234,7 @@ def fit(
         size=size,
     )
     test_loader = DataLoader(test.images, test.labels, config.batch_size, normalize(config, dataset), rank=rank, size=size)
-    model = build_model(config, dataset)
+    model = build_model(config, dataset).to(device)
     optimizer = build_optimizer(config, model)
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
     progress, errors = Progress(), np.zeros(config.epochs)
@@ -246,7 +247,6 @@ def fit(
             errors[row["epoch"] - 1] = 1 - row["test_accuracy"]
     parallel = DataParallel(model, optimizer, communicators)
     if resume:
-        device = device_of(optimizer.parameters[0].data)
         facts = _from_rank_0(communicators, device, dataclasses.astuple(progress))
         progress = Progress(*(type(own)(fact) for own, fact in zip(dataclasses.astuple(Progress()), facts, strict=True)))
         errors = _from_rank_0(communicators, device, errors)

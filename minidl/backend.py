@@ -6,6 +6,7 @@ pooling and normalisation work on whole rows. The pair `to_batch_last` and `from
 """
 
 import functools
+import importlib.metadata
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +20,59 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 
 @functools.cache
 def _cupy():
+    installed = sorted(
+        {d.name for d in importlib.metadata.distributions() if d.name and re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", d.name)}
+    )
+    if len(installed) > 1:
+        raise UserError(f"two CuPy packages are installed, {' and '.join(installed)}: uninstall both, then install one again")
     try:
         import cupy
-    except ImportError:
+    except ImportError as error:
+        if installed:
+            raise UserError(f"{installed[0]} is installed, but does not work ({error}): install it again") from None
         raise UserError(
             "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]', or use the numpy backend"
         ) from None
     return cupy
+
+
+NO_GPU = {
+    35: "there is no NVIDIA driver, or it is older than CuPy's CUDA: install a newer one (nvidia-smi shows it)",
+    100: "there is no GPU that can be used (CUDA_VISIBLE_DEVICES hides all, perhaps)",
+    3: "CUDA cannot start in a process that was forked after CUDA was used; spawn it instead",
+}
+
+
+def use_device(device: str) -> None:
+    """Compute on this device from now on, in this thread: "numpy", or "cupy:1" for the second GPU.
+
+    Raises UserError, with advice, if it is not there or a library of it is missing.
+    """
+    if device == "numpy":
+        return
+    cupy, number = _cupy(), _number(device)
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise UserError(f"{device}: {NO_GPU.get(error.status, error)}; or use the numpy backend") from None
+    if number >= count:
+        raise UserError(f"{device}: there is no such GPU; there are {count}, numbered from 0")
+    cupy.cuda.Device(number).use()
+    try:
+        cupy.arange(2) @ cupy.arange(2.0)  # compiles a kernel, and calls cuBLAS
+    except Exception as error:
+        if type(error).__name__ not in ("DynamicLibNotFoundError", "ImportError", "RuntimeError", "CompileException"):
+            raise
+        line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{device}: a CUDA library is missing ({line}): pip install 'minidl[cuda12]' or 'minidl[cuda13]'"
+        ) from None
+
+
+def _number(device: str) -> int:
+    if not re.fullmatch(r"cupy(:\d+)?", device):
+        raise ValueError(f'a device is "numpy", "cupy" or "cupy:0"; got {device!r}')
+    return int(device.partition(":")[2] or 0)
 
 
 def get_array_module(array: Array):
@@ -54,10 +101,9 @@ def to_device(array: Array, device: str) -> Array:
     """`array` on a device: "numpy" for the host, "cupy:1" for the second GPU. No copy if it is there already."""
     if device == "numpy":
         return to_numpy(array)
-    if not re.fullmatch(r"cupy(:\d+)?", device):
-        raise ValueError(f'a device is "numpy", "cupy" or "cupy:0"; got {device!r}')
+    number = _number(device)
     cupy = _cupy()
-    with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
+    with cupy.cuda.Device(number):
         return cupy.asarray(array)
 
 
@@ -73,7 +119,20 @@ def device_of(array: Array) -> str:
 
 def copy_to_host(array: Array) -> Callable[[], list]:
     """Begin to copy `array` from its device, and go on; the function returned waits for the copy and gives its values."""
-    return array.tolist
+    if isinstance(array, np.ndarray):
+        return array.tolist
+    import cupyx
+
+    host = cupyx.empty_pinned(array.shape, array.dtype)
+    array.get(out=host, blocking=False)
+    copied = _cupy().cuda.Event(disable_timing=True)
+    copied.record()
+
+    def read():
+        copied.synchronize()
+        return host.tolist()
+
+    return read
 
 
 def to_batch_last(x: Array) -> Array:

@@ -9,28 +9,31 @@ import pytest
 
 import minidl.functional as F
 from minidl import Function, Tensor, no_grad
+from minidl.backend import to_device
+
+from .compare import assert_allclose, assert_array_equal
 
 
 def test_gradients_add_up_when_a_tensor_is_used_twice(make):
     x = make(3)
     y = x * x + x
     (y + y).sum().backward()
-    np.testing.assert_allclose(x.grad, 2 * (2 * x.data + 1))
+    assert_allclose(x.grad, 2 * (2 * x.data + 1))
 
 
 def test_both_operands_share_a_gradient_but_not_its_memory(make):
     a, b = make(3), make(3)
     (a + b).sum().backward()
     (a * 1).sum().backward()
-    np.testing.assert_array_equal(a.grad, [2, 2, 2])
-    np.testing.assert_array_equal(b.grad, [1, 1, 1])
+    assert_array_equal(a.grad, [2, 2, 2])
+    assert_array_equal(b.grad, [1, 1, 1])
 
 
 def test_gradients_add_up_over_two_backward_passes(make):
     x = make(3)
     for _ in range(2):
         (x * 3).sum().backward()
-    np.testing.assert_array_equal(x.grad, [6, 6, 6])
+    assert_array_equal(x.grad, [6, 6, 6])
 
 
 def test_a_chain_of_50000_operations():
@@ -53,7 +56,7 @@ def test_a_diamond_of_many_paths_takes_each_operation_once(make):
     for _ in range(60):  # 2 ** 60 paths
         y = (y + y) * 0.5
     y.sum().backward()
-    np.testing.assert_allclose(x.grad, [1.0])
+    assert_allclose(x.grad, [1.0])
 
 
 @pytest.mark.parametrize(
@@ -73,19 +76,19 @@ def test_broadcasting_is_undone(make, left, right, operation, derivatives):
     y = operation(a, b)
     y.sum().backward()
     assert a.grad.shape == left and b.grad.shape == right
-    np.testing.assert_allclose(y.data, operation(a.data, b.data))
+    assert_allclose(y.data, operation(a.data, b.data))
     da, db = (np.broadcast_to(d, y.shape) for d in derivatives(a.data, b.data))
     for tensor, full in ((a, da), (b, db)):
         expected = np.zeros(tensor.shape)
         for index in np.ndindex(*full.shape):  # every element of y sends its part to the element it was made from
             source = index[full.ndim - tensor.ndim :]
             expected[tuple(0 if n == 1 else i for i, n in zip(source, tensor.shape, strict=True))] += full[index]
-        np.testing.assert_allclose(tensor.grad, expected, atol=1e-12)
+        assert_allclose(tensor.grad, expected, atol=1e-12)
 
 
-def test_numbers_and_arrays_on_either_side(make):
+def test_numbers_and_arrays_on_either_side(make, device):
     x = make(2, 3)
-    array = np.full((2, 3), 2.0)
+    array = to_device(np.full((2, 3), 2.0), device)
     for y, value in [
         (1 + x, 1 + x.data),
         (1 - x, 1 - x.data),
@@ -98,7 +101,7 @@ def test_numbers_and_arrays_on_either_side(make):
         (-x, -x.data),
     ]:
         assert isinstance(y, Tensor) and y.requires_grad
-        np.testing.assert_allclose(y.data, value)
+        assert_allclose(y.data, value)
 
 
 def test_python_numbers_do_not_widen_float32():
@@ -111,10 +114,10 @@ def test_python_numbers_do_not_widen_float32():
 
 def test_numbers_that_an_integer_tensor_cannot_hold():
     whole = Tensor(np.array([1, 2, 3]))
-    np.testing.assert_array_equal((whole * 1.5).data, [1.5, 3.0, 4.5])
-    np.testing.assert_array_equal((0.5 + whole).data, [1.5, 2.5, 3.5])
+    assert_array_equal((whole * 1.5).data, [1.5, 3.0, 4.5])
+    assert_array_equal((0.5 + whole).data, [1.5, 2.5, 3.5])
     assert (whole * 2).dtype == np.int64
-    np.testing.assert_array_equal((Tensor(np.array([True, False])) * 2).data, [2, 0])
+    assert_array_equal((Tensor(np.array([True, False])) * 2).data, [2, 0])
     for number in (np.int64(2), np.float64(2), np.float32(2)):
         assert (Tensor([1.0]) * number).dtype == np.float32
 
@@ -149,7 +152,7 @@ def test_conv1_computes_no_gradient_of_the_image(monkeypatch):
     monkeypatch.setattr(im2col, "conv2d_input_gradient", lambda *_: pytest.fail("nobody needs it"))
     weight = Tensor(np.ones((1, 1, 3, 3)), requires_grad=True)
     F.conv2d(Tensor(np.ones((1, 1, 4, 4))), weight).sum().backward()
-    np.testing.assert_array_equal(weight.grad, np.full((1, 1, 3, 3), 4.0))
+    assert_array_equal(weight.grad, np.full((1, 1, 3, 3), 4.0))
 
 
 def test_the_graph_is_freed_as_backward_walks_it():
@@ -179,7 +182,7 @@ def test_the_graph_is_freed_as_backward_walks_it():
         assert all(reference() is None for reference in references)
     finally:
         gc.enable()
-    np.testing.assert_array_equal(x.grad, [16, 16, 16])
+    assert_array_equal(x.grad, [16, 16, 16])
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -190,8 +193,8 @@ def test_what_did_not_require_a_gradient_when_it_was_used_gets_none(make, first)
     x.requires_grad = True
     terms = [product, x * x]
     (terms[first] + terms[1 - first]).sum().backward()
-    np.testing.assert_allclose(x.grad, 2 * x.data)
-    np.testing.assert_allclose(y.grad, x.data)
+    assert_allclose(x.grad, 2 * x.data)
+    assert_allclose(y.grad, x.data)
 
 
 def test_no_grad_records_nothing(make):
@@ -271,7 +274,7 @@ def test_a_weight_s_gradient_is_written_where_it_belongs(layer, monkeypatch):
 
     weight = rng.standard_normal(shape) / 10
     for uses, passes in ((1, 1), (2, 1), (1, 2), (3, 2)):
-        np.testing.assert_allclose(gradient(uses, True, passes), gradient(uses, False, passes), rtol=1e-10)
+        assert_allclose(gradient(uses, True, passes), gradient(uses, False, passes), rtol=1e-10)
     given = []
     original = Function.input_gradients
     monkeypatch.setattr(Function, "input_gradients", lambda f, grad: given.append(original(f, grad)) or given[-1])
@@ -302,15 +305,15 @@ def test_backward_on_an_untracked_tensor():
         Tensor([1.0]).backward()
 
 
-def test_backward_on_many_numbers_needs_a_gradient(make):
-    x = make(2, 3)
+def test_backward_on_many_numbers_needs_a_gradient(make, device):
+    x, ones = make(2, 3), to_device(np.ones((2, 3)), device)
     with pytest.raises(RuntimeError, match=r"\(2, 3\) needs a gradient"):
         (x * 2).backward()
     with pytest.raises(ValueError, match=r"\(2, 3\) was given a gradient of shape \(3, 2\)"):
         (x * 2).backward(np.ones((3, 2)))
-    (x * 2).backward(np.ones((2, 3)))
-    (x * 2).backward(Tensor(np.ones((2, 3))))
-    np.testing.assert_array_equal(x.grad, np.full((2, 3), 4.0))
+    (x * 2).backward(ones)
+    (x * 2).backward(Tensor(ones))
+    assert_array_equal(x.grad, np.full((2, 3), 4.0))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +358,7 @@ def test_a_misspelt_attribute_is_an_error():
 
 
 def test_wrong_operands_name_their_shapes(make):
-    with pytest.raises(ValueError, match=r"\(2,3\) \(2,\)"):
+    with pytest.raises(ValueError, match=r"\(2, ?3\) \(2,\)"):
         make(2, 3) + make(2)
     with pytest.raises(TypeError, match="takes a number p"):
         make(2) ** make(2)

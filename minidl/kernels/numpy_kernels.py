@@ -14,6 +14,8 @@ from ..threads import get_num_threads, parallel, slices
 from . import im2col, winograd
 from .im2col import pad
 from .scratch import scratch
+from .windows import window_sums as window_sums
+from .windows import window_sums_gradient as window_sums_gradient
 from .winograd import tile_size as tile_size
 
 DRAWN = 256 << 10  # random words at a time
@@ -139,28 +141,6 @@ def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
             dx[channels] = block[:, top : top + H, left : left + W]
 
     parallel(work, blocks(dx))
-    return dx
-
-
-def window_sums(x, rows, columns):
-    """x (C, H, W, N) -> (C, OH, OW, N), the sum of x over rows[oh] and columns[ow], two lists of ranges."""
-    C, _, W, N = x.shape
-    by_row, y = np.empty((C, len(rows), W, N), x.dtype), np.empty((C, len(rows), len(columns), N), x.dtype)
-    for oh, r in enumerate(rows):
-        x[:, r.start : r.stop].sum(axis=1, out=by_row[:, oh])
-    for ow, c in enumerate(columns):
-        by_row[:, :, c.start : c.stop].sum(axis=2, out=y[:, :, ow])
-    return y
-
-
-def window_sums_gradient(grad, rows, columns, x_shape):
-    """dx of shape (C, H, W, N): each element of grad (C, OH, OW, N) is added to all that its window saw."""
-    C, _, W, N = x_shape
-    by_row, dx = np.zeros((C, len(rows), W, N), grad.dtype), np.zeros(x_shape, grad.dtype)
-    for ow, c in enumerate(columns):
-        by_row[:, :, c.start : c.stop] += grad[:, :, ow, None]
-    for oh, r in enumerate(rows):
-        dx[:, r.start : r.stop] += by_row[:, oh, None]
     return dx
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from ..autodiff import Tensor, no_grad
+from ..backend import device_of, to_device
 from .layers import Conv2d, Linear
 from .module import Module
 
@@ -42,7 +43,8 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
     parameter = next(model.parameters(), None)
     try:
         with no_grad():
-            model.eval()(Tensor(np.zeros((1, *input_shape), np.float32 if parameter is None else parameter.dtype)))
+            x = np.zeros((1, *input_shape), np.float32 if parameter is None else parameter.dtype)
+            model.eval()(Tensor(x if parameter is None else to_device(x, device_of(parameter.data))))
     finally:
         for module, training in modes:
             module.training = training

@@ -1,10 +1,63 @@
 """The way of input batches to the device that computes."""
 
+import dataclasses
+import itertools
 from collections.abc import Generator, Iterable
+from typing import Any
 
+import numpy as np
+
+from ..backend import from_batch_last, to_batch_last
 from ..data import Batch
+
+SLOTS = 3
+
+
+class Slot:
+    """Room for a batch on its way: pinned memory on the host, memory on the device, and events that guard them."""
+
+    def __init__(self, cupy):
+        self.cupy, self.size = cupy, 0
+        self.pinned: Any = None
+        self.device: Any = None
+        self.copied, self.used = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+
+    def copy(self, arrays: list[np.ndarray], stream) -> list[Any]:
+        """The arrays on the device, copied on a stream of its own; what is launched from here on finds them there."""
+        sizes = [-(-array.nbytes // 256) * 256 for array in arrays]
+        self.copied.synchronize()  # the copy of SLOTS batches ago has left the pinned memory: long since
+        if self.size < sum(sizes):
+            self.size = sum(sizes)
+            self.pinned = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(self.size), np.uint8, self.size)
+            self.device = self.cupy.empty(self.size, np.uint8)
+            self.used.record()
+        stream.wait_event(self.used)
+        copies = []
+        for array, end, size in zip(arrays, itertools.accumulate(sizes), sizes, strict=True):
+            host, device = (
+                memory[end - size : end - size + array.nbytes].view(array.dtype).reshape(array.shape)
+                for memory in (self.pinned, self.device)
+            )
+            np.copyto(host, array)
+            device.set(host, stream)
+            copies.append(device)
+        self.copied.record(stream)
+        self.cupy.cuda.get_current_stream().wait_event(self.copied)
+        return copies
 
 
 def feed(batches: Iterable[Batch], device: str) -> Generator[Batch, None, None]:
-    """The batches, on a device."""
-    yield from batches
+    """The batches, on a device. A batch is valid until the next one but one is asked for.
+
+    To a GPU they go through a ring of slots, on a stream of its own, so that neither the host nor the computation waits.
+    """
+    if device == "numpy":
+        yield from batches
+        return
+    import cupy
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    for batch, slot in zip(batches, itertools.cycle([Slot(cupy) for _ in range(SLOTS)])):
+        images, labels = slot.copy([to_batch_last(batch.images), batch.labels], stream)
+        yield dataclasses.replace(batch, images=from_batch_last(images), labels=labels)
+        slot.used.record()

@@ -1,37 +1,52 @@
 """Ends a process that waits for others in vain: MPI and NCCL do not give up by themselves."""
 
+import collections
 import contextlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Watchdog:
-    """A thread that looks from time to time whether what is watched lasts longer than `timeout` seconds."""
+    """A thread that ends the process if what is watched is not done within `timeout` seconds after what was before it.
 
-    def __init__(self, rank: int, timeout: float):
-        self.rank, self.timeout = rank, timeout
-        self._watched: tuple[float, str] | None = None
+    start: called in the thread first.
+    """
+
+    def __init__(self, rank: int, timeout: float, start: Callable[[], object] = lambda: None):
+        self.rank, self.timeout, self._start = rank, timeout, start
+        self._watched: collections.deque[tuple[str, Callable[[], bool]]] = collections.deque()
         threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+
+    def add(self, what: str, done: Callable[[], bool]) -> None:
+        """Watch until done() is true. The process ends with status 1, and a line on standard error, if that takes too long."""
+        self._watched.append((what, done))
 
     @contextlib.contextmanager
     def watch(self, what: str) -> Iterator[None]:
-        """Inside, the clock runs. The process ends with status 1, and a line on standard error, if it runs out."""
-        self._watched = time.monotonic() + self.timeout, what
+        """Watch what is inside."""
+        left = threading.Event()
+        self.add(what, left.is_set)
         try:
             yield
         finally:
-            self._watched = None
+            left.set()
 
     def _look(self) -> None:
+        self._start()
+        since = time.monotonic()
         while True:
-            time.sleep(min(1.0, self.timeout / 4))
-            watched = self._watched
-            if watched and time.monotonic() > watched[0]:
+            time.sleep(min(0.5, self.timeout / 4))
+            while self._watched and self._watched[0][1]():
+                self._watched.popleft()
+                since = time.monotonic()
+            if not self._watched:
+                since = time.monotonic()
+            elif time.monotonic() > since + self.timeout:
                 print(
-                    f"rank {self.rank} waited in vain for the others in {watched[1]}, for {self.timeout:g} s (set by "
+                    f"rank {self.rank} waited in vain for the others in {self._watched[0][0]}, for {self.timeout:g} s (set by "
                     "MINIDL_TIMEOUT): one of them hangs",
                     file=sys.stderr,
                     flush=True,

@@ -1,0 +1,348 @@
+"""CuPy kernels: the functions of numpy_kernels.py, on a GPU. Arrays lie batch-last and C-contiguous: (C, H, W, N).
+
+Products of matrices are cuBLAS's; what lies between them is in kernels.cu, each function one kernel, compiled at its first use.
+Nothing here waits for the GPU.
+"""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import cupy as cp
+import numpy as np
+
+from . import winograd
+from .windows import window_sums as window_sums
+from .windows import window_sums_gradient as window_sums_gradient
+from .winograd import tile_size as tile_size
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+THREADS = 256  # of a block; block_sum in kernels.cu counts on it
+BLOCKS = 1 << 16  # of an elementwise kernel, at most
+COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
+SCALARS = {bool: np.int32, int: np.int32, np.int64: np.int64, np.uint32: np.uint32, np.uint64: np.uint64}
+
+
+@functools.cache
+def _kernel(name: str, dtype: str, device: int):
+    return _module(dtype, device).get_function(name)
+
+
+@functools.cache
+def _module(dtype: str, device: int):
+    """kernels.cu for one dtype; each device loads it for itself."""
+    real = {"float32": "float", "float64": "double"}[dtype]
+    return cp.RawModule(code=SOURCE.read_text(), options=(f"-Dreal={real}",))
+
+
+def _launch(name: str, dtype, blocks: int, *args) -> None:
+    """Launch a kernel of kernels.cu with `real` = dtype. Everything a kernel is given goes through here.
+
+    args: arrays, C-contiguous and on the current device; None for a null pointer; an int or bool becomes the kernel's int, a
+    NumPy integer stays what it is, a float becomes `real`. CuPy checks none of this, and a wrong one is silently read as
+    something else.
+    """
+    device = cp.cuda.runtime.getDevice()
+    values = []
+    for arg in args:
+        if isinstance(arg, cp.ndarray):
+            if arg.device.id != device:
+                raise ValueError(f"an array is on cupy:{arg.device.id}, but the current device is cupy:{device}")
+            if not arg.flags.c_contiguous or (arg.dtype.kind == "f" and arg.dtype not in (dtype, np.float64)):
+                raise ValueError(f"{name} of {dtype} was given {arg.dtype} {arg.shape} with strides {arg.strides}")
+            values.append(arg)
+        elif isinstance(arg, float):
+            values.append(np.dtype(dtype).type(arg))
+        elif arg is None:
+            values.append(np.uint64(0))
+        else:
+            values.append(SCALARS[type(arg)](arg))
+    if blocks:
+        _kernel(name, np.dtype(dtype).name, device)((blocks,), (THREADS,), tuple(values))
+
+
+def _each(name: str, dtype, count: int, *args) -> None:
+    """A kernel that walks through `count` elements; args have `count` among them."""
+    _launch(name, dtype, min(BLOCKS, -(-count // THREADS)), *args)
+
+
+def _product(a, b, out=None):
+    """a @ b. CuPy multiplies arrays of two devices without complaint, and the GPU then faults."""
+    if a.device.id != b.device.id or a.device.id != cp.cuda.runtime.getDevice():
+        raise ValueError(f"a product of arrays on cupy:{a.device.id} and cupy:{b.device.id}; both belong on the current device")
+    return cp.matmul(a, b, out=out)
+
+
+def _length(x) -> np.int64:
+    return np.int64(math.prod(x.shape[1:]))
+
+
+# --- the fully connected layer -----------------------------------------------------------------------------------------
+
+
+def linear(x, weight, bias):
+    """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
+    y = _product(weight, x)
+    if bias is not None:
+        _each("place", y.dtype, y.size, y, bias, y, np.int64(y.size), _length(y), np.int64(0), _length(y))
+    return y
+
+
+def linear_input_gradient(grad, weight):
+    """dx = weight.T (F, O) @ grad (O, N) -> (F, N)."""
+    return _product(weight.T, grad)
+
+
+def linear_weight_gradient(grad, x, out=None):
+    """dweight = grad (O, N) @ x.T (N, F) -> (O, F), written into `out` if given."""
+    return _product(grad, x.T, out)
+
+
+# --- convolution -------------------------------------------------------------------------------------------------------
+
+
+def conv2d(x, weight, bias, stride, padding, groups, tile=0):
+    """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N). tile: see tile_size."""
+    if tile:
+        return _winograd(x, weight, bias, padding, groups, tile)
+    _, H, W, N = x.shape
+    O, CG, KH, KW = weight.shape
+    OH, OW = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip((H, W), padding, (KH, KW), stride, strict=True))
+    y = cp.empty((O, OH, OW, N), x.dtype)
+    for top, bottom in _bands(x, weight, OH, OW):
+        columns = _im2col(x, (KH, KW), stride, padding, top, bottom, OW).reshape(groups, CG * KH * KW, -1)
+        product = _product(weight.reshape(groups, O // groups, -1), columns)
+        length, start = np.int64((bottom - top) * OW * N), np.int64(top * OW * N)
+        _each("place", x.dtype, product.size, product, bias, y, np.int64(product.size), length, start, _length(y))
+    return y
+
+
+def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs, out=None):
+    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
+    if tile:
+        return _winograd_gradients(grad, x, weight, padding, groups, tile, needs, out)
+    _, H, W, N = x.shape
+    O, CG, KH, KW = weight.shape
+    _, OH, OW, _ = grad.shape
+    dx: Any = cp.zeros(x.shape, x.dtype) if needs[0] else None
+    dweight: Any = (cp.empty_like(weight) if out is None else out) if needs[1] else None
+    if needs[1]:
+        dweight.fill(0)
+    for top, bottom in _bands(x, weight, OH, OW):
+        part = cp.ascontiguousarray(grad[:, top:bottom]).reshape(groups, O // groups, -1)
+        if needs[1]:
+            columns = _im2col(x, (KH, KW), stride, padding, top, bottom, OW).reshape(groups, CG * KH * KW, -1)
+            dweight += _product(part, columns.transpose(0, 2, 1)).reshape(weight.shape)
+        if needs[0]:
+            columns = _product(weight.reshape(groups, O // groups, -1).transpose(0, 2, 1), part)
+            geometry = H, W, N, KH, KW, *stride, *padding, top, bottom, OW
+            _each("col2im", x.dtype, dx.size, cp.ascontiguousarray(columns), dx, np.int64(dx.size), *geometry)
+    return dx, dweight
+
+
+def _bands(x, weight, OH, OW):
+    """Rows of outputs (top, bottom) whose columns take about COLUMN_BYTES."""
+    size = max(1, COLUMN_BYTES // max(1, len(x) * math.prod(weight.shape[2:]) * OW * x.shape[-1] * x.itemsize))
+    return [(top, min(top + size, OH)) for top in range(0, OH, size)]
+
+
+def _im2col(x, kernel_size, stride, padding, top, bottom, OW):
+    C, H, W, N = x.shape
+    columns = cp.empty((C * math.prod(kernel_size), (bottom - top) * OW * N), x.dtype)
+    geometry = H, W, N, *kernel_size, *stride, *padding, top, bottom, OW
+    _each("im2col", x.dtype, columns.size, x, columns, np.int64(columns.size), *geometry)
+    return columns
+
+
+# --- convolution in Winograd's way, see winograd.py --------------------------------------------------------------------
+
+
+@functools.cache
+def _transforms(m: int, r: int, dtype, device: int):
+    return tuple(cp.asarray(matrix) for matrix in winograd.transforms(m, r, dtype))
+
+
+def _winograd(x, weight, bias, padding, groups, m):
+    (O, _, r, _), (_, H, W, N) = weight.shape, x.shape
+    A, G, B = _transforms(m, r, x.dtype, x.device.id)
+    y = cp.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
+    tiles = -(-y.shape[1] // m), -(-y.shape[2] // m)
+    V = _at_points(B, _read_tiles(x, m + r - 1, m, padding, tiles), groups)
+    M = _product(_kernels_at_points(G, weight, groups), V)
+    values = _product(A.T, M.reshape(len(M), -1)).reshape(m * m, O, -1)
+    _add_tiles(values, bias, y, m, m, (0, 0), tiles)
+    return y
+
+
+def _winograd_gradients(grad, x, weight, padding, groups, m, needs, out):
+    r = weight.shape[2]
+    n = m + r - 1
+    A, G, B = _transforms(m, r, x.dtype, x.device.id)
+    tiles = -(-grad.shape[1] // m), -(-grad.shape[2] // m)
+    dM = _at_points(A, _read_tiles(grad, m, m, (0, 0), tiles), groups)
+    dx: Any = None
+    dweight: Any = None
+    if needs[1]:
+        V = _at_points(B, _read_tiles(x, n, m, padding, tiles), groups)
+        dU = _product(dM, V.transpose(0, 1, 3, 2))
+        dweight = cp.empty_like(weight) if out is None else out
+        dweight[...] = _product(G.T, dU.reshape(n * n, -1)).T.reshape(weight.shape)
+    if needs[0]:
+        dV = _product(_kernels_at_points(G, weight, groups).transpose(0, 1, 3, 2), dM)
+        values = _product(B.T, dV.reshape(n * n, -1)).reshape(n * n, len(x), -1)
+        dx = cp.empty(x.shape, x.dtype)
+        _add_tiles(values, None, dx, n, m, padding, tiles)
+    return dx, dweight
+
+
+def _kernels_at_points(G, weight, groups):
+    """U (n^2, groups, O / groups, C / groups)."""
+    O, CG, r, _ = weight.shape
+    return _product(G, weight.reshape(O * CG, r * r).T).reshape(len(G), groups, O // groups, CG)
+
+
+def _at_points(matrix, tiles, groups):
+    """matrix (n^2, size^2) @ tiles (size^2, channels, L) -> (n^2, groups, channels / groups, L)."""
+    _, channels, L = tiles.shape
+    return _product(matrix, tiles.reshape(len(tiles), -1)).reshape(len(matrix), groups, channels // groups, L)
+
+
+def _read_tiles(x, size, m, padding, tiles):
+    C, H, W, N = x.shape
+    values = cp.empty((size * size, C, math.prod(tiles) * N), x.dtype)
+    _each("read_tiles", x.dtype, values.size, x, values, np.int64(values.size), C, H, W, N, size, m, *padding, *tiles)
+    return values
+
+
+def _add_tiles(values, bias, x, size, m, padding, tiles):
+    C, H, W, N = x.shape
+    _each("add_tiles", x.dtype, x.size, values, bias, x, np.int64(x.size), C, H, W, N, size, m, *padding, *tiles)
+
+
+# --- pooling -----------------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
+    """x (C, H, W, N) -> y (C, OH, OW, N) and argmax, the first place of the maximum in its window (or None).
+
+    padding is ((top, bottom), (left, right)).
+    """
+    C, H, W, N = x.shape
+    y = cp.empty((C, *output_size, N), x.dtype)
+    argmax = cp.empty(y.shape, np.uint16) if with_argmax else None
+    geometry = H, W, N, *kernel_size, *stride, padding[0][0], padding[1][0], *output_size
+    _each("max_pool2d", x.dtype, y.size, x, y, argmax, np.int64(y.size), *geometry)
+    return y, argmax
+
+
+def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
+    """dx (C, H, W, N): each element of grad (C, OH, OW, N) goes to the maximum it came from, and adds up there."""
+    _, H, W, N = x_shape
+    dx = cp.empty(x_shape, grad.dtype)
+    geometry = H, W, N, *kernel_size, *stride, padding[0][0], padding[1][0], *grad.shape[1:3]
+    _each("max_pool2d_gradient", grad.dtype, dx.size, grad, argmax, dx, np.int64(dx.size), *geometry)
+    return dx
+
+
+# --- normalisation -----------------------------------------------------------------------------------------------------
+
+
+def channel_statistics(x):
+    """Of x (C, ..., N), for each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
+    mean, M2 = cp.empty(len(x), np.float64), cp.empty(len(x), np.float64)
+    _launch("channel_statistics", x.dtype, len(x), x, mean, M2, _length(x))
+    return mean, M2
+
+
+def scale_and_shift(x, scale, shift):
+    """x * scale + shift, with scale and shift (C,) for x (C, ..., N)."""
+    y = cp.empty(x.shape, x.dtype)
+    _each("scale_and_shift", x.dtype, x.size, x, scale, shift, y, np.int64(x.size), _length(x))
+    return y
+
+
+def batch_norm_sums(grad, x, mean, inverse_std):
+    """For each channel: the sum of grad, and of grad * (x - mean) * inverse_std. Two (C,)."""
+    plain, weighted = cp.empty(len(x), x.dtype), cp.empty(len(x), x.dtype)
+    _launch("batch_norm_sums", x.dtype, len(x), grad, x, mean, inverse_std, plain, weighted, _length(x))
+    return plain, weighted
+
+
+def batch_norm_gradient(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
+    """dx = scale * (grad - mean_grad - xhat * mean_weighted), xhat = (x - mean) * inverse_std; the last six are (C,)."""
+    dx = cp.empty(x.shape, x.dtype)
+    of_channels = mean, inverse_std, scale, mean_grad, mean_weighted
+    _each("batch_norm_gradient", x.dtype, x.size, grad, x, *of_channels, dx, np.int64(x.size), _length(x))
+    return dx
+
+
+def local_response_norm(x, before, after, alpha, beta, k):
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind); (C, ..., N)."""
+    y, s = cp.empty(x.shape, x.dtype), cp.empty(x.shape, x.dtype)
+    window = len(x), before, after, float(alpha), float(beta), float(k)
+    _each("local_response_norm", x.dtype, x.size, x, y, s, np.int64(x.size), _length(x), *window)
+    return y, s
+
+
+def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
+    """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
+    dx = cp.empty(x.shape, x.dtype)
+    window = len(x), before, after, float(alpha), float(beta)
+    _each("local_response_norm_gradient", x.dtype, x.size, grad, x, s, dx, np.int64(x.size), _length(x), *window)
+    return dx
+
+
+# --- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def channel_sums(x):
+    """x (C, ..., N) -> (C,), the sum of each channel: the gradient of what was added to it."""
+    sums = cp.empty(len(x), x.dtype)
+    _launch("channel_sums", x.dtype, len(x), x, sums, _length(x))
+    return sums
+
+
+def relu(x):
+    """max(x, 0)."""
+    y = cp.empty(x.shape, x.dtype)
+    _each("relu", x.dtype, x.size, x, y, np.int64(x.size))
+    return y
+
+
+def relu_gradient(grad, y):
+    """grad where y > 0, else 0."""
+    dx = cp.empty(grad.shape, grad.dtype)
+    _each("relu_gradient", grad.dtype, grad.size, grad, y, dx, np.int64(grad.size))
+    return dx
+
+
+def dropout_mask(shape, p, draw, dtype):
+    """0 with probability p, else 1 / (1 - p), for shape (..., N). draw: (seed, step, key, first_sample)."""
+    seed, step, key, first = draw
+    mask = cp.empty(shape, dtype)
+    N, features = shape[-1], math.prod(shape[:-1])
+    count = -(-features // 4) * N
+    numbers = np.uint64(round(p * 2**32)), float(1 / max(1 - p, 2**-32))
+    words = (np.uint32(word & 0xFFFFFFFF) for word in (seed, seed >> 32, key, step, first))
+    _each("dropout_mask", dtype, count, mask, np.int64(count), np.int64(features), N, *numbers, *words)
+    return mask
+
+
+def at_labels(rows, labels):
+    """rows[labels[n], n] for each sample n: rows (classes, N), labels (N,) integers -> (N,); nan for a label that is no class."""
+    picked = cp.empty(rows.shape[1], rows.dtype)
+    _each("at_labels", rows.dtype, picked.size, rows, labels.astype(np.int64), picked, np.int64(picked.size), len(rows))
+    return picked
+
+
+def subtract_at_labels(rows, labels, value):
+    """rows[labels[n], n] -= value, in place."""
+    count = rows.shape[1]
+    _each("subtract_at_labels", rows.dtype, count, rows, labels.astype(np.int64), np.int64(count), len(rows), float(value))
+
+
+def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
+    """One step of SGD on flat arrays, in place: PyTorch's rule (see optim.SGD)."""
+    coefficients = float(lr), float(momentum), float(weight_decay), bool(nesterov)
+    _each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, np.int64(weight.size), *coefficients)

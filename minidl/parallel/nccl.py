@@ -1,0 +1,119 @@
+"""Collectives of GPUs, for CuPy arrays: through NCCL. One process a GPU."""
+
+from typing import Any
+
+import cupy as cp
+import numpy as np
+
+from ..errors import CommunicationError, UserError
+from .communicator import Communicator, Communicators, Work
+from .watchdog import Watchdog
+
+try:
+    from cupy.cuda import nccl
+except ImportError:
+    nccl: Any = None  # type: ignore[no-redef]
+
+TYPES = {
+    "float16": "NCCL_FLOAT16",
+    "float32": "NCCL_FLOAT32",
+    "float64": "NCCL_FLOAT64",
+    "int32": "NCCL_INT32",
+    "int64": "NCCL_INT64",
+    "uint8": "NCCL_UINT8",
+}
+
+
+def communicators(others: Communicators, timeout: float) -> Communicators:
+    """This process's current GPU among those of the others, which `others` can already reach with NumPy arrays."""
+    if nccl is None or not nccl.available:
+        raise UserError(
+            "several GPUs need NCCL, which is not installed: pip install nvidia-nccl-cu12 (or -cu13, as CuPy's); "
+            "or train on one with --devices 0"
+        )
+    device = cp.cuda.Device()
+    watchdog = Watchdog(others.rank, timeout, device.use)
+    return Communicators(*(NCCLCommunicator(others.main, watchdog) for _ in Communicators._fields))
+
+
+class Pending(Work):
+    """A collective on the communicator's stream. `array` is kept until the computation is ordered after it."""
+
+    def __init__(self, array, event):
+        self.array, self.event = array, event
+
+    def wait(self):
+        cp.cuda.get_current_stream().wait_event(self.event)
+        self.array = None
+
+
+class NCCLCommunicator(Communicator):
+    """A rank of an NCCL communicator made for this. Nothing here waits for the GPU, but for barrier.
+
+    An asynchronous sum runs on a stream of its own, between two events; all else on the current stream.
+    """
+
+    def __init__(self, others: Communicator, watchdog: Watchdog):
+        self.rank, self.size = others.rank, others.size
+        self._watchdog = watchdog
+        identity = np.frombuffer(nccl.get_unique_id() if self.rank == 0 else bytes(128), np.uint8).copy()
+        others.broadcast(identity)
+        try:
+            with watchdog.watch("the start of NCCL"):
+                self._comm = nccl.NcclCommunicator(self.size, identity.tobytes(), self.rank)
+        except nccl.NcclError as error:
+            raise CommunicationError(
+                f"rank {self.rank} cannot start NCCL ({error}); NCCL_DEBUG=INFO shows why. In a container, give it more shared "
+                "memory (--shm-size=1g); where GPUs cannot reach each other, set NCCL_P2P_DISABLE=1"
+            ) from None
+        self._stream = cp.cuda.Stream(non_blocking=True)
+
+    def _run(self, what: str, array, stream, call) -> Any:
+        """call(pointer, count, type, stream) and the event after it."""
+        if array.device.id != cp.cuda.runtime.getDevice() or not array.flags.c_contiguous:
+            raise ValueError(f"a collective takes C-contiguous arrays on the current device; this is {array.shape} elsewhere")
+        try:
+            self._comm.check_async_error()
+            if array.size:
+                call(array.data.ptr, array.size, getattr(nccl, TYPES[array.dtype.name]), stream.ptr)
+        except nccl.NcclError as error:
+            raise CommunicationError(f"rank {self.rank}: {what} failed ({error}); NCCL_DEBUG=INFO shows more") from None
+        event = cp.cuda.Event(disable_timing=True)
+        event.record(stream)
+        self._watchdog.add(f"{what} of {array.size} {array.dtype}", lambda: event.done)
+        return event
+
+    def all_reduce(self, array, async_op=False):
+        stream = current = cp.cuda.get_current_stream()
+        if async_op:
+            stream = self._stream
+            ready = cp.cuda.Event(disable_timing=True)
+            ready.record(current)
+            stream.wait_event(ready)
+
+        def call(pointer, count, kind, stream):
+            self._comm.allReduce(pointer, pointer, count, kind, nccl.NCCL_SUM, stream)
+
+        return Pending(array, self._run("all_reduce", array, stream, call))
+
+    def broadcast(self, array, root=0):
+        def call(pointer, count, kind, stream):
+            self._comm.bcast(pointer, count, kind, root, stream)
+
+        self._run("broadcast", array, cp.cuda.get_current_stream(), call)
+
+    def all_gather(self, array):
+        gathered = cp.empty((self.size, *array.shape), array.dtype)
+
+        def call(pointer, count, kind, stream):
+            self._comm.allGather(pointer, gathered.data.ptr, count, kind, stream)
+
+        self._run("all_gather", array, cp.cuda.get_current_stream(), call)
+        return gathered
+
+    def barrier(self):
+        self.all_reduce(cp.zeros(1, np.float32))
+        cp.cuda.get_current_stream().synchronize()
+
+    def abort(self):
+        self._comm.abort()
