@@ -16,6 +16,7 @@ from minidl import set_num_threads
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import DataParallel, mpi
+from minidl.parallel.communicator import timeout
 
 
 def sums(communicators, stop, shapes, dtype):
@@ -122,6 +123,88 @@ def train(communicators, stop, config: Config, steps: int):
         "predictions": evaluation.predictions,
         **{name: array.reshape(-1)[:: max(1, array.size // 1000)].copy() for name, array in state.items()},
     }
+
+
+def on_gpu(communicators):
+    """This rank on the GPU of its number."""
+    from minidl.parallel import nccl
+
+    use_device(f"cupy:{communicators.rank}")
+    return nccl.communicators(communicators, timeout())
+
+
+def sums_of_gpus(communicators, stop, shapes, dtype):
+    import cupy
+
+    rank, size = communicators.rank, communicators.size
+    for communicator in on_gpu(communicators):
+        for shape in shapes:
+            array = cupy.asarray(values(rank, shape, dtype))
+            communicator.all_reduce(array)
+            np.testing.assert_array_equal(array.get(), sum(values(r, shape, dtype) for r in range(size)))
+            gathered = communicator.all_gather(cupy.asarray(values(rank, shape, dtype)))
+            np.testing.assert_array_equal(gathered.get(), np.stack([values(r, shape, dtype) for r in range(size)]))
+            array = cupy.asarray(values(rank, shape, dtype))
+            communicator.broadcast(array, root=size - 1)
+            communicator.barrier()
+            np.testing.assert_array_equal(array.get(), values(size - 1, shape, dtype))
+
+
+def train_with(communicators, stop, bug, config, steps):
+    """train, without one of the waits that it needs."""
+    import cupy
+
+    from minidl.parallel import feed, nccl
+
+    class Unordered(cupy.cuda.Stream):
+        def wait_event(self, event):
+            pass
+
+    if bug == "the sum is read too early":
+        nccl.Pending.wait = lambda self: None
+    elif bug == "the sum begins too early":
+        made = nccl.NCCLCommunicator.__init__
+
+        def without_waits(self, *args):
+            made(self, *args)
+            self._stream = Unordered(non_blocking=True)
+
+        nccl.NCCLCommunicator.__init__ = without_waits
+    else:
+        copy = feed.Slot.copy
+
+        def copy_without(slot, arrays, stream):
+            if bug == "a batch is overwritten":
+                return copy(slot, arrays, Unordered(non_blocking=True))
+            copies = copy(slot, arrays, stream)
+            return copies
+
+        feed.Slot.copy = copy_without
+        if bug == "a batch is overwritten":
+            feed.SLOTS = 1
+        else:
+            feed.current_stream = lambda cupy: Unordered(non_blocking=True)
+    return train(communicators, stop, config, steps)
+
+
+def gpus_out_of_order(communicators, stop):
+    import cupy
+
+    ours = on_gpu(communicators)
+    one, two = cupy.ones(3), cupy.ones(5)
+    for array in (one, two) if communicators.rank else (two, one):
+        ours.main.all_reduce(array)
+    cupy.cuda.Device().synchronize()
+
+
+def a_gpu_is_missing(communicators, stop):
+    import cupy
+
+    ours = on_gpu(communicators)
+    if communicators.rank:
+        time.sleep(1000)
+    ours.main.all_reduce(cupy.ones(3))
+    cupy.cuda.Device().synchronize()
 
 
 def main():

@@ -1,0 +1,170 @@
+"""GPUs, real or simulated ones (make test-simgpu): training on them against NumPy, and errors that must not go unnoticed."""
+
+import ctypes
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from minidl.backend import to_device, use_device
+from minidl.errors import TrainingError, UserError
+from minidl.parallel import launch
+
+from . import ranks
+
+ROOT = Path(__file__).parents[1]
+SIMULATED = "SIMGPU_DEVICES" in os.environ
+BATCH, STEPS = 5, 4
+IMAGES = BATCH * (STEPS - 1) + 2  # the last batch has fewer images than three devices
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cupy():
+    try:
+        use_device("cupy:0")
+    except UserError as reason:
+        pytest.skip(str(reason))
+    import cupy
+
+    return cupy
+
+
+@pytest.fixture
+def gpus(cupy):
+    """gpus(n): n GPUs are needed."""
+
+    def gpus(n):
+        if cupy.cuda.runtime.getDeviceCount() < n:
+            pytest.skip(f"this takes {n} GPUs")
+
+    return gpus
+
+
+def config(model, backend, devices, dtype="float64"):
+    options = ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH)]
+    options += ["--limit-train", str(IMAGES), "--backend", backend, "--devices", ",".join(map(str, devices))]
+    return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
+
+
+@pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
+def on_numpy(request):
+    """(model, what one CPU computes)."""
+    return request.param, launch(1, ranks.train, config(request.param, "numpy", [0]), STEPS)
+
+
+@pytest.mark.parametrize("devices", [[0], [1, 0], [0, 1, 2]], ids=str)
+def test_gpus_compute_what_a_cpu_computes(gpus, on_numpy, devices):
+    gpus(max(devices) + 1)
+    model, expected = on_numpy
+    result = launch(len(devices), ranks.train, config(model, "cupy", devices), STEPS)
+    assert result["correct"] == expected["correct"]
+    for name in expected:
+        atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
+        np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+def test_collectives_of_gpus(gpus):
+    gpus(2)
+    for dtype in ("float32", "float64", "int64"):
+        launch(2, ranks.sums_of_gpus, [(), (0,), (7, 5), (1000, 300)], dtype)
+
+
+@pytest.mark.parametrize(
+    "bug", ["the sum begins too early", "the sum is read too early", "a batch is overwritten", "a batch is read too early"]
+)
+def test_a_planted_bug_is_noticed(gpus, bug):
+    """Each of these takes one wait away. On a real GPU it may go well for a long time."""
+    if not SIMULATED:
+        pytest.skip("takes the simulator's unkind order of work")
+    gpus(2)
+    settings = config("cifar-lrn", "cupy", [0, 1])
+    expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0]), STEPS)
+    try:
+        result = launch(2, ranks.train_with, bug, settings, STEPS)
+    except TrainingError as error:
+        assert "nan" in str(error) or "CUDARuntimeError" in str(error) or "hipError" in str(error), error
+        return
+    assert any(not np.allclose(result[name], expected[name], rtol=0, atol=1e-9) for name in expected), "the bug went unnoticed"
+
+
+def test_ranks_out_of_order_are_noticed(gpus):
+    if not SIMULATED:
+        pytest.skip("real GPUs wait for ever")
+    gpus(2)
+    with pytest.raises(TrainingError):
+        launch(2, ranks.gpus_out_of_order, timeout=20)
+
+
+def test_a_gpu_that_does_not_come_is_noticed(gpus, monkeypatch):
+    gpus(2)
+    monkeypatch.setenv("MINIDL_TIMEOUT", "4")
+    with pytest.raises(TrainingError):
+        launch(2, ranks.a_gpu_is_missing, timeout=4)
+
+
+def test_a_step_does_not_wait_for_the_gpu(cupy):
+    """Not for a stream, a device or a copy: sums are read one step later, behind an event."""
+    if not SIMULATED:
+        pytest.skip("takes the simulator's count of waits")
+    waits = ctypes.CDLL("libamdhip64.so.7" if False else None)
+    counter = waits.simgpu_host_waits
+    counted = ranks.waits_by_step(counter, config("cifar-bn", "cupy", [0], "float32"))
+    assert len(counted) == STEPS and counted[1:] == [0] * (STEPS - 1), counted
+
+
+def test_arrays_of_two_gpus_are_refused(cupy, gpus):
+    gpus(2)
+    from minidl.kernels import cupy_kernels
+
+    here, there = to_device(np.ones((2, 2)), "cupy:0"), to_device(np.ones((2, 2)), "cupy:1")
+    with pytest.raises(ValueError, match="arrays on cupy:0 and cupy:1"):
+        cupy_kernels.linear(here, there, None)
+    with pytest.raises(ValueError, match="an array is on cupy:1, but the current device is cupy:0"):
+        cupy_kernels.relu(there)
+
+
+def test_the_checked_launch(cupy):
+    from minidl.kernels import cupy_kernels
+
+    x = cupy.ones((4, 4), np.float32)
+    with pytest.raises(ValueError, match=r"relu of float32 was given float32 \(4, 2\) with strides"):
+        cupy_kernels._each("relu", x.dtype, 8, x[:, ::2], x, np.int64(8))
+    with pytest.raises(ValueError, match="relu of float32 was given float16"):
+        cupy_kernels._each("relu", x.dtype, 8, x.astype(np.float16), x, np.int64(8))
+    with pytest.raises(KeyError):
+        cupy_kernels._each("relu", x.dtype, 8, x, x, "8")
+
+
+def test_a_label_that_is_no_class_is_no_number(cupy):
+    from minidl.kernels import cupy_kernels
+
+    picked = cupy_kernels.at_labels(cupy.ones((3, 4)), cupy.array([0, 3, -1, 2]))
+    np.testing.assert_array_equal(picked.get(), [1, np.nan, np.nan, 1])
+
+
+def test_a_gpu_that_is_not_there(tmp_path):
+    command = [sys.executable, ROOT / "train.py", "--backend", "cupy", "--data", "digits", "--devices"]
+    for devices in ("7", "0,7"):
+        done = subprocess.run([*command, devices], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 2 and done.stdout == ""
+        assert re.fullmatch(r"train.py: error: cupy:7: there is no such GPU; there are \d+, numbered from 0\n", done.stderr)
+    assert not any((tmp_path / "runs").iterdir())
+
+
+def test_the_headline_command(gpus, tmp_path):
+    gpus(2)
+    options = ["--data", "digits", "--model", "cifar-lrn", "--epochs", "1", "--limit-train", "20", "--limit-test", "11"]
+    options += ["--batch-size", "8", "--dtype", "float64", "--lr", "0.01"]
+    lines = []
+    for device in (["--backend", "cupy", "--devices", "0,1"], []):
+        command = [sys.executable, ROOT / "train.py", *options, *device]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        lines.append(done.stdout.splitlines()[-1])
+    assert lines[0] == lines[1] and lines[0].startswith("test loss: ")
