@@ -103,20 +103,27 @@ def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume:
 def _train(communicators: Communicators, stop: Callable[[], bool], folder: RunFolder, resume: bool) -> Evaluation | None:
     """What each device does; None if it was stopped."""
     config = folder.config
+    device, communicators = join(config, communicators)
+    dataset = _load(config.data, config.data_dir)
+    try:
+        return fit(folder, dataset, device=device, resume=resume, stop=stop, communicators=communicators)
+    except Stopped:
+        return None
+
+
+def join(config: Config, communicators: Communicators) -> tuple[str, Communicators]:
+    """The device that this process is to use from now on, and how it reaches the others'."""
     set_num_threads(config.threads)  # sums are added up in another order on another number
+    if config.backend == "numpy":
+        return "numpy", communicators
     place = mpi.local_rank()[0] if mpi.started() else communicators.rank
-    device = "numpy" if config.backend == "numpy" else f"cupy:{config.devices[place]}"
+    device = f"cupy:{config.devices[place]}"
     use_device(device)
-    if device != "numpy" and communicators.size > 1:
+    if communicators.size > 1:
         from minidl.parallel import nccl
 
         communicators = nccl.communicators(communicators, timeout())
-    try:
-        return fit(
-            folder, _load(config.data, config.data_dir), device=device, resume=resume, stop=stop, communicators=communicators
-        )
-    except Stopped:
-        return None
+    return device, communicators
 
 
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:

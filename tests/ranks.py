@@ -1,5 +1,7 @@
 """What the ranks do in test_parallel.py: functions that processes started by launch can import."""
 
+import ctypes
+import itertools
 import os
 import pickle
 import signal
@@ -11,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from alexnet import datasets, trainer
+from alexnet.launch import join
 from alexnet.run import Config
-from minidl import set_num_threads
+from minidl.backend import to_numpy, use_device
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
+from minidl.optim import SGD
 from minidl.parallel import DataParallel, mpi
 from minidl.parallel.communicator import timeout
 
@@ -90,34 +94,26 @@ def wait_to_stop(communicators, stop):
     return steps
 
 
-def train(communicators, stop, config: Config, steps: int):
-    """The losses of the first steps, and some of the weights after them, the velocities and running statistics."""
-    set_num_threads(1)
+def train(communicators, stop, config: Config):
+    """An epoch of a run and an evaluation: the loss, and some of the weights, velocities and running statistics."""
+    device, communicators = join(config, communicators)
     dataset = datasets.load(config.data, config.data_dir)
     subset = dataset.train.first(config.limit_train, "--limit-train")
     transform = trainer.training_transform(config, dataset)
     shard = {"rank": communicators.rank, "size": communicators.size}
     loader = DataLoader(subset.images, subset.labels, config.batch_size, transform, shuffle=True, seed=config.seed, **shard)
-    model = trainer.build_model(config, dataset)
+    model = trainer.build_model(config, dataset).to(device)
     optimizer = trainer.build_optimizer(config, model)
     scheduler, _ = trainer.build_schedules(config, optimizer, 1000)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
-    losses = []
     progress = trainer.Progress()
-    while progress.step < steps:
-        before = progress.loss
-        try:
-            options = {"seed": config.seed, "parallel": parallel, "stop": lambda: True}
-            trainer.train_one_epoch(model, optimizer, scheduler, loader, progress, **options)
-        except trainer.Stopped:
-            pass
-        losses.append(progress.loss - before)
-    test = dataset.test.first(50, "--limit-test")
+    trainer.train_one_epoch(model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel)
+    test = dataset.test.first(11, "--limit-test")
     test_loader = DataLoader(test.images, test.labels, config.batch_size, trainer.normalize(config, dataset), **shard)
     evaluation = trainer.evaluate(model, test_loader, communicators=communicators)
-    state = trainer._state(model, optimizer)
+    state = {name: to_numpy(array) for name, array in trainer._state(model, optimizer).items()}
     return {
-        "losses": losses,
+        "loss": progress.loss,
         "correct": progress.correct,
         "test loss": evaluation.loss,
         "predictions": evaluation.predictions,
@@ -150,7 +146,7 @@ def sums_of_gpus(communicators, stop, shapes, dtype):
             np.testing.assert_array_equal(array.get(), values(size - 1, shape, dtype))
 
 
-def train_with(communicators, stop, bug, config, steps):
+def train_with(communicators, stop, bug, config):
     """train, without one of the waits that it needs."""
     import cupy
 
@@ -170,21 +166,30 @@ def train_with(communicators, stop, bug, config, steps):
             self._stream = Unordered(non_blocking=True)
 
         nccl.NCCLCommunicator.__init__ = without_waits
-    else:
-        copy = feed.Slot.copy
+    elif bug == "a batch is overwritten":
+        feed.SLOTS = 1
+        feed.Slot.guard = lambda self, stream: None
+    elif bug == "a batch is read too early":
+        feed.Slot.publish = lambda self, stream: None
+    return train(communicators, stop, config)
 
-        def copy_without(slot, arrays, stream):
-            if bug == "a batch is overwritten":
-                return copy(slot, arrays, Unordered(non_blocking=True))
-            copies = copy(slot, arrays, stream)
-            return copies
 
-        feed.Slot.copy = copy_without
-        if bug == "a batch is overwritten":
-            feed.SLOTS = 1
-        else:
-            feed.current_stream = lambda cupy: Unordered(non_blocking=True)
-    return train(communicators, stop, config, steps)
+def waits_of_steps(communicators, stop, config):
+    """How often each step waited for the GPU."""
+    counts = []
+    optimizer_step = SGD.step
+
+    def step(self):
+        optimizer_step(self)
+        library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libsimgpu" in line)
+        counts.append(ctypes.CDLL(library).simgpu_host_waits())
+
+    SGD.step = step
+    try:
+        train(communicators, stop, config)
+    finally:
+        SGD.step = optimizer_step
+    return [later - earlier for earlier, later in itertools.pairwise(counts)]
 
 
 def gpus_out_of_order(communicators, stop):

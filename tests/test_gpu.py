@@ -1,6 +1,5 @@
 """GPUs, real or simulated ones (make test-simgpu): training on them against NumPy, and errors that must not go unnoticed."""
 
-import ctypes
 import dataclasses
 import os
 import re
@@ -55,14 +54,14 @@ def config(model, backend, devices, dtype="float64"):
 @pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
 def on_numpy(request):
     """(model, what one CPU computes)."""
-    return request.param, launch(1, ranks.train, config(request.param, "numpy", [0]), STEPS)
+    return request.param, launch(1, ranks.train, config(request.param, "numpy", [0]))
 
 
 @pytest.mark.parametrize("devices", [[0], [1, 0], [0, 1, 2]], ids=str)
 def test_gpus_compute_what_a_cpu_computes(gpus, on_numpy, devices):
     gpus(max(devices) + 1)
     model, expected = on_numpy
-    result = launch(len(devices), ranks.train, config(model, "cupy", devices), STEPS)
+    result = launch(len(devices), ranks.train, config(model, "cupy", devices))
     assert result["correct"] == expected["correct"]
     for name in expected:
         atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
@@ -84,11 +83,12 @@ def test_a_planted_bug_is_noticed(gpus, bug):
         pytest.skip("takes the simulator's unkind order of work")
     gpus(2)
     settings = config("cifar-lrn", "cupy", [0, 1])
-    expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0]), STEPS)
+    expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0]))
     try:
-        result = launch(2, ranks.train_with, bug, settings, STEPS)
-    except TrainingError as error:
-        assert "nan" in str(error) or "CUDARuntimeError" in str(error) or "hipError" in str(error), error
+        result = launch(2, ranks.train_with, bug, settings)
+    except TrainingError as error:  # the simulator fills memory with what is no number, and catches some accesses
+        if not re.search("the loss is nan|CUDARuntimeError|hipError", str(error)):
+            raise
         return
     assert any(not np.allclose(result[name], expected[name], rtol=0, atol=1e-9) for name in expected), "the bug went unnoticed"
 
@@ -112,10 +112,7 @@ def test_a_step_does_not_wait_for_the_gpu(cupy):
     """Not for a stream, a device or a copy: sums are read one step later, behind an event."""
     if not SIMULATED:
         pytest.skip("takes the simulator's count of waits")
-    waits = ctypes.CDLL("libamdhip64.so.7" if False else None)
-    counter = waits.simgpu_host_waits
-    counted = ranks.waits_by_step(counter, config("cifar-bn", "cupy", [0], "float32"))
-    assert len(counted) == STEPS and counted[1:] == [0] * (STEPS - 1), counted
+    assert launch(1, ranks.waits_of_steps, config("cifar-bn", "cupy", [0], "float32")) == [0] * (STEPS - 1)
 
 
 def test_arrays_of_two_gpus_are_refused(cupy, gpus):

@@ -1,6 +1,7 @@
 """Several devices: processes of this machine that share memory, and what happens when one of them fails."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -88,9 +89,10 @@ BATCH, STEPS = 7, 20
 IMAGES = BATCH * (STEPS - 1) + 2  # the last batch has fewer images than three devices
 
 
-def config(model, dtype="float64"):
-    options = ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH), "--limit-train", str(IMAGES)]
-    return train.config(train.parser().parse_args(options))
+def config(model, dtype="float64", images=IMAGES):
+    """Of one worker with one thread."""
+    options = ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH), "--limit-train", str(images)]
+    return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
 
 
 def close(a, b, rtol):
@@ -101,20 +103,20 @@ def close(a, b, rtol):
 @pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
 def alone(request):
     """(model, what one device computes)."""
-    return request.param, launch(1, ranks.train, config(request.param), STEPS)
+    return request.param, launch(1, ranks.train, config(request.param))
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_devices_do_not_change_the_result(call, alone, size):
     model, expected = alone
-    result = call(size, ranks.train, config(model), STEPS)
+    result = call(size, ranks.train, config(model))
     assert result["correct"] == expected["correct"]
     close(result, expected, 1e-9)
 
 
 def test_one_step_in_float32():
-    expected, result = (launch(size, ranks.train, config("cifar-bn", "float32"), 1) for size in (1, 2))
-    assert result["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    expected, result = (launch(size, ranks.train, config("cifar-bn", "float32", BATCH)) for size in (1, 2))
+    assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     velocities = [name for name in expected if name.startswith("velocity.")]
     largest = max(np.abs(expected[name]).max() for name in velocities)
     assert largest > 1e-3

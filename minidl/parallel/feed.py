@@ -24,14 +24,14 @@ class Slot:
 
     def copy(self, arrays: list[np.ndarray], stream) -> list[Any]:
         """The arrays on the device, copied on a stream of its own; what is launched from here on finds them there."""
-        sizes = [-(-array.nbytes // 256) * 256 for array in arrays]
+        sizes = [-(-max(1, array.nbytes) // 256) * 256 for array in arrays]  # some room for an empty shard, too
         self.copied.synchronize()  # the copy of SLOTS batches ago has left the pinned memory: long since
         if self.size < sum(sizes):
             self.size = sum(sizes)
             self.pinned = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(self.size), np.uint8, self.size)
             self.device = self.cupy.empty(self.size, np.uint8)
             self.used.record()
-        stream.wait_event(self.used)
+        self.guard(stream)
         copies = []
         for array, end, size in zip(arrays, itertools.accumulate(sizes), sizes, strict=True):
             host, device = (
@@ -41,9 +41,17 @@ class Slot:
             np.copyto(host, array)
             device.set(host, stream)
             copies.append(device)
+        self.publish(stream)
+        return copies
+
+    def guard(self, stream) -> None:
+        """The copy begins once the computation is done with what was here before."""
+        stream.wait_event(self.used)
+
+    def publish(self, stream) -> None:
+        """The computation goes on once the copy is there."""
         self.copied.record(stream)
         self.cupy.cuda.get_current_stream().wait_event(self.copied)
-        return copies
 
 
 def feed(batches: Iterable[Batch], device: str) -> Generator[Batch, None, None]:
