@@ -120,7 +120,7 @@ def test_arrays_of_two_gpus_are_refused(cupy, gpus):
     from minidl.kernels import cupy_kernels
 
     here, there = to_device(np.ones((2, 2)), "cupy:0"), to_device(np.ones((2, 2)), "cupy:1")
-    with pytest.raises(ValueError, match="arrays on cupy:0 and cupy:1"):
+    with pytest.raises(ValueError, match="arrays on cupy:1 and cupy:0"):
         cupy_kernels.linear(here, there, None)
     with pytest.raises(ValueError, match="an array is on cupy:1, but the current device is cupy:0"):
         cupy_kernels.relu(there)
