@@ -4,6 +4,8 @@
 
 typedef long long int64;
 
+#define INFINITE ((real)__int_as_float(0x7f800000))  // NVRTC has no INFINITY
+
 #define FOR_EACH(i, count) \
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < (count); i += (int64)gridDim.x * blockDim.x)
 
@@ -115,7 +117,7 @@ extern "C" __global__ void max_pool2d(const real* x, real* y, unsigned short* ar
             for (int j = 0; j < KW; j++) {
                 const int h = oh * SH + i - top, w = ow * SW + j - left;
                 const bool inside = h >= 0 && h < H && w >= 0 && w < W;
-                const real value = inside ? x[((c * H + h) * W + w) * N + n] : -(real)INFINITY;
+                const real value = inside ? x[((c * H + h) * W + w) * N + n] : -INFINITE;
                 if (i + j == 0) {
                     best = value;
                 } else if (value > best) {
@@ -288,7 +290,7 @@ extern "C" __global__ void dropout_mask(real* mask, int64 count, int64 features,
 extern "C" __global__ void at_labels(const real* rows, const long long* labels, real* picked, int64 count, int classes) {
     FOR_EACH(n, count) {
         const long long label = labels[n];
-        picked[n] = label >= 0 && label < classes ? rows[label * count + n] : (real)NAN;
+        picked[n] = label >= 0 && label < classes ? rows[label * count + n] : (real)nan("");
     }
 }
 

@@ -1,0 +1,77 @@
+"""kernels.cu without a GPU: NVRTC compiles it for every architecture, and every name of CuPy's that is used exists.
+
+Both take a CuPy for CUDA and its compiler (cupy-cuda13x, nvidia-cuda-nvrtc, nvidia-cuda-runtime), and no driver: make test-nvrtc.
+"""
+
+import ast
+import functools
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "minidl/kernels/kernels.cu"
+USERS = ["kernels/cupy_kernels.py", "parallel/nccl.py", "parallel/feed.py", "backend.py"]
+ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    if not any((d.name or "").startswith("cupy-cuda") for d in importlib.metadata.distributions()):
+        pytest.skip("a CuPy for CUDA is not installed")
+    return pytest.importorskip("cupy")
+
+
+@pytest.mark.parametrize("real", ["float", "double"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvrtc_compiles_the_kernels(cupy, architecture, real):
+    from cupy.cuda import compiler
+
+    try:
+        program = compiler._NVRTCProgram(SOURCE.read_text(), "kernels.cu", method="cubin")
+    except RuntimeError as error:
+        pytest.skip(f"no NVRTC ({error})")
+    binary, _ = program.compile((f"-arch=sm_{architecture}", f"-Dreal={real}"))
+    for name in kernels():
+        assert name.encode() in binary
+
+
+def kernels():
+    return re.findall(r"__global__ void (\w+)\(", SOURCE.read_text())
+
+
+def test_every_kernel_is_launched_and_every_launch_has_a_kernel():
+    text = (ROOT / "minidl/kernels/cupy_kernels.py").read_text()
+    launched = re.findall(r"_(?:each|launch)\(\s*\"(\w+)\"", text)
+    assert set(launched) == set(kernels())
+
+
+@pytest.mark.parametrize("name", kernels())
+def test_a_launch_has_as_many_arguments_as_its_kernel(name):
+    """Counted where none is hidden in a tuple."""
+    parameters = re.search(rf"__global__ void {name}\(([^)]*)\)", SOURCE.read_text())[1].count(",") + 1
+    tree = ast.parse((ROOT / "minidl/kernels/cupy_kernels.py").read_text())
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_each", "_launch")
+        if isinstance(node.args[0], ast.Constant) and node.args[0].value == name
+    ]
+    assert calls
+    for call in calls:
+        if not any(isinstance(argument, ast.Starred) for argument in call.args):
+            assert len(call.args) - 3 == parameters
+
+
+@pytest.mark.parametrize("file", USERS)
+def test_the_names_of_cupy_that_are_used_exist(cupy, file):
+    """cp.empty, cupy.cuda.Device, nccl.NCCL_SUM, ...: each chain of names that begins at an import of CuPy's."""
+    tree = ast.parse((ROOT / "minidl" / file).read_text())
+    roots = {"cp": cupy, "cupy": cupy, "_cupy()": cupy}
+    chains = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    checked = [chain for chain in chains if re.fullmatch(r"[\w.]+", chain) and chain.partition(".")[0] in roots]
+    assert checked or file == "backend.py"
+    for chain in checked:
+        functools.reduce(getattr, chain.split(".")[1:], roots[chain.partition(".")[0]])
