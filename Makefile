@@ -1,17 +1,32 @@
-# make train, test, lint, parity, bench, docs, exercise N=3: each makes the virtual environment it needs, in $(VENV).
+# make train, test, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each makes the virtual environment it
+# needs, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 RUN = $(VENV)/bin/python
 PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint parity bench docs exercise clean
+SEED ?= 0
+GPU_TESTS = gpu kernels functions autodiff winograd nn optim gradcheck layout
+
+.PHONY: train test test-simgpu test-nvrtc lint parity bench docs exercise clean
 
 train: $(VENV)/made
 	$(RUN) train.py --data digits
 
 test: $(VENV)/made-test
 	$(RUN) -m pytest -q
+
+# CuPy's code on three simulated GPUs, which do what is queued in one of the orders that are allowed: that of SEED. Needs g++.
+test-simgpu:
+	@$(MAKE) --no-print-directory VENV=$(VENV)/simgpu CUPY=cupy-rocm-7-0 $(VENV)/simgpu/made-cupy
+	tests/simgpu/run -n 3 --seed $(SEED) -- $(VENV)/simgpu/bin/python -m pytest -q -k "cupy or gpu" \
+		$(GPU_TESTS:%=tests/test_%.py)
+
+# The CUDA source, compiled by NVIDIA's compiler, and the names of CuPy's that are used. Needs no GPU and no driver.
+test-nvrtc:
+	@$(MAKE) --no-print-directory VENV=$(VENV)/nvrtc CUPY="cupy-cuda13x nvidia-cuda-nvrtc nvidia-cuda-runtime" $(VENV)/nvrtc/made-cupy
+	$(VENV)/nvrtc/bin/python -m pytest -q tests/test_cuda_source.py
 
 lint: $(VENV)/made-lint
 	$(VENV)/bin/ruff check .
@@ -50,6 +65,11 @@ $(VENV)/made-lint: $(VENV)/made-test
 
 $(VENV)/made-docs: $(VENV)/made-test
 	$(call install,-e '.[docs]')
+	@touch $@
+
+# In an environment of its own: there may be one CuPy only, and the other tests shall not find it.
+$(VENV)/made-cupy: $(VENV)/made-test
+	$(call install,$(CUPY))
 	@touch $@
 
 $(VENV)/made-torch: $(VENV)/made-test
