@@ -1,5 +1,6 @@
 """A run and its folder: config.json, metrics.jsonl, checkpoints/ and pictures."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -50,6 +51,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Config):
         self.path, self.config = path, config
+        self.made_parents: list[Path] = []
 
     @classmethod
     def create(cls, path: Path | None, config: Config) -> "RunFolder":
@@ -57,6 +59,7 @@ class RunFolder:
         default = Path("runs") / f"{config.model}-{Path(config.data).name}-{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
         wanted = path or default
         attempt, number = wanted, 1
+        missing = [parent for parent in wanted.parents if not parent.exists()]
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -73,6 +76,7 @@ class RunFolder:
             except OSError as error:
                 raise UserError(f"--out {attempt}: cannot make this folder: {error.strerror}") from None
         folder = cls(attempt, config)
+        folder.made_parents = missing
         try:
             (attempt / "checkpoints").mkdir()
             text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
@@ -97,6 +101,9 @@ class RunFolder:
     def remove(self) -> None:
         """Leave nothing of a run that could not begin."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run's folder is in it
+            for parent in self.made_parents:
+                parent.rmdir()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The epochs written so far. A last line that a kill cut short does not count."""

@@ -50,7 +50,7 @@ def use_device(device: str) -> None:
     """
     if device == "numpy":
         return
-    cupy, number = _cupy(), _number(device)
+    number, cupy = _number(device), _cupy()
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:

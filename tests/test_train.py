@@ -311,7 +311,7 @@ def test_cifar10_with_its_own_recipe(tmp_path):
         (["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
         (["--backend", "torch"], "argument --backend: invalid choice: 'torch'"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--backend", "cupy"], "--backend cupy: training on GPUs is not there yet; use --backend numpy"),
+        (["--backend", "cupy", "--data", "digits"], "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]'"),
         (["--devices", "a"], "argument --devices: 'a' is not a list of different device numbers"),
         (["--devices", "0,0"], "argument --devices: '0,0' is not a list of different device numbers"),
         (["--data", "mnist"], "--data mnist: no such data set; use --data cifar10 or --data digits"),

@@ -21,7 +21,7 @@ from ..errors import CommunicationError
 from ..threads import slices
 from .communicator import Communicator, Work, shard
 
-SLOT_BYTES = 4 << 20
+SLOT_BYTES = 2 << 20
 
 
 class Endpoint(NamedTuple):

@@ -1,0 +1,1 @@
+"""Does minidl compute rightly on this machine's devices? python -m minidl.selftest --backend cupy --devices 0,1"""

@@ -1,0 +1,125 @@
+"""Choosing a device: what is missing is told in one line, with advice. CuPy is a stand-in here that fails as the real one does."""
+
+import importlib.metadata
+import sys
+import types
+
+import pytest
+
+from minidl import backend
+from minidl.backend import to_device, use_device
+from minidl.errors import UserError
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status):
+        super().__init__(f"cudaError: {status}")
+        self.status = status
+
+
+class DynamicLibNotFoundError(RuntimeError):
+    pass
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """installed(*names, module=...): these packages, and what `import cupy` gives."""
+    backend._cupy.cache_clear()
+
+    def installed(*names, module=None):
+        distributions = [types.SimpleNamespace(name=name) for name in ("numpy", *names)]
+        monkeypatch.setattr(importlib.metadata, "distributions", lambda: distributions)
+        monkeypatch.setitem(sys.modules, "cupy", module)
+
+    yield installed
+    backend._cupy.cache_clear()
+
+
+def cupy(devices=1, status=None, multiplies=lambda: None):
+    def count():
+        if status is not None:
+            raise CUDARuntimeError(status)
+        return devices
+
+    class Vector:
+        def __matmul__(self, other):
+            multiplies()
+
+    used = []
+    runtime = types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError)
+    device = lambda number: types.SimpleNamespace(use=lambda: used.append(number))
+    return types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime, Device=device), arange=lambda n: Vector(), used=used)
+
+
+def refused(device="cupy:0"):
+    with pytest.raises(UserError) as error:
+        use_device(device)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_gpu_that_is_there(installed):
+    module = cupy(devices=2)
+    installed("cupy-cuda12x", module=module)
+    use_device("cupy:1")
+    use_device("numpy")
+    assert module.used == [1]
+
+
+def test_not_installed(installed):
+    installed()
+    assert "pip install 'minidl[cuda12]' or 'minidl[cuda13]'" in refused()
+
+
+def test_installed_but_broken(installed):
+    installed("cupy-cuda12x")
+    assert "cupy-cuda12x is installed, but does not work" in refused()
+
+
+@pytest.mark.parametrize("names", [("cupy", "cupy-cuda12x"), ("cupy-cuda12x", "cupy-cuda13x"), ("cupy-cuda13x", "cupy-rocm-7-0")])
+def test_two_packages(installed, names):
+    installed(*names, "cupyx-something", module=cupy())
+    assert refused() == f"two CuPy packages are installed, {names[0]} and {names[1]}: uninstall both, then install one again"
+
+
+@pytest.mark.parametrize(
+    "status, advice",
+    [
+        (35, "there is no NVIDIA driver"),
+        (100, "there is no GPU"),
+        (3, "spawn it instead"),
+        (999, "cudaError: 999; or use the numpy"),
+    ],
+)
+def test_no_gpu(installed, status, advice):
+    installed("cupy-cuda12x", module=cupy(status=status))
+    assert advice in refused() and refused().endswith("or use the numpy backend")
+
+
+def test_no_such_gpu(installed):
+    installed("cupy-cuda12x", module=cupy(devices=2))
+    assert refused("cupy:2") == "cupy:2: there is no such GPU; there are 2, numbered from 0"
+
+
+def test_a_library_is_missing(installed):
+    def multiplies():
+        raise DynamicLibNotFoundError("libnvrtc.so.12 was not found\nin any of the places")
+
+    installed("cupy-cuda12x", module=cupy(multiplies=multiplies))
+    assert "a CUDA library is missing (libnvrtc.so.12 was not found): pip install" in refused()
+
+
+def test_another_error_is_not_hidden(installed):
+    def multiplies():
+        raise MemoryError
+
+    installed("cupy-cuda12x", module=cupy(multiplies=multiplies))
+    with pytest.raises(MemoryError):
+        use_device("cupy")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cupy:", "cupy:-1", "cupy:0 ", "gpu0"])
+def test_a_device_that_is_none(device):
+    for choose in (use_device, lambda device: to_device([1.0], device)):
+        with pytest.raises(ValueError, match='a device is "numpy", "cupy" or "cupy:0"'):
+            choose(device)
