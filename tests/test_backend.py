@@ -1,4 +1,4 @@
-"""Choosing a device: what is missing is told in one line, with advice. CuPy is a stand-in here that fails as the real one does."""
+"""Choosing a device: what is missing is told in one line, with advice. A stand-in for CuPy fails here as the real one does."""
 
 import importlib.metadata
 import sys
