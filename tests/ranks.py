@@ -46,6 +46,24 @@ def values(rank, shape, dtype):
     return np.asarray(np.arange(np.prod(shape)).reshape(shape) % 1000 + 10 * rank, dtype)
 
 
+def one_after_the_other(communicators, stop, times):
+    """How often a collective spoilt the result of the one before, which a slower rank may not have taken yet."""
+    rank, size = communicators.rank, communicators.size
+    main, wrong = communicators.main, 0
+    for i in range(times):
+        total, root = np.full(1000, float(rank + i)), np.full(1000, float(i))
+        main.all_reduce(total)
+        main.broadcast(root, root=i % size)
+        rows = main.all_gather(np.full(1000, float(rank)))
+        again = np.full(1000, float(rank))
+        main.all_reduce(again)
+        wrong += (total != size * i + sum(range(size))).any() or (root != i).any()
+        wrong += (rows != np.arange(size)[:, None]).any() or (again != sum(range(size))).any()
+    one = np.array([int(wrong)])
+    main.all_reduce(one)
+    return int(one[0])
+
+
 def asynchronous_sums(communicators, stop):
     """Slices of a buffer, reduced beside collectives of the other communicator."""
     buffer = np.arange(1000.0) + communicators.rank

@@ -63,6 +63,10 @@ def test_the_communicator_of_one_device():
     np.testing.assert_array_equal(ranks.asynchronous_sums(ALONE, None), np.arange(1000.0))
 
 
+def test_collectives_one_after_the_other(call):
+    assert call(3, ranks.one_after_the_other, 400) == 0
+
+
 def test_reductions_beside_the_computation(call):
     np.testing.assert_array_equal(call(3, ranks.asynchronous_sums), 3 * np.arange(1000.0) + 3)
 

@@ -1,7 +1,7 @@
 """Softmax and the cross-entropy of it."""
 
 from ..autodiff import Function, Tensor
-from ..backend import Array, from_batch_last, get_array_module, to_batch_last
+from ..backend import Array, as_array, from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
 
 
@@ -79,7 +79,7 @@ def cross_entropy(logits: Tensor, labels, label_smoothing: float = 0.0, reductio
 
     logits are the last layer's outputs, with no softmax of their own. reduction: "mean", "sum" or "none".
     """
-    labels = get_array_module(logits.data).asarray(labels.data if isinstance(labels, Tensor) else labels)
+    labels = get_array_module(logits.data).asarray(labels.data if isinstance(labels, Tensor) else as_array(labels))
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy takes logits (N, C) and labels (N,); got {logits.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":

@@ -4,6 +4,9 @@ An all-reduce in three steps, for a piece of the array at a time. Each rank lays
 adds up its share of the piece from all slots, in the order of ranks, into the slot of results; when all have, each takes the
 whole result. So every number is added up once, by one rank, and is the same for all.
 
+Before its first meeting a collective writes into the rank's own slot only, which nobody reads after a last meeting; the slot of
+results may still be read then, by a rank that is slower.
+
 Neither the memory nor the pipes have names: nothing is left behind, whatever dies, and two runs do not meet. A rank that ends
 closes its pipes, which the others notice at once.
 """
@@ -105,7 +108,7 @@ class SharedMemoryCommunicator(Communicator):
     def _broadcast(self, array, root):
         flat = _flat(array)
         for piece in self._pieces(flat):
-            slot = self._slot(-1, flat.dtype, flat[piece].size)
+            slot = self._slot(root, flat.dtype, flat[piece].size)
             if self.rank == root:
                 np.copyto(slot, flat[piece])
             self._meet(f"broadcast of {array.size} {array.dtype} from rank {root}")
