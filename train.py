@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "--devices",
         type=device_list,
         metavar="0,1",
-        help="GPUs, or processes that share the CPU; they divide the batch (default 0)",
+        help="GPUs, or processes that share the CPU; they divide the batch (default 0: measured fastest on a CPU)",
     )
     p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="data set (default cifar10; FOLDER is not there yet)")
