@@ -28,7 +28,7 @@ def test_on_cpu_processes(tmp_path, devices):
 
 
 def test_a_wrong_kernel_is_found(tmp_path, monkeypatch, capsys):
-    """In rank 0 only the kernels that are compared are changed, not those that they are compared with."""
+    """Its first call is wrong, in training that all else is compared with; so the comparison fails."""
     relu = numpy_kernels.relu
     calls = []
 
