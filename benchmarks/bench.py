@@ -203,7 +203,8 @@ def main():
     if not installed["torch"]:
         print("PyTorch is not installed (make bench installs it): no ratios")
     versions = {"Python": platform.python_version(), "NumPy": np.__version__}
-    versions |= {name: importlib.metadata.version(name) for name, there in installed.items() if there}
+    wheels = importlib.metadata.packages_distributions()  # TensorFlow's may be called tensorflow-cpu
+    versions |= {name: importlib.metadata.version(wheels[name][0]) for name, there in installed.items() if there}
 
     results, table = {}, ["| | " + " | ".join(names) + (" | ratio to the better PyTorch" if installed["torch"] else "") + " |"]
     table.append("|---" * (table[0].count("|") - 1) + "|")
