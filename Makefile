@@ -7,7 +7,7 @@ RUN = $(VENV)/bin/python
 PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
 SEED ?= 0
-GPU_TESTS = gpu kernels functions autodiff winograd nn optim gradcheck layout
+GPU_TESTS = gpu kernels functions autodiff winograd nn optim gradcheck layout trainer
 
 .PHONY: train test test-simgpu test-nvrtc lint parity bench docs exercise clean
 

@@ -76,7 +76,7 @@ def train_one_epoch(
     """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
 
     Returns after the last batch. Raises Stopped after the first batch in which stop() is true, on any rank, and
-    TrainingError if a loss is not finite (on the CPU before the weights are touched). parallel: what keeps this device in
+    TrainingError if a loss is not finite, with the weights as they were before. parallel: what keeps this device in
     step with others; the loader gives its shard, and the sums are those of all.
     """
     model.train()
@@ -127,7 +127,7 @@ def train_one_epoch(
             communicators.main.all_reduce(sums)
             under_way.append((batch, masks, copy_to_host(sums)))
             stopping = account() if len(under_way) > late else False
-            optimizer.step()
+            optimizer.step(sums[:1])
             progress.lr = optimizer.param_groups[0]["lr"]
             if scheduler is not None:
                 scheduler.step()

@@ -78,8 +78,11 @@ class SGD:
         for p in self.parameters:
             p.grad = None
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
+    def step(self, loss: Array | None = None) -> None:
+        """Update every parameter that has a gradient.
+
+        loss: one float64 on their device. If it is not finite, nothing is changed; nobody waits for a GPU to know it.
+        """
         place = 0
         for group in self.param_groups:
             coefficients = [group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")]
@@ -92,7 +95,7 @@ class SGD:
                 if p.grad is not None:
                     if p.grad is not p.grad_buffer:
                         p.grad_buffer[...] = p.grad
-                    kernels_for(data).sgd_update(data, gradient, velocity, *coefficients)
+                    kernels_for(data).sgd_update(data, gradient, velocity, *coefficients, loss)
                 place += 1
 
     @property

@@ -10,6 +10,7 @@ import train
 from alexnet import datasets, trainer
 from alexnet.run import RunFolder
 from minidl import checkpoint, nn, random
+from minidl.backend import to_numpy
 from minidl.data import DataLoader
 from minidl.errors import TrainingError
 from minidl.optim import SGD, StepLR
@@ -18,11 +19,11 @@ IMAGES = np.random.default_rng(0).standard_normal((10, 1, 4, 4)).astype(np.float
 LABELS = np.arange(10) % 3
 
 
-def parts(lr=0.1):
+def parts(lr=0.1, device="numpy"):
     random.manual_seed(0)
     net = nn.Sequential(
         {"conv": nn.Conv2d(1, 2, 3), "relu": nn.ReLU(), "flatten": nn.Flatten(), "drop": nn.Dropout(), "fc": nn.Linear(8, 3)}
-    )
+    ).to(device)
     optimizer = SGD(net.parameters(), lr, 0.9)
     loader = DataLoader(IMAGES, LABELS, 4, lambda images, indices, epoch: images, shuffle=True)
     return net, optimizer, StepLR(optimizer, 100), loader
@@ -109,12 +110,13 @@ def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_
         np.testing.assert_array_equal(array, other[name])
 
 
-def test_the_weights_are_as_they_were_when_a_loss_is_not_finite():
-    net, optimizer, schedule, loader = parts()
+def test_the_weights_are_as_they_were_when_a_loss_is_not_finite(device):
+    """On a GPU, too, where it is read a step later."""
+    net, optimizer, schedule, loader = parts(device=device)
     net.fc.weight.data[0, 0] = np.inf
-    before = [p.data.copy() for p in net.parameters()]
+    before = [to_numpy(p.data).copy() for p in net.parameters()]
     message = r"step 1 \(epoch 1\); the first layer whose output is not finite is fc \(Linear\), as its weights are not"
     with np.errstate(invalid="ignore"), pytest.raises(TrainingError, match=message):
         trainer.train_one_epoch(net, optimizer, schedule, loader, trainer.Progress(), seed=0)
     for p, value in zip(net.parameters(), before, strict=True):
-        np.testing.assert_array_equal(p.data, value)
+        np.testing.assert_array_equal(to_numpy(p.data), value)

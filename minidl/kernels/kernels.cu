@@ -302,7 +302,8 @@ extern "C" __global__ void subtract_at_labels(real* rows, const long long* label
 }
 
 extern "C" __global__ void sgd_update(real* weight, const real* grad, real* velocity, int64 count, real lr, real momentum,
-                                      real weight_decay, int nesterov) {
+                                      real weight_decay, int nesterov, const double* loss) {
+    if (loss && !isfinite(*loss)) return;
     FOR_EACH(i, count) {
         const real step = grad[i] + weight_decay * weight[i];
         velocity[i] = momentum * velocity[i] + step;

@@ -327,8 +327,10 @@ def subtract_at_labels(rows, labels, value):
     rows[labels, np.arange(rows.shape[1])] -= value
 
 
-def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
-    """One step of SGD on flat arrays, in place: PyTorch's rule (see optim.SGD)."""
+def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
+    """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
+    if loss is not None and not np.isfinite(loss).all():
+        return
 
     def work(at):
         w, g, v = (a[at] for a in (weight, grad, velocity))

@@ -108,6 +108,8 @@ def _sgd(nesterov):
     def call(kernels, make):
         weight, grad, velocity = (make(image, 1000) for _ in range(3))
         kernels.sgd_update(weight, grad, velocity, 0.1, 0.9, 5e-4, nesterov)
+        kernels.sgd_update(weight, grad, velocity, 0.1, 0.9, 5e-4, nesterov, make(image, 1).astype("float64"))
+        kernels.sgd_update(weight, grad, velocity, 0.1, 0.9, 5e-4, nesterov, make(image, 1).astype("float64") * np.inf)
         return weight, velocity
 
     return call
