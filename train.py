@@ -25,6 +25,7 @@ from alexnet.datasets import cifar10_place
 from alexnet.models import MODELS
 from alexnet.recipes import PAPER_LR, RECIPES, recipe
 from alexnet.run import Config, RunFolder
+from minidl.backend import PRECISIONS
 from minidl.errors import UserError
 from minidl.parallel import mpi
 
@@ -83,6 +84,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dtype", choices=["float32", "float64"], help="of weights and activations (default float32)")
     p.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="in which GPUs multiply matrices of float32: fp32, or faster in tf32 or fp16, with float32 sums (default fp32)",
+    )
+    p.add_argument(
         "--seed", type=number(int, 0, "an integer of at least 0"), metavar="N", help="of everything random (default 0)"
     )
     p.add_argument("--limit-train", type=count, metavar="N", help="train on N images, the classes balanced (default all)")
@@ -102,6 +108,9 @@ def config(args: argparse.Namespace) -> Config:
         if len(devices) != neighbours:
             raise UserError(f"--devices: MPI has started {neighbours} processes here, each of which needs one device")
     model, data = getattr(args, "model", "cifar-bn"), getattr(args, "data", "cifar10")
+    precision, dtype = getattr(args, "precision", "fp32"), getattr(args, "dtype", "float32")
+    if precision != "fp32" and (backend, dtype) != ("cupy", "float32"):
+        raise UserError(f"--precision {precision} is for GPUs and float32: it takes --backend cupy, and no other --dtype")
     name, values = recipe(getattr(args, "recipe", None), data)
     return Config(
         model=model,
@@ -119,7 +128,8 @@ def config(args: argparse.Namespace) -> Config:
         step_epochs=values.step_epochs,
         crop_padding=values.crop_padding,
         reflection=values.reflection,
-        dtype=getattr(args, "dtype", "float32"),
+        dtype=dtype,
+        precision=precision,
         seed=getattr(args, "seed", 0),
         limit_train=getattr(args, "limit_train", None),
         limit_test=getattr(args, "limit_test", None),

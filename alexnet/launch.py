@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
-from minidl import set_num_threads
+from minidl import set_matmul_precision, set_num_threads
 from minidl.backend import use_device
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import Communicators, launch, mpi
@@ -119,6 +119,7 @@ def join(config: Config, communicators: Communicators) -> tuple[str, Communicato
     place = mpi.local_rank()[0] if mpi.started() else communicators.rank
     device = f"cupy:{config.devices[place]}"
     use_device(device)
+    set_matmul_precision(config.precision)
     if communicators.size > 1:
         from minidl.parallel import nccl
 

@@ -44,6 +44,7 @@ class Config:
     versions: dict[str, str]
     bias_lr: float = 1.0  # of runs begun before recipes had a say in it
     bias_decay: bool = True
+    precision: str = "fp32"
 
 
 class RunFolder:

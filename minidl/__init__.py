@@ -2,6 +2,7 @@
 
 from . import functional, nn, optim, random
 from .autodiff import Function, Tensor, no_grad
+from .backend import get_matmul_precision, set_matmul_precision
 from .gradcheck import GradientError, gradcheck
 from .graph import graph
 from .threads import get_num_threads, set_num_threads
@@ -12,6 +13,7 @@ __all__ = [
     "GradientError",
     "Tensor",
     "functional",
+    "get_matmul_precision",
     "get_num_threads",
     "gradcheck",
     "graph",
@@ -19,5 +21,6 @@ __all__ = [
     "no_grad",
     "optim",
     "random",
+    "set_matmul_precision",
     "set_num_threads",
 ]

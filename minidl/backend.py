@@ -69,6 +69,32 @@ def use_device(device: str) -> None:
         ) from None
 
 
+PRECISIONS = ("fp32", "tf32", "fp16")
+_precision = "fp32"
+
+
+def set_matmul_precision(precision: str) -> None:
+    """How GPUs multiply float32 matrices from now on, in this process; sums are float32, and everything else is as before.
+
+    "fp32", as at first; "tf32": the factors are rounded to 11 significant bits, by tensor cores; "fp16": they are rounded to
+    float16, scaled by powers of two so that neither small nor large ones are lost. CPUs multiply in full precision.
+    UserError if the current GPU has no TF32.
+    """
+    global _precision
+    if precision not in PRECISIONS:
+        raise ValueError(f"set_matmul_precision takes one of {', '.join(PRECISIONS)}; got {precision!r}")
+    if precision == "tf32":
+        gpu = _cupy().cuda.Device()
+        if _cupy().cuda.runtime.is_hip or int(gpu.compute_capability) < 80:
+            raise UserError(f"tf32 takes an NVIDIA GPU of compute capability 8.0 or more, which cupy:{gpu.id} is not; use fp16")
+    _precision = precision
+
+
+def get_matmul_precision() -> str:
+    """One of PRECISIONS."""
+    return _precision
+
+
 def _number(device: str) -> int:
     if not re.fullmatch(r"cupy(:\d+)?", device):
         raise ValueError(f'a device is "numpy", "cupy" or "cupy:0"; got {device!r}')

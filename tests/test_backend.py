@@ -7,7 +7,7 @@ import types
 import pytest
 
 from minidl import backend
-from minidl.backend import to_device, use_device
+from minidl.backend import get_matmul_precision, set_matmul_precision, to_device, use_device
 from minidl.errors import UserError
 
 
@@ -123,3 +123,10 @@ def test_a_device_that_is_none(device):
     for choose in (use_device, lambda device: to_device([1.0], device)):
         with pytest.raises(ValueError, match='a device is "numpy", "cupy" or "cupy:0"'):
             choose(device)
+
+
+def test_precisions():
+    assert get_matmul_precision() == "fp32"
+    with pytest.raises(ValueError, match="set_matmul_precision takes one of fp32, tf32, fp16; got 'fp8'"):
+        set_matmul_precision("fp8")
+    assert get_matmul_precision() == "fp32"

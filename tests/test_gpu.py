@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import train
-from minidl.backend import to_device, use_device
+from minidl.backend import set_matmul_precision, to_device, use_device
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import launch
+from minidl.selftest.kernels import difference
 
 from . import ranks
 
@@ -45,8 +46,9 @@ def gpus(cupy):
     return gpus
 
 
-def config(model, backend, devices, dtype="float64"):
-    options = ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH)]
+def config(model, backend, devices, dtype="float64", precision="fp32"):
+    options = ["--precision", precision]
+    options += ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH)]
     options += ["--limit-train", str(IMAGES), "--backend", backend, "--devices", ",".join(map(str, devices))]
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
 
@@ -66,6 +68,85 @@ def test_gpus_compute_what_a_cpu_computes(gpus, on_numpy, devices):
     for name in expected:
         atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
         np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.fixture
+def fp16(cupy):
+    set_matmul_precision("fp16")
+    yield
+    set_matmul_precision("fp32")
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d", "conv2d with groups"])
+def test_products_of_halves(fp16, name):
+    """The factors have 11 bits each, the sums more."""
+    assert 2e-5 < difference(name, "cupy:0", "float32") < 2e-3
+    assert difference(name, "cupy:0", "float64") < 1e-12
+
+
+def test_halves_lose_nothing_small_or_large(cupy, fp16):
+    from minidl.kernels.cupy_kernels import linear
+
+    rng = np.random.default_rng(0)
+    x, weight = (cupy.asarray(rng.standard_normal(shape), np.float32) for shape in ((40, 20), (30, 40)))
+    product = linear(x, weight, None)
+    for shift in (-60.0, 60.0):
+        np.testing.assert_array_equal(linear(x * 2**shift, weight, None).get(), (product * 2**shift).get())
+    assert not linear(x * 0, weight, None).any()
+    assert not cupy.isfinite(linear(x * np.float32(np.inf), weight, None)).any()
+
+
+def test_convolutions_in_low_precision_are_im2col(cupy, fp16):
+    """Winograd's way makes the rounding of its factors a hundred times larger."""
+    from minidl.kernels import cupy_kernels
+
+    geometry = (32, 32), (64, 64, 3, 3), (1, 1), (1, 1), 1, np.float32
+    assert cupy_kernels.tile_size(*geometry) == 0
+    set_matmul_precision("fp32")
+    assert cupy_kernels.tile_size(*geometry) > 0
+
+
+def test_tf32_is_asked_for(cupy, monkeypatch):
+    """The simulator has none; there, what goes to cuBLAS is looked at."""
+    from minidl.kernels import cupy_kernels
+
+    cublas, kinds = cupy_kernels.cublas, []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(cublas, name)
+
+        def gemmStridedBatchedEx(self, *args):
+            kinds.append(args[-2])
+            cublas.gemmStridedBatchedEx(*args[:-2], cupy.cuda.runtime.CUDA_R_32F, args[-1])
+
+    if SIMULATED:
+        with pytest.raises(UserError, match=r"tf32 takes an NVIDIA GPU of compute capability 8.0 or more, which cupy:0 is not"):
+            set_matmul_precision("tf32")
+        monkeypatch.setattr(cupy_kernels, "cublas", Watched())
+        monkeypatch.setattr("minidl.backend._precision", "tf32")
+        assert difference("linear", "cupy:0", "float32") < 2e-5
+        assert kinds and set(kinds) == {cublas.CUBLAS_COMPUTE_32F_FAST_TF32}
+        kinds.clear()
+        assert difference("linear", "cupy:0", "float64") < 1e-12
+        assert set(kinds) == {cupy.cuda.runtime.CUDA_R_64F}
+    else:
+        monkeypatch.setattr("minidl.backend._precision", "fp32")
+        set_matmul_precision("tf32")
+        assert 2e-5 < difference("linear", "cupy:0", "float32") < 2e-3
+
+
+def test_training_in_half_precision(gpus):
+    gpus(2)
+    expected = launch(1, ranks.train, config("cifar-bn", "numpy", [0], "float32"))
+    result = launch(2, ranks.train, config("cifar-bn", "cupy", [0, 1], "float32", "fp16"))
+    assert abs(result["loss"] / expected["loss"] - 1) < 1e-3
+    errors = {
+        name: np.linalg.norm(result[name] - expected[name]) / np.linalg.norm(expected[name])
+        for name in expected
+        if name.startswith("velocity") and name.endswith("weight")
+    }
+    assert 1e-4 < max(errors.values()) < 0.1, errors
 
 
 def test_collectives_of_gpus(gpus):
@@ -160,6 +241,10 @@ def test_a_gpu_that_is_not_there(tmp_path):
         done = subprocess.run([*command, devices], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 2 and done.stdout == ""
         assert re.fullmatch(r"train.py: error: cupy:7: there is no such GPU; there are \d+, numbered from 0\n", done.stderr)
+    if SIMULATED:
+        done = subprocess.run([*command, "0", "--precision", "tf32"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and done.stderr.startswith("train.py: error: tf32 takes an NVIDIA GPU")
+        assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

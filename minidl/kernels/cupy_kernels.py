@@ -11,16 +11,18 @@ from typing import Any
 
 import cupy as cp
 import numpy as np
+from cupy.cuda import cublas
 
+from ..backend import get_matmul_precision
 from . import winograd
 from .windows import window_sums as window_sums
 from .windows import window_sums_gradient as window_sums_gradient
-from .winograd import tile_size as tile_size
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 THREADS = 256  # of a block; block_sum in kernels.cu counts on it
 BLOCKS = 1 << 16  # of an elementwise kernel, at most
 COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
+CUBLAS_TYPES = {"float32": cp.cuda.runtime.CUDA_R_32F, "float64": cp.cuda.runtime.CUDA_R_64F}
 SCALARS = {bool: np.int32, int: np.int32, np.int64: np.int64, np.uint32: np.uint32, np.uint64: np.uint64}
 
 
@@ -68,10 +70,62 @@ def _each(name: str, dtype, count: int, *args) -> None:
 
 
 def _product(a, b, out=None):
-    """a @ b. CuPy multiplies arrays of two devices without complaint, and the GPU then faults."""
-    if a.device.id != b.device.id or a.device.id != cp.cuda.runtime.getDevice():
+    """a (..., m, k) @ b (..., k, n) -> (..., m, n), matrix by matrix, summed up in their dtype.
+
+    float32 matrices are multiplied in the precision of backend.set_matmul_precision. A transposed one is read where it lies.
+    """
+    device = cp.cuda.runtime.getDevice()
+    if not a.device.id == b.device.id == device:  # CuPy's own matmul takes them without complaint, and the GPU then faults
         raise ValueError(f"a product of arrays on cupy:{a.device.id} and cupy:{b.device.id}; both belong on the current device")
-    return cp.matmul(a, b, out=out)
+    (*batch, m, k), n, dtype = a.shape, b.shape[-1], a.dtype
+    if b.dtype != dtype or b.shape != (*batch, k, n):
+        raise ValueError(f"a product of {dtype} {a.shape} and {b.dtype} {b.shape}")
+    y = cp.empty((*batch, m, n), dtype) if out is None else out
+    if not (y.flags.c_contiguous and y.dtype == dtype and y.shape == (*batch, m, n)):
+        raise ValueError(f"a product of {dtype} {(*batch, m, n)} cannot go to {y.dtype} {y.shape} with strides {y.strides}")
+    if not a.size or not b.size:
+        y.fill(0)
+        return y
+    kind = result = CUBLAS_TYPES[dtype.name]
+    sums, scale = result, None
+    if dtype == np.float32 and get_matmul_precision() == "tf32":
+        sums = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
+    elif dtype == np.float32 and get_matmul_precision() == "fp16":
+        (a, scale_a), (b, scale_b) = _halves(a), _halves(b)
+        kind, scale = cp.cuda.runtime.CUDA_R_16F, scale_a * scale_b
+    (a, transposed_a, row_a), (b, transposed_b, row_b) = _as_cublas_reads(a), _as_cublas_reads(b)
+    one, zero = np.ones(1, dtype), np.zeros(1, dtype)
+    # cuBLAS takes columns for rows, so it is given the transposed product, y^T = b^T a^T.
+    cublas.gemmStridedBatchedEx(
+        *(cp.cuda.device.get_cublas_handle(), transposed_b, transposed_a, n, m, k, one.ctypes.data),
+        *(b.data.ptr, kind, row_b, k * n, a.data.ptr, kind, row_a, m * k),
+        *(zero.ctypes.data, y.data.ptr, result, n, m * n, math.prod(batch), sums, cublas.CUBLAS_GEMM_DEFAULT),
+    )
+    if scale is not None:
+        y *= scale
+    return y
+
+
+def _as_cublas_reads(a):
+    """(matrices that lie one behind the other, 1 if they are those of `a` transposed, numbers from row to row)."""
+    turned = a.swapaxes(-1, -2)
+    if turned.flags.c_contiguous and not a.flags.c_contiguous:
+        return turned, 1, a.shape[-2]
+    return cp.ascontiguousarray(a), 0, a.shape[-1]
+
+
+_largest = cp.ReductionKernel("T x", "T y", "abs(x)", "max(a, b)", "y = a", "0", "largest")
+_divided = cp.ElementwiseKernel("T x, T scale", "float16 y", "y = x / scale", "divided")
+
+
+def _halves(a):
+    """(a / scale as float16, scale), scale the power of two that brings the largest entry to between 1/2 and 1.
+
+    Without it gradients would vanish: float16 ends at 6e-8, and it ends at 65504.
+    """
+    largest = _largest(a)
+    scale = cp.where(largest > 0, cp.exp2(cp.ceil(cp.log2(largest))), largest.dtype.type(1))
+    return _divided(a, scale), scale
 
 
 def _length(x) -> np.int64:
@@ -156,6 +210,11 @@ def _im2col(x, kernel_size, stride, padding, top, bottom, OW):
 
 
 # --- convolution in Winograd's way, see winograd.py --------------------------------------------------------------------
+
+
+def tile_size(*geometry) -> int:
+    """winograd.tile_size; 0 where matrices are not multiplied in full precision, as Winograd's way makes rounding larger."""
+    return winograd.tile_size(*geometry) if get_matmul_precision() == "fp32" else 0
 
 
 @functools.cache
@@ -342,7 +401,7 @@ def subtract_at_labels(rows, labels, value):
     _each("subtract_at_labels", rows.dtype, count, rows, labels.astype(np.int64), np.int64(count), len(rows), float(value))
 
 
-def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov):
-    """One step of SGD on flat arrays, in place: PyTorch's rule (see optim.SGD)."""
+def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
+    """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
     coefficients = float(lr), float(momentum), float(weight_decay), bool(nesterov)
-    _each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, np.int64(weight.size), *coefficients)
+    _each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, np.int64(weight.size), *coefficients, loss)

@@ -4,14 +4,15 @@
     python -m minidl.selftest --devices 0,1                    two CPU processes
     python -m minidl.selftest --backend cupy --devices 0,1     two GPUs
 
-On each device: every kernel against NumPy in float64, dropout masks to the last bit, and a gradient check through a small
-network. Between them: sums of known values, and five steps of training against those of one CPU. Then how fast they are. All
-of it goes into a JSON file, which is worth attaching to a report.
+On each device: every kernel against NumPy in float64, products of matrices in lower precision, dropout masks to the last bit,
+and a gradient check through a small network. Between them: sums of known values, and five steps of training against those of
+one CPU. Then how fast they are. All of it goes into a JSON file, which is worth attaching to a report.
 
 Exit status: 0 all is right, 1 something is not, 2 wrong usage or no such device.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -27,9 +28,10 @@ import numpy as np
 from .. import functional as F
 from .. import nn, random
 from ..autodiff import Tensor
-from ..backend import device_of, get_array_module, to_device, to_numpy, use_device
+from ..backend import PRECISIONS, device_of, get_array_module, set_matmul_precision, to_device, to_numpy, use_device
 from ..errors import TrainingError, UserError
 from ..gradcheck import gradcheck
+from ..kernels import kernels_for
 from ..optim import SGD
 from ..parallel import ALONE, Communicators, DataParallel, launch
 from ..parallel.communicator import shard, timeout
@@ -126,6 +128,15 @@ def check(communicators: Communicators, stop, backend: str, devices: list[int], 
         for name in CALLS:
             largest = difference(name, device, dtype)
             add(f"kernel {name}, {dtype}", largest <= tolerance, f"largest difference {largest:.1e}")
+    for precision in PRECISIONS[1:] if backend == "cupy" else ():
+        try:
+            set_matmul_precision(precision)
+        except UserError as reason:
+            add(f"products in {precision}", True, f"not here: {reason}")
+            continue
+        largest = difference("linear", device, "float32")
+        add(f"products in {precision}", 2e-5 < largest <= 2e-3, f"largest difference {largest:.1e}")
+    set_matmul_precision("fp32")
     add("dropout masks", masks_are_equal(device), "to the last bit")
     error = gradient_error(device)
     add("gradient check", not error, error or "agrees with finite differences")
@@ -146,7 +157,13 @@ def speed(communicators: Communicators, device: str, megabytes: int) -> dict[str
     xp = get_array_module(there)
     wait = (lambda: None) if xp is np else (lambda: xp.cuda.Device().synchronize())
     side = to_device(np.ones((1024, 1024), np.float32), device)
-    figures: dict[str, Any] = {"device": device_of(there), "sgemm_gflops": 2 * 1024**3 / seconds(lambda: side @ side, wait) / 1e9}
+    figures: dict[str, Any] = {"device": device_of(there)}
+    for precision in PRECISIONS if xp is not np else PRECISIONS[:1]:
+        with contextlib.suppress(UserError):
+            set_matmul_precision(precision)
+            took = seconds(lambda: kernels_for(side).linear(side, side, None), wait)
+            figures[f"{precision}_gemm_gflops"] = 2 * 1024**3 / took / 1e9
+    set_matmul_precision("fp32")
     if xp is not np:
         properties = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
         figures["name"] = properties["name"].decode()
