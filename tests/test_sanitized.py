@@ -1,0 +1,59 @@
+"""The CUDA kernels, compiled for the CPU with checks of every access to memory and of arithmetic."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minidl.selftest.kernels import CALLS
+
+from .sanitized import launchers
+
+ROOT = Path(__file__).parents[1]
+SOURCE = (ROOT / "minidl/kernels/kernels.cu").read_text()
+FLAGS = ["-std=c++20", "-g", "-O1", "-pthread", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@pytest.fixture
+def check(tmp_path):
+    """check(source): what python -m tests.sanitized says of kernels.cu with this text."""
+    compiler = shutil.which("g++")
+    runtime = (
+        compiler and subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    )
+    if not runtime or not Path(runtime).is_absolute():
+        pytest.skip("no g++ with an address sanitizer")
+
+    def check(source):
+        (tmp_path / "kernels.cpp").write_text("\n".join(['#include "cuda_on_cpu.h"', source, launchers(source)]))
+        libraries = [tmp_path / f"{real}.so" for real in ("float", "double")]
+        for library in libraries:
+            command = [compiler, *FLAGS, f"-Dreal={library.stem}", f"-I{ROOT / 'tests'}", "kernels.cpp", "-o", library]
+            subprocess.run(command, cwd=tmp_path, check=True)
+        options = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+        command = [sys.executable, "-m", "tests.sanitized", *libraries]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | options, capture_output=True, text=True, timeout=300)
+
+    return check
+
+
+def test_the_kernels_under_the_sanitizers(check):
+    done = check(SOURCE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{len(CALLS)} calls are right\n"
+
+
+@pytest.mark.parametrize(
+    "right, wrong, message",
+    [
+        ("i < (count)", "i <= (count)", "AddressSanitizer: heap-buffer-overflow"),
+        ("const int left = w + PW - j,", "const int left = w + PW - j, none = KW / (j - j),", "division by zero"),
+    ],
+)
+def test_what_is_wrong_is_found(check, right, wrong, message):
+    assert right in SOURCE
+    done = check(SOURCE.replace(right, wrong))
+    assert done.returncode and message in done.stderr, done.stderr
