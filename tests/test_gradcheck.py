@@ -31,9 +31,24 @@ def one_element(gradient):
     return gradient
 
 
+def one_infinite(gradient):
+    gradient = gradient.copy()
+    gradient.flat[5] = np.inf
+    return gradient
+
+
 @pytest.mark.parametrize("mode", ["directions", "elements"])
 @pytest.mark.parametrize(
-    "spoil", [lambda g: g / 2, lambda g: g + 1e-4, lambda g: g.T, lambda g: 0 * g, lambda g: g * np.nan, one_element]
+    "spoil",
+    [
+        lambda g: g / 2,
+        lambda g: g + 1e-4,
+        lambda g: g.T,
+        lambda g: 0 * g,
+        lambda g: g * np.nan,
+        lambda g: g * np.inf,
+        one_element,
+    ],
 )
 def test_a_wrong_backward_is_found(make, mode, spoil):
     with pytest.raises(GradientError, match="WRONG"):
