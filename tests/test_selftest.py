@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from minidl.kernels import numpy_kernels
+from minidl.selftest import kernels
 from minidl.selftest.devices import main
 
 
@@ -40,6 +42,17 @@ def test_a_wrong_kernel_is_found(tmp_path, monkeypatch, capsys):
     assert main(["--json", str(tmp_path / "report.json"), "--megabytes", "1"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("WRONG") for line in lines) >= 1
+
+
+def test_what_is_no_number_is_found(monkeypatch):
+    scale_and_shift = numpy_kernels.scale_and_shift
+    assert kernels.difference("batch_norm", "numpy", "float32") < 1e-6
+
+    def wrong(x, *args):
+        return scale_and_shift(x, *args) * (np.nan if x.dtype == np.float32 else 1)
+
+    monkeypatch.setattr(numpy_kernels, "scale_and_shift", wrong)
+    assert np.isnan(kernels.difference("batch_norm", "numpy", "float32"))
 
 
 @pytest.mark.parametrize(
