@@ -199,8 +199,8 @@ def waits_of_steps(communicators, stop, config):
     counts = []
     optimizer_step = SGD.step
 
-    def step(self):
-        optimizer_step(self)
+    def step(self, loss):
+        optimizer_step(self, loss)
         library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libsimgpu" in line)
         counts.append(ctypes.CDLL(library).simgpu_host_waits())
 

@@ -19,7 +19,7 @@ from .windows import window_sums as window_sums
 from .windows import window_sums_gradient as window_sums_gradient
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-THREADS = 256  # of a block; block_sum in kernels.cu counts on it
+THREADS = 256  # of a block, at most; block_sum in kernels.cu has room for so many
 BLOCKS = 1 << 16  # of an elementwise kernel, at most
 COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
 CUBLAS_TYPES = {"float32": cp.cuda.runtime.CUDA_R_32F, "float64": cp.cuda.runtime.CUDA_R_64F}
@@ -38,7 +38,7 @@ def _module(dtype: str, device: int):
     return cp.RawModule(code=SOURCE.read_text(), options=(f"-Dreal={real}",))
 
 
-def _launch(name: str, dtype, blocks: int, *args) -> None:
+def _launch(name: str, dtype, blocks: int, threads: int, *args) -> None:
     """Launch a kernel of kernels.cu with `real` = dtype. Everything a kernel is given goes through here.
 
     args: arrays, C-contiguous and on the current device; None for a null pointer; an int or bool becomes the kernel's int, a
@@ -61,12 +61,19 @@ def _launch(name: str, dtype, blocks: int, *args) -> None:
         else:
             values.append(SCALARS[type(arg)](arg))
     if blocks:
-        _kernel(name, np.dtype(dtype).name, device)((blocks,), (THREADS,), tuple(values))
+        _kernel(name, np.dtype(dtype).name, device)((blocks,), (threads,), tuple(values))
 
 
 def _each(name: str, dtype, count: int, *args) -> None:
     """A kernel that walks through `count` elements; args have `count` among them."""
-    _launch(name, dtype, min(BLOCKS, -(-count // THREADS)), *args)
+    _launch(name, dtype, min(BLOCKS, -(-count // THREADS)), THREADS, *args)
+
+
+def _each_channel(name: str, x, *args) -> None:
+    """A kernel that reduces rows of x (C, ..., N), a block each, with fewer threads for short ones."""
+    length = math.prod(x.shape[1:])
+    threads = min(THREADS, max(32, 1 << (length - 1).bit_length()))
+    _launch(name, x.dtype, len(x), threads, *args, np.int64(length))
 
 
 def _product(a, b, out=None):
@@ -310,7 +317,7 @@ def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
 def channel_statistics(x):
     """Of x (C, ..., N), for each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
     mean, M2 = cp.empty(len(x), np.float64), cp.empty(len(x), np.float64)
-    _launch("channel_statistics", x.dtype, len(x), x, mean, M2, _length(x))
+    _each_channel("channel_statistics", x, x, mean, M2)
     return mean, M2
 
 
@@ -324,7 +331,7 @@ def scale_and_shift(x, scale, shift):
 def batch_norm_sums(grad, x, mean, inverse_std):
     """For each channel: the sum of grad, and of grad * (x - mean) * inverse_std. Two (C,)."""
     plain, weighted = cp.empty(len(x), x.dtype), cp.empty(len(x), x.dtype)
-    _launch("batch_norm_sums", x.dtype, len(x), grad, x, mean, inverse_std, plain, weighted, _length(x))
+    _each_channel("batch_norm_sums", x, grad, x, mean, inverse_std, plain, weighted)
     return plain, weighted
 
 
@@ -358,7 +365,7 @@ def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
 def channel_sums(x):
     """x (C, ..., N) -> (C,), the sum of each channel: the gradient of what was added to it."""
     sums = cp.empty(len(x), x.dtype)
-    _launch("channel_sums", x.dtype, len(x), x, sums, _length(x))
+    _each_channel("channel_sums", x, x, sums)
     return sums
 
 

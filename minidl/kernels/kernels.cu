@@ -153,12 +153,12 @@ extern "C" __global__ void max_pool2d_gradient(const real* grad, const unsigned 
 
 // --- normalisation -----------------------------------------------------------------------------------------------------
 
-// The sum over the threads of a block, for all of them. blockDim.x is 256.
+// The sum over the threads of a block, for all of them. blockDim.x is a power of two, at most 256.
 __device__ double block_sum(double value) {
     __shared__ double sums[256];
     __syncthreads();  // the sums of an earlier call have been read
     sums[threadIdx.x] = value;
-    for (int half = 128; half > 0; half /= 2) {
+    for (unsigned int half = blockDim.x / 2; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
