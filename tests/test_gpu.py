@@ -252,13 +252,18 @@ def test_a_gpu_that_is_not_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_headline_command(gpus, tmp_path):
+@pytest.mark.parametrize("mpi", [False, True], ids=["alone", "under MPI"])
+def test_the_headline_command(gpus, tmp_path, mpi):
+    """Under MPI, that carries NCCL's identifiers, and NCCL the gradients."""
     gpus(2)
+    if mpi:
+        pytest.importorskip("mpi4py")
+    launcher = [Path(sys.executable).parent / "mpiexec", "-n", "2"] if mpi else []
     options = ["--data", "digits", "--model", "cifar-lrn", "--epochs", "1", "--limit-train", "20", "--limit-test", "11"]
     options += ["--batch-size", "8", "--dtype", "float64", "--lr", "0.01"]
     lines = []
-    for device in (["--backend", "cupy", "--devices", "0,1"], []):
-        command = [sys.executable, ROOT / "train.py", *options, *device]
+    for start, device in ((launcher, ["--backend", "cupy", "--devices", "0,1"]), ([], [])):
+        command = [*start, sys.executable, ROOT / "train.py", *options, *device]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         lines.append(done.stdout.splitlines()[-1])

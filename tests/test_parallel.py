@@ -164,6 +164,7 @@ def test_one_hangs_and_all_end():
         launch(3, ranks.fail, "hang", timeout=2)
 
 
+@LINUX
 @pytest.mark.parametrize(
     "how, message",
     [
@@ -174,9 +175,11 @@ def test_one_hangs_and_all_end():
 )
 def test_one_fails_under_mpi_and_all_end(tmp_path, how, message):
     started = time.monotonic()
+    before = set(os.listdir("/dev/shm"))
     status, _, output = mpiexec(tmp_path, 3, ranks.fail, how, timeout=2)
     assert status and re.search(message, output), output
     assert time.monotonic() - started < 15
+    assert not set(os.listdir("/dev/shm")) - before
 
 
 @LINUX

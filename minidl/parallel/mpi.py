@@ -1,6 +1,9 @@
 """Collectives of processes that mpiexec has started, on one machine or many, for NumPy arrays: through mpi4py."""
 
+import contextlib
 import os
+import re
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -45,8 +48,17 @@ def local_rank() -> tuple[int, int]:
 def communicators(timeout: float) -> Communicators:
     """This process among all that the launcher has started."""
     world = _mpi().COMM_WORLD
+    _unname_shared_memory()
     watchdog = Watchdog(world.Get_rank(), timeout)
     return Communicators(*(MPICommunicator(world.Dup(), watchdog) for _ in Communicators._fields))
+
+
+def _unname_shared_memory() -> None:
+    """What MPICH shares between the ranks of a machine has a name in /dev/shm, and would stay there if a rank were killed."""
+    _mpi().COMM_WORLD.Barrier()  # all have opened it
+    with contextlib.suppress(OSError):
+        for name in set(re.findall(r"/dev/shm/mpich_shm\S*", Path("/proc/self/maps").read_text())):
+            os.unlink(name)
 
 
 def abort(status: int) -> NoReturn:
