@@ -22,7 +22,7 @@ from minidl import Tensor, get_num_threads, random, set_num_threads
 from minidl.backend import from_batch_last
 from minidl.optim import SGD
 from minidl.parallel import DataParallel, launch
-from minidl.parallel.communicator import shard
+from minidl.threads import shard
 
 
 def steps(communicators, stop, threads, batch, count):

@@ -189,6 +189,15 @@ def train_with(communicators, stop, bug, config):
     elif bug == "a batch is overwritten":
         feed.SLOTS = 1
         feed.Slot.guard = lambda self, stream: None
+    elif bug == "a buffer is freed too early":
+        copy = feed.Slot.copy
+
+        def copy_and_free(self, arrays, stream):
+            copies = copy(self, arrays, stream)
+            self.pinned, self.size = None, 0
+            return copies
+
+        feed.Slot.copy = copy_and_free
     elif bug == "a batch is read too early":
         feed.Slot.publish = lambda self, stream: None
     return train(communicators, stop, config)

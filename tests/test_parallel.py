@@ -18,8 +18,9 @@ import pytest
 import train
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import ALONE, launch
-from minidl.parallel.communicator import shard, timeout
+from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
+from minidl.threads import shard
 
 from . import ranks
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from .. import random
+from ..threads import shard
 from .transforms import Transform
 
 
@@ -84,6 +85,6 @@ class DataLoader:
 
     def _load(self, indices: np.ndarray, epoch: int) -> Batch:
         total = len(indices)
-        first, last = (total * rank // self.size for rank in (self.rank, self.rank + 1))
-        indices = indices[first:last]
-        return Batch(self.transform(self.images[indices], indices, epoch), self.labels[indices], indices, first, total)
+        mine = shard(total, self.rank, self.size)
+        indices = indices[mine]
+        return Batch(self.transform(self.images[indices], indices, epoch), self.labels[indices], indices, mine.start, total)

@@ -65,11 +65,6 @@ class Communicators(NamedTuple):
 ALONE = Communicators(Communicator(), Communicator())
 
 
-def shard(n: int, rank: int, size: int) -> slice:
-    """rank's share of range(n): about n / size in a row, perhaps none."""
-    return slice(n * rank // size, n * (rank + 1) // size)
-
-
 def timeout() -> float:
     """Seconds that a rank waits for the others in a collective before it takes them for hanging: $MINIDL_TIMEOUT, else 120."""
     text = os.environ.get("MINIDL_TIMEOUT", "120")

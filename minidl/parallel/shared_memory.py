@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CommunicationError
-from ..threads import slices
-from .communicator import Communicator, Work, shard
+from ..threads import shard, slices
+from .communicator import Communicator, Work
 
 SLOT_BYTES = 2 << 20
 

@@ -34,7 +34,8 @@ from ..gradcheck import gradcheck
 from ..kernels import kernels_for
 from ..optim import SGD
 from ..parallel import ALONE, Communicators, DataParallel, launch
-from ..parallel.communicator import shard, timeout
+from ..parallel.communicator import timeout
+from ..threads import shard
 from .kernels import CALLS, TOLERANCE, difference, masks_are_equal
 
 STEPS, BATCH, SIZE = 5, 7, 12  # SIZE: of the images
