@@ -33,6 +33,7 @@ LEAST_CHANNELS, DTYPES = 16, (np.float32, np.float64)
 TILES = 1600  # of all images, about so many at a time
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time, at most
 PIECE_BYTES = 2 << 20  # of tiles or kernels that a thread transforms at a time
+SMALL = 1_000_000  # multiplications of a product that OpenBLAS does without copying the factors first
 
 
 def tile_size(image, weight_shape, stride, padding, groups, dtype=np.float32) -> int:
@@ -126,9 +127,9 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
     by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, BACKWARD_CHANNELS)]
     by_input = [(few, outputs) for inputs, outputs in pairs for few in _few(inputs, BACKWARD_CHANNELS)]
     dx: Any = np.zeros(x.shape, x.dtype) if needs[0] else None
-    dweight: Any = None
-    if needs[1]:
-        dweight = np.empty_like(weight) if out is None else out
+    dweight: Any = (np.empty_like(weight) if out is None else out) if needs[1] else None
+    blocks = list(_blocks(grad, m))
+    if needs[1] and not blocks:
         dweight.fill(0)
 
     def add_gradients(block):
@@ -146,7 +147,8 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
             dU = scratch("U", (n * n, _length(outputs), CG), x.dtype)
             np.matmul(dM[:, outputs], V[:, inputs].transpose(0, 2, 1), out=dU)
             taps = _multiply(G.T, dU, scratch("M", (r * r, *dU.shape[1:]), x.dtype))
-            dweight[outputs] += taps.transpose(1, 2, 0).reshape(dweight[outputs].shape)
+            into = dweight[outputs].reshape(-1, r * r).T
+            np.add(into if block is not blocks[0] else 0, _flat(taps), out=into)
 
         def multiply_for_input(part):
             inputs, outputs = part
@@ -170,7 +172,7 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
         if needs[0]:
             parallel(multiply_for_input, by_input)
 
-    for block in _blocks(grad, m):
+    for block in blocks:
         add_gradients(block)
     return dx, dweight
 
@@ -187,13 +189,16 @@ def _length(channels: slice) -> int:
 
 
 def _taps(weight):
-    """(O, C, r, r) -> (r^2, O * C)"""
-    return weight.reshape(-1, weight.shape[2] * weight.shape[3]).T
+    """(O, C, r, r) -> (r^2, O * C), contiguous."""
+    return np.ascontiguousarray(weight.reshape(-1, weight.shape[2] * weight.shape[3]).T)
 
 
 def _multiply(matrix, values, out):
     """matrix (a, b) @ values (b, ...) -> out (a, ...), which may be a slice of the channels of a larger array."""
-    np.matmul(matrix, _flat(values), out=_flat(out))
+    values, flat = _flat(values), _flat(out)
+    columns = SMALL // matrix.size // 64 * 64
+    for few in slices(values.shape[1], columns) if columns >= 256 else [slice(None)]:
+        np.matmul(matrix, values[:, few], out=flat[:, few])
     return out
 
 
