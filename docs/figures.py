@@ -17,6 +17,7 @@ from minidl.kernels.im2col import im2col
 from minidl.optim import SGD
 
 BLUE, GREEN, YELLOW, RED, GREY = "#cfe2f7", "#d5efd8", "#fff0bf", "#f9d5cd", "#e6e6e6"
+MEASURED = 1.57  # two workers against one thread, in the table of data_parallel.md
 FIGURES: dict[str, Callable] = {}
 
 
@@ -273,6 +274,71 @@ def lrn():
         axes.bar(range(9), x, color=GREY, edgecolor="#aaaaaa", label="x")
         axes.bar(range(9), y, color=["#5b8fc9" if c != 4 else "#c9614c" for c in range(9)], width=0.5, label="y")
         axes.set(xlabel="c", xticks=range(9), title=f"x[4] = {middle:g},  y[3] = {y[3]:.2f}")
+    sheet.axes[0].legend(fontsize=8)
+    return sheet
+
+
+@figure("data-parallel")
+def data_parallel():
+    """A step of two ranks, and the sums beside it. The gradients of the fully connected layers are ready first."""
+    sheet, axes = board(27.4, 7.4)
+    backward = [
+        ("fc8", 0.8),
+        ("fc7", 1.6),
+        ("fc6", 1.6),
+        ("conv5", 1.9),
+        ("conv4", 2.1),
+        ("conv3", 1.9),
+        ("conv2", 2.6),
+        ("conv1", 1.5),
+    ]
+    sums = [
+        (2.4, 3.2, "fc8, fc7"),
+        (5.7, 1.8, "fc6"),
+        (8.0, 2.4, "conv5, conv4"),
+        (12.5, 2.3, "conv3, conv2"),
+        (14.9, 1.2, "conv1"),
+    ]
+    for rank, y in ((0, 0.4), (1, 5.4)):
+        axes.text(0.2, y + 0.8, f"rank {rank}", va="center", fontsize=10)
+        span(axes, 2.6, y, 6.0, "forward", BLUE)
+        x = 8.6
+        for name, width in backward:
+            span(axes, x, y, width, name, GREEN)
+            x += width
+        span(axes, 8.6 + 16.1, y, 2.4, "update", YELLOW)
+    axes.text(0.2, 3.7, "sums", va="center", fontsize=10)
+    for start, width, name in sums:
+        span(axes, 8.6 + start, 2.9, width, name, RED)
+        for y in (2.0, 5.4):
+            inward = 0.9 if y < 3 else -0.9
+            arrow(axes, (8.6 + start + 0.15, y), (8.6 + start + 0.15, y + inward))
+    return sheet
+
+
+def span(axes: Axes, x: float, y: float, width: float, name: str, color: str) -> None:
+    """A stretch of time, 1.6 high."""
+    axes.add_patch(Rectangle((x, y), width, 1.6, facecolor=color, edgecolor="#666666"))
+    axes.text(x + width / 2, y + 0.8, name, ha="center", va="center", fontsize=8)
+
+
+@figure("scaling")
+def scaling():
+    """The model of data_parallel.md, and what benchmarks/workers.py measured on two cores."""
+    devices, size, latency, hidden = np.arange(2, 65), 4 * 60_965_224, 10e-6, 0.6
+    sheet = Figure(figsize=(8.4, 3.4), layout="constrained")
+    for axes, step in zip(sheet.subplots(1, 2, sharey=True), (0.1, 0.05), strict=True):
+        networks = {"NVLink": (200e9, "-"), "PCIe 4.0 x16": (20e9, "--"), "100 Gb": (11e9, "-."), "10 Gb": (1.1e9, ":")}
+        for name, (bandwidth, line) in networks.items():
+            t = 2 * (devices - 1) / devices * size / bandwidth + 2 * (devices - 1) * latency
+            axes.plot(devices, devices * step / (step + np.maximum(0, t - hidden * step)), line, label=name)
+        axes.plot([2], [MEASURED], "o", color="black", label="CPU, measured")
+        axes.set(xscale="log", yscale="log", xlabel="n", title=f"{step:g} s")
+        axes.set_xticks(ticks := [2, 4, 8, 16, 32, 64], ticks)
+        axes.set_yticks([1, *ticks], [1, *ticks])
+        axes.minorticks_off()
+        axes.grid(color="#dddddd")
+    sheet.axes[0].set_ylabel("t(1) / t(n)")
     sheet.axes[0].legend(fontsize=8)
     return sheet
 

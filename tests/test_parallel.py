@@ -17,7 +17,7 @@ import pytest
 
 import train
 from minidl.errors import TrainingError, UserError
-from minidl.parallel import ALONE, launch
+from minidl.parallel import ALONE, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
 from minidl.threads import shard
@@ -305,6 +305,17 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
         status, errors, _ = run.ends()
         assert status == 130 and "stopped at once" in errors
         gone(workers)
+
+
+@pytest.mark.parametrize("name", mpi.SIZES)
+def test_a_launcher_of_another_mpi(tmp_path, name):
+    """Each process would be alone, and train."""
+    pytest.importorskip("mpi4py")
+    environment = {key: value for key, value in os.environ.items() if key not in mpi.SIZES} | {name: "3"}
+    command = [sys.executable, ROOT / "train.py", "--data", "digits"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("train.py: error: 3 processes were started, but MPI finds 1")
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_train_py_under_mpi(tmp_path):

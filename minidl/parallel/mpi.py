@@ -12,9 +12,9 @@ from ..errors import UserError
 from .communicator import Communicator, Communicators, Work
 from .watchdog import Watchdog
 
-# Where a launcher tells a process the number of its ranks, and its place among those on its machine: MPICH, Open MPI.
-SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
+# Where a launcher tells a process the number of its ranks, and its place among those on its machine: MPICH, Open MPI, Slurm.
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 
 def started() -> bool:
@@ -36,7 +36,14 @@ def _mpi():
 
 
 def world_size() -> int:
-    return _mpi().COMM_WORLD.Get_size()
+    """The number of ranks. UserError if MPI finds others than the launcher has started: each would train alone."""
+    size, told = _mpi().COMM_WORLD.Get_size(), max(int(os.environ.get(name, "1")) for name in SIZES)
+    if size != told:
+        raise UserError(
+            f"{told} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with the "
+            "mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2"
+        )
+    return size
 
 
 def local_rank() -> tuple[int, int]:
