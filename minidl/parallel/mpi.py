@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,7 +30,9 @@ def first_on_machine() -> bool:
 
 def _mpi():
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what world_size refuses
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
     return MPI
