@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import minidl.functional as F
+from minidl.functional.arguments import is_integer
 from minidl.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -196,6 +197,9 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3, imag
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    for what, value in {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}.items():
+        if value is not None and not is_integer(value, 1):
+            raise ValueError(f"{what} is an integer of at least 1; got {value!r}")
     if image_size is not None and image_size < LEAST_IMAGE_SIZE[name]:
         least = LEAST_IMAGE_SIZE[name]
         raise ValueError(f"{name} takes images of at least {least} x {least}; got {image_size} x {image_size}")

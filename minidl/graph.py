@@ -28,6 +28,10 @@ def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
 
     Raises RuntimeError after backward, ValueError for a graph too large to be read, UserError without pygraphviz.
     """
+    if not isinstance(tensor, Tensor) or not isinstance(model, (Module, type(None))):
+        raise TypeError(
+            f"graph takes a Tensor, and a Module as model; got a {type(tensor).__name__} and a {type(model).__name__}"
+        )
     try:
         import pygraphviz
     except ImportError:

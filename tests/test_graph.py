@@ -177,3 +177,9 @@ def test_without_pygraphviz_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
     with pytest.raises(UserError, match="needs pygraphviz"):
         minidl.graph(Tensor(1.0, requires_grad=True) * 2)
+
+
+@pytest.mark.parametrize("arguments, names", [([np.ones(3)], "ndarray and a NoneType"), ([Tensor(1.0), 5], "Tensor and a int")])
+def test_what_has_no_graph(arguments, names):
+    with pytest.raises(TypeError, match=f"graph takes a Tensor, and a Module as model; got a {names}"):
+        minidl.graph(*arguments)

@@ -123,3 +123,10 @@ def test_torchvisions_net_takes_images_of_many_sizes():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"no model 'alexnet'; there are cifar-bn, cifar-lrn, alexnet-2012, alexnet-torchvision"):
         alexnet.create("alexnet")
+
+
+@pytest.mark.parametrize("settings", [{"num_classes": 0}, {"in_channels": 0}, {"image_size": "64"}, {"image_size": 32.0}])
+def test_what_is_no_size(settings):
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ValueError, match=f"{name} is an integer of at least 1; got {value!r}"):
+        alexnet.create("cifar-bn", **settings)
