@@ -190,7 +190,7 @@ def _length(channels: slice) -> int:
 
 def _taps(weight):
     """(O, C, r, r) -> (r^2, O * C), contiguous."""
-    return np.ascontiguousarray(weight.reshape(-1, weight.shape[2] * weight.shape[3]).T)
+    return weight.reshape(-1, weight.shape[2] * weight.shape[3]).T.copy()
 
 
 def _multiply(matrix, values, out):
