@@ -74,11 +74,12 @@ _precision = "fp32"
 
 
 def set_matmul_precision(precision: str) -> None:
-    """How GPUs multiply float32 matrices from now on, in this process; sums are float32, and everything else is as before.
+    """In which precision GPUs compute float32 linear and conv2d from now on, in this process; sums are float32.
 
-    "fp32", as at first; "tf32": the factors are rounded to 11 significant bits, by tensor cores; "fp16": they are rounded to
-    float16, scaled by powers of two so that neither small nor large ones are lost. CPUs multiply in full precision.
-    UserError if the current GPU has no TF32.
+    "fp32", as at first; "tf32": factors are rounded to 11 significant bits, by tensor cores; "fp16": they are rounded to
+    float16, after a power of two has brought the largest of each matrix near float16's largest: those 2^29 times smaller
+    keep fewer than 11 bits, and those 2^39 times smaller are lost. CPUs, and float64, are as before. A backward belongs to
+    the precision of its forward. UserError if the current GPU has no TF32.
     """
     global _precision
     if precision not in PRECISIONS:

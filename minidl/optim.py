@@ -78,11 +78,14 @@ class SGD:
         for p in self.parameters:
             p.grad = None
 
-    def step(self, loss: Array | None = None) -> None:
+    def step(self, loss: Tensor | Array | None = None) -> None:
         """Update every parameter that has a gradient.
 
-        loss: one float64 on their device. If it is not finite, nothing is changed; nobody waits for a GPU to know it.
+        loss: one number, a Tensor or an array on their device. If it is not finite, nothing is changed; nobody waits for a
+        GPU to know it.
         """
+        if loss is not None:
+            loss = _one_number(loss, self.parameters[0].data)
         place = 0
         for group in self.param_groups:
             coefficients = [group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")]
@@ -106,6 +109,14 @@ class SGD:
 
 def _listed(params) -> list:
     return [params] if isinstance(params, (Tensor, dict)) else list(params)
+
+
+def _one_number(loss, like: Array) -> Array:
+    """A loss as the array of one float64 that the kernels take."""
+    array = loss.data if isinstance(loss, Tensor) else loss
+    if getattr(array, "size", 0) != 1 or get_array_module(array) is not get_array_module(like):
+        raise ValueError(f"step takes a loss of one number, a Tensor or an array on the parameters' device; got {loss!r}")
+    return array.reshape(1).astype("float64", copy=False)
 
 
 def _check(group: dict[str, Any]) -> None:

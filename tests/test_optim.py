@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from minidl import Tensor
+from minidl.backend import to_device
 from minidl.nn import Parameter
 from minidl.optim import SGD, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
+
+from .compare import assert_array_equal
 
 
 def parameters(*shapes, dtype=np.float64):
@@ -292,3 +295,23 @@ def test_one_cycle_takes_a_rate_for_each_group():
     assert rates[1] == 2 * rates[0]
     with pytest.raises(ValueError, match="max_lr for each of 2 groups"):
         OneCycleLR(SGD([{"params": parameters((1,))}, {"params": parameters((1,))}], 1.0), [1.0], 10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_step_for_a_loss_that_is_not_finite(device, dtype):
+    p = Tensor(to_device(np.ones(4, np.float32), device), requires_grad=True)
+    optimizer = SGD([p], lr=0.5, momentum=0.9)
+    p.grad = to_device(np.ones(4, np.float32), device)
+    for loss in (np.nan, np.inf):
+        optimizer.step(to_device(np.array(loss, dtype), device))
+        optimizer.step(Tensor(to_device(np.array([loss], dtype), device)))
+    assert_array_equal(p.data, np.ones(4))
+    optimizer.step(to_device(np.array(7, dtype), device))
+    assert_array_equal(p.data, np.full(4, 0.5))
+
+
+def test_what_is_no_loss():
+    p = Tensor(np.ones(4), requires_grad=True)
+    for loss in (np.ones(2), 1.0):
+        with pytest.raises(ValueError, match="step takes a loss of one number, a Tensor or an array"):
+            SGD([p], lr=0.5).step(loss)

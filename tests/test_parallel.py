@@ -318,6 +318,19 @@ def test_a_launcher_of_another_mpi(tmp_path, name):
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+def test_the_innermost_launcher_counts(monkeypatch):
+    """Open MPI's mpiexec may be started by Slurm's srun, which then tells another number."""
+    for name in mpi.SIZES:
+        monkeypatch.delenv(name, raising=False)
+    assert not mpi.started()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "")
+    assert not mpi.started()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    assert mpi.started()
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    assert not mpi.started()
+
+
 def test_train_py_under_mpi(tmp_path):
     pytest.importorskip("mpi4py")
     options = ["--data", "digits", "--epochs", "1", "--limit-train", "64", "--limit-test", "10"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import alexnet
 import minidl.functional as F
 from minidl import Tensor, get_num_threads, gradcheck, set_num_threads
+from minidl.backend import to_device, to_numpy
 from minidl.kernels import winograd
 
 from . import naive
@@ -131,3 +132,19 @@ def test_the_number_of_threads_changes_rounding_only():
 def test_an_algorithm_that_there_is_not():
     with pytest.raises(ValueError, match="got 'fft'"), F.convolution_algorithm("fft"):
         pass
+
+
+@pytest.mark.parametrize("axes", [(3, 2, 1, 0), (1, 0, 2, 3), (0, 1, 3, 2)], ids=str)
+def test_the_weight_may_lie_in_any_order(device, axes):
+    """Of its strides the result says nothing."""
+    rng = np.random.default_rng(0)
+    images, values = rng.standard_normal((2, 64, 9, 9)), rng.standard_normal((64, 64, 3, 3)).transpose(axes)
+    weights = values.copy().transpose(np.argsort(axes))
+    gradients = []
+    for data in (weights, np.ascontiguousarray(weights)):
+        weight = Tensor(to_device(data, device), requires_grad=True)
+        y = F.conv2d(Tensor(to_device(images, device)), weight, padding=1)
+        assert y.creator.tile
+        (y**2).sum().backward()
+        gradients.append(to_numpy(weight.grad))
+    np.testing.assert_allclose(*gradients, rtol=0, atol=1e-9)

@@ -85,7 +85,7 @@ def _product(a, b, out=None):
     if not a.device.id == b.device.id == device:  # CuPy's own matmul takes them without complaint, and the GPU then faults
         raise ValueError(f"a product of arrays on cupy:{a.device.id} and cupy:{b.device.id}; both belong on the current device")
     (*batch, m, k), n, dtype = a.shape, b.shape[-1], a.dtype
-    if b.dtype != dtype or b.shape != (*batch, k, n):
+    if dtype.name not in CUBLAS_TYPES or b.dtype != dtype or b.shape != (*batch, k, n):
         raise ValueError(f"a product of {dtype} {a.shape} and {b.dtype} {b.shape}")
     y = cp.empty((*batch, m, n), dtype) if out is None else out
     if not (y.flags.c_contiguous and y.dtype == dtype and y.shape == (*batch, m, n)):
@@ -99,7 +99,7 @@ def _product(a, b, out=None):
         sums = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
     elif dtype == np.float32 and get_matmul_precision() == "fp16":
         (a, scale_a), (b, scale_b) = _halves(a), _halves(b)
-        kind, scale = cp.cuda.runtime.CUDA_R_16F, scale_a * scale_b
+        kind, scale = cp.cuda.runtime.CUDA_R_16F, scale_a.astype(np.float64) * scale_b  # may be beyond float32
     (a, transposed_a, row_a), (b, transposed_b, row_b) = _as_cublas_reads(a), _as_cublas_reads(b)
     one, zero = np.ones(1, dtype), np.zeros(1, dtype)
     # cuBLAS takes columns for rows, so it is given the transposed product, y^T = b^T a^T.
@@ -126,12 +126,12 @@ _divided = cp.ElementwiseKernel("T x, T scale", "float16 y", "y = x / scale", "d
 
 
 def _halves(a):
-    """(a / scale as float16, scale), scale the power of two that brings the largest entry to between 1/2 and 1.
+    """(a / scale as float16, scale), scale the power of two that brings the largest entry to between 2^14 and 2^15.
 
-    Without it gradients would vanish: float16 ends at 6e-8, and it ends at 65504.
+    Without it gradients would vanish, as float16 ends at 6e-8; upwards it ends at 65504.
     """
-    largest = _largest(a)
-    scale = cp.where(largest > 0, cp.exp2(cp.ceil(cp.log2(largest))), largest.dtype.type(1))
+    _, exponent = cp.frexp(_largest(a))
+    scale = cp.ldexp(np.float32(1), cp.maximum(exponent - 15, -126))
     return _divided(a, scale), scale
 
 
@@ -220,8 +220,9 @@ def _im2col(x, kernel_size, stride, padding, top, bottom, OW):
 
 
 def tile_size(*geometry) -> int:
-    """winograd.tile_size; 0 where matrices are not multiplied in full precision, as Winograd's way makes rounding larger."""
-    return winograd.tile_size(*geometry) if get_matmul_precision() == "fp32" else 0
+    """winograd.tile_size; 0 where float32 is not multiplied in full precision, as Winograd's way makes rounding larger."""
+    full = get_matmul_precision() == "fp32" or geometry[-1] != np.float32
+    return winograd.tile_size(*geometry) if full else 0
 
 
 @functools.cache

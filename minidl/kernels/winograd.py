@@ -127,7 +127,7 @@ def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
     by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, BACKWARD_CHANNELS)]
     by_input = [(few, outputs) for inputs, outputs in pairs for few in _few(inputs, BACKWARD_CHANNELS)]
     dx: Any = np.zeros(x.shape, x.dtype) if needs[0] else None
-    dweight: Any = (np.empty_like(weight) if out is None else out) if needs[1] else None
+    dweight: Any = (np.empty(weight.shape, weight.dtype) if out is None else out) if needs[1] else None
     blocks = list(_blocks(grad, m))
     if needs[1] and not blocks:
         dweight.fill(0)

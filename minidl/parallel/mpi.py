@@ -1,6 +1,5 @@
 """Collectives of processes that mpiexec has started, on one machine or many, for NumPy arrays: through mpi4py."""
 
-import contextlib
 import os
 import re
 import warnings
@@ -20,7 +19,12 @@ LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 def started() -> bool:
     """Whether an MPI launcher has started this process and others beside it. mpi4py is imported only then."""
-    return any(os.environ.get(name, "1") != "1" for name in SIZES)
+    return _told() != 1
+
+
+def _told() -> int:
+    """The number of ranks by the innermost launcher: MPI's may have been started by Slurm's."""
+    return next((int(os.environ[name]) for name in SIZES if os.environ.get(name)), 1)
 
 
 def first_on_machine() -> bool:
@@ -31,7 +35,7 @@ def first_on_machine() -> bool:
 def _mpi():
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what world_size refuses
+            warnings.simplefilter("ignore", RuntimeWarning)  # of what world_size refuses
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
@@ -40,11 +44,11 @@ def _mpi():
 
 def world_size() -> int:
     """The number of ranks. UserError if MPI finds others than the launcher has started: each would train alone."""
-    size, told = _mpi().COMM_WORLD.Get_size(), max(int(os.environ.get(name, "1")) for name in SIZES)
-    if size != told:
+    size = _mpi().COMM_WORLD.Get_size()
+    if size != _told():
         raise UserError(
-            f"{told} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with the "
-            "mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2"
+            f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
+            "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI)"
         )
     return size
 
@@ -66,9 +70,9 @@ def communicators(timeout: float) -> Communicators:
 def _unname_shared_memory() -> None:
     """What MPICH shares between the ranks of a machine has a name in /dev/shm, and would stay there if a rank were killed."""
     _mpi().COMM_WORLD.Barrier()  # all have opened it
-    with contextlib.suppress(OSError):
-        for name in set(re.findall(r"/dev/shm/mpich_shm\S*", Path("/proc/self/maps").read_text())):
-            os.unlink(name)
+    maps = Path("/proc/self/maps")
+    for name in set(re.findall(r"/dev/shm/mpich_shm\S*", maps.read_text() if maps.exists() else "")):
+        Path(name).unlink(missing_ok=True)
 
 
 def abort(status: int) -> NoReturn:

@@ -136,7 +136,7 @@ def check(communicators: Communicators, stop, backend: str, devices: list[int], 
             add(f"products in {precision}", True, f"not here: {reason}")
             continue
         largest = difference("linear", device, "float32")
-        add(f"products in {precision}", 2e-5 < largest <= 2e-3, f"largest difference {largest:.1e}")
+        add(f"products in {precision}", largest <= 2e-3, f"largest difference {largest:.1e}")
     set_matmul_precision("fp32")
     add("dropout masks", masks_are_equal(device), "to the last bit")
     error = gradient_error(device)
