@@ -234,8 +234,16 @@ def test_the_checked_launch(cupy):
         cupy_kernels._each("relu", x.dtype, 8, x[:, ::2], x, np.int64(8))
     with pytest.raises(ValueError, match="relu of float32 was given float16"):
         cupy_kernels._each("relu", x.dtype, 8, x.astype(np.float16), x, np.int64(8))
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="relu of float32 was given float64 .* for float32"):
+        cupy_kernels._each("relu", x.dtype, 8, x.astype(np.float64), x, 8)
+    with pytest.raises(ValueError, match="relu of float32 was given str for int64"):
         cupy_kernels._each("relu", x.dtype, 8, x, x, "8")
+    with pytest.raises(ValueError, match=r"relu of float32 was given ndarray for real\*"):
+        cupy_kernels._each("relu", x.dtype, 8, np.ones(8, np.float32), x, 8)
+    with pytest.raises(ValueError, match="shorter"):
+        cupy_kernels._each("relu", x.dtype, 8, x, x)
+    with pytest.raises(OverflowError):
+        cupy_kernels._each("subtract_at_labels", x.dtype, 8, x, cupy.zeros(4, np.int64), 4, 2**31, 1.0)
 
 
 def test_a_label_that_is_no_class_is_no_number(cupy):

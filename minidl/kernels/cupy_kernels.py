@@ -6,6 +6,7 @@ Nothing here waits for the GPU.
 
 import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ THREADS = 256  # of a block, at most; block_sum in kernels.cu has room for so ma
 BLOCKS = 1 << 16  # of an elementwise kernel, at most
 COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
 CUBLAS_TYPES = {"float32": cp.cuda.runtime.CUDA_R_32F, "float64": cp.cuda.runtime.CUDA_R_64F}
-SCALARS = {bool: np.int32, int: np.int32, np.int64: np.int64, np.uint32: np.uint32, np.uint64: np.uint64}
+TYPES = {  # in kernels.cu, besides `real`
+    "double": np.float64,
+    "int": np.int32,
+    "unsigned int": np.uint32,
+    "int64": np.int64,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "unsigned short": np.uint16,
+}
 
 
 @functools.cache
@@ -38,28 +47,36 @@ def _module(dtype: str, device: int):
     return cp.RawModule(code=SOURCE.read_text(), options=(f"-Dreal={real}",))
 
 
+@functools.cache
+def _parameters(name: str) -> list[str]:
+    """The types of a kernel's parameters, as kernels.cu has them: "real*", "int64", ..."""
+    source = re.search(rf"__global__ void {name}\(([^)]*)\)", SOURCE.read_text())
+    assert source, name
+    return [parameter.replace("const ", "").rpartition(" ")[0].strip() for parameter in source[1].split(",")]
+
+
 def _launch(name: str, dtype, blocks: int, threads: int, *args) -> None:
     """Launch a kernel of kernels.cu with `real` = dtype. Everything a kernel is given goes through here.
 
-    args: arrays, C-contiguous and on the current device; None for a null pointer; an int or bool becomes the kernel's int, a
-    NumPy integer stays what it is, a float becomes `real`. CuPy checks none of this, and a wrong one is silently read as
-    something else.
+    args: arrays, C-contiguous and on the current device, or None for a null pointer; and numbers, which become what the
+    kernel takes. CuPy checks none of this, and a wrong one is silently read as something else.
     """
     device = cp.cuda.runtime.getDevice()
-    values = []
-    for arg in args:
-        if isinstance(arg, cp.ndarray):
+    values: list[Any] = []
+    for kind, arg in zip(_parameters(name), args, strict=True):
+        wanted = np.dtype(TYPES.get(kind.rstrip("*"), dtype))
+        if kind.endswith("*") and arg is None:
+            values.append(np.uint64(0))
+        elif kind.endswith("*") and isinstance(arg, cp.ndarray):
             if arg.device.id != device:
                 raise ValueError(f"an array is on cupy:{arg.device.id}, but the current device is cupy:{device}")
-            if not arg.flags.c_contiguous or (arg.dtype.kind == "f" and arg.dtype not in (dtype, np.float64)):
-                raise ValueError(f"{name} of {dtype} was given {arg.dtype} {arg.shape} with strides {arg.strides}")
+            if not arg.flags.c_contiguous or arg.dtype != wanted:
+                raise ValueError(f"{name} of {dtype} was given {arg.dtype} {arg.shape} with strides {arg.strides} for {wanted}")
             values.append(arg)
-        elif isinstance(arg, float):
-            values.append(np.dtype(dtype).type(arg))
-        elif arg is None:
-            values.append(np.uint64(0))
+        elif not kind.endswith("*") and isinstance(arg, (int, float, np.number)):
+            values.append(wanted.type(arg))
         else:
-            values.append(SCALARS[type(arg)](arg))
+            raise ValueError(f"{name} of {dtype} was given {type(arg).__name__} for {kind}")
     if blocks:
         _kernel(name, np.dtype(dtype).name, device)((blocks,), (threads,), tuple(values))
 
@@ -73,26 +90,27 @@ def _each_channel(name: str, x, *args) -> None:
     """A kernel that reduces rows of x (C, ..., N), a block each, with fewer threads for short ones."""
     length = math.prod(x.shape[1:])
     threads = min(THREADS, max(32, 1 << (length - 1).bit_length()))
-    _launch(name, x.dtype, len(x), threads, *args, np.int64(length))
+    _launch(name, x.dtype, len(x), threads, *args, length)
 
 
 def _product(a, b, out=None):
-    """a (..., m, k) @ b (..., k, n) -> (..., m, n), matrix by matrix, summed up in their dtype.
+    """a (..., m, k) @ b (..., k, n) -> (..., m, n), matrix by matrix, in the wider of their dtypes.
 
     float32 matrices are multiplied in the precision of backend.set_matmul_precision. A transposed one is read where it lies.
     """
     device = cp.cuda.runtime.getDevice()
     if not a.device.id == b.device.id == device:  # CuPy's own matmul takes them without complaint, and the GPU then faults
         raise ValueError(f"a product of arrays on cupy:{a.device.id} and cupy:{b.device.id}; both belong on the current device")
-    (*batch, m, k), n, dtype = a.shape, b.shape[-1], a.dtype
-    if dtype.name not in CUBLAS_TYPES or b.dtype != dtype or b.shape != (*batch, k, n):
-        raise ValueError(f"a product of {dtype} {a.shape} and {b.dtype} {b.shape}")
+    (*batch, m, k), n, dtype = a.shape, b.shape[-1], np.promote_types(a.dtype, b.dtype)
+    if dtype.name not in CUBLAS_TYPES or b.shape != (*batch, k, n):
+        raise ValueError(f"a product of {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     y = cp.empty((*batch, m, n), dtype) if out is None else out
     if not (y.flags.c_contiguous and y.dtype == dtype and y.shape == (*batch, m, n)):
         raise ValueError(f"a product of {dtype} {(*batch, m, n)} cannot go to {y.dtype} {y.shape} with strides {y.strides}")
     if not a.size or not b.size:
         y.fill(0)
         return y
+    a, b = (factor.astype(dtype, copy=False) for factor in (a, b))
     kind = result = CUBLAS_TYPES[dtype.name]
     sums, scale = result, None
     if dtype == np.float32 and get_matmul_precision() == "tf32":
@@ -135,8 +153,8 @@ def _halves(a):
     return _divided(a, scale), scale
 
 
-def _length(x) -> np.int64:
-    return np.int64(math.prod(x.shape[1:]))
+def _length(x) -> int:
+    return math.prod(x.shape[1:])
 
 
 # --- the fully connected layer -----------------------------------------------------------------------------------------
@@ -146,7 +164,7 @@ def linear(x, weight, bias):
     """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
     y = _product(weight, x)
     if bias is not None:
-        _each("place", y.dtype, y.size, y, bias, y, np.int64(y.size), _length(y), np.int64(0), _length(y))
+        _each("place", y.dtype, y.size, y, bias, y, y.size, _length(y), 0, _length(y))
     return y
 
 
@@ -174,8 +192,8 @@ def conv2d(x, weight, bias, stride, padding, groups, tile=0):
     for top, bottom in _bands(x, weight, OH, OW):
         columns = _im2col(x, (KH, KW), stride, padding, top, bottom, OW).reshape(groups, CG * KH * KW, -1)
         product = _product(weight.reshape(groups, O // groups, -1), columns)
-        length, start = np.int64((bottom - top) * OW * N), np.int64(top * OW * N)
-        _each("place", x.dtype, product.size, product, bias, y, np.int64(product.size), length, start, _length(y))
+        length, start = (bottom - top) * OW * N, top * OW * N
+        _each("place", x.dtype, product.size, product, bias, y, product.size, length, start, _length(y))
     return y
 
 
@@ -198,7 +216,7 @@ def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs, out=
         if needs[0]:
             columns = _product(weight.reshape(groups, O // groups, -1).transpose(0, 2, 1), part)
             geometry = H, W, N, KH, KW, *stride, *padding, top, bottom, OW
-            _each("col2im", x.dtype, dx.size, cp.ascontiguousarray(columns), dx, np.int64(dx.size), *geometry)
+            _each("col2im", x.dtype, dx.size, cp.ascontiguousarray(columns), dx, dx.size, *geometry)
     return dx, dweight
 
 
@@ -212,7 +230,7 @@ def _im2col(x, kernel_size, stride, padding, top, bottom, OW):
     C, H, W, N = x.shape
     columns = cp.empty((C * math.prod(kernel_size), (bottom - top) * OW * N), x.dtype)
     geometry = H, W, N, *kernel_size, *stride, *padding, top, bottom, OW
-    _each("im2col", x.dtype, columns.size, x, columns, np.int64(columns.size), *geometry)
+    _each("im2col", x.dtype, columns.size, x, columns, columns.size, *geometry)
     return columns
 
 
@@ -278,13 +296,13 @@ def _at_points(matrix, tiles, groups):
 def _read_tiles(x, size, m, padding, tiles):
     C, H, W, N = x.shape
     values = cp.empty((size * size, C, math.prod(tiles) * N), x.dtype)
-    _each("read_tiles", x.dtype, values.size, x, values, np.int64(values.size), C, H, W, N, size, m, *padding, *tiles)
+    _each("read_tiles", x.dtype, values.size, x, values, values.size, C, H, W, N, size, m, *padding, *tiles)
     return values
 
 
 def _add_tiles(values, bias, x, size, m, padding, tiles):
     C, H, W, N = x.shape
-    _each("add_tiles", x.dtype, x.size, values, bias, x, np.int64(x.size), C, H, W, N, size, m, *padding, *tiles)
+    _each("add_tiles", x.dtype, x.size, values, bias, x, x.size, C, H, W, N, size, m, *padding, *tiles)
 
 
 # --- pooling -----------------------------------------------------------------------------------------------------------
@@ -299,7 +317,7 @@ def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
     y = cp.empty((C, *output_size, N), x.dtype)
     argmax = cp.empty(y.shape, np.uint16) if with_argmax else None
     geometry = H, W, N, *kernel_size, *stride, padding[0][0], padding[1][0], *output_size
-    _each("max_pool2d", x.dtype, y.size, x, y, argmax, np.int64(y.size), *geometry)
+    _each("max_pool2d", x.dtype, y.size, x, y, argmax, y.size, *geometry)
     return y, argmax
 
 
@@ -308,7 +326,7 @@ def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
     _, H, W, N = x_shape
     dx = cp.empty(x_shape, grad.dtype)
     geometry = H, W, N, *kernel_size, *stride, padding[0][0], padding[1][0], *grad.shape[1:3]
-    _each("max_pool2d_gradient", grad.dtype, dx.size, grad, argmax, dx, np.int64(dx.size), *geometry)
+    _each("max_pool2d_gradient", grad.dtype, dx.size, grad, argmax, dx, dx.size, *geometry)
     return dx
 
 
@@ -325,7 +343,7 @@ def channel_statistics(x):
 def scale_and_shift(x, scale, shift):
     """x * scale + shift, with scale and shift (C,) for x (C, ..., N)."""
     y = cp.empty(x.shape, x.dtype)
-    _each("scale_and_shift", x.dtype, x.size, x, scale, shift, y, np.int64(x.size), _length(x))
+    _each("scale_and_shift", x.dtype, x.size, x, scale, shift, y, x.size, _length(x))
     return y
 
 
@@ -340,23 +358,23 @@ def batch_norm_gradient(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
     """dx = scale * (grad - mean_grad - xhat * mean_weighted), xhat = (x - mean) * inverse_std; the last six are (C,)."""
     dx = cp.empty(x.shape, x.dtype)
     of_channels = mean, inverse_std, scale, mean_grad, mean_weighted
-    _each("batch_norm_gradient", x.dtype, x.size, grad, x, *of_channels, dx, np.int64(x.size), _length(x))
+    _each("batch_norm_gradient", x.dtype, x.size, grad, x, *of_channels, dx, x.size, _length(x))
     return dx
 
 
 def local_response_norm(x, before, after, alpha, beta, k):
     """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind); (C, ..., N)."""
     y, s = cp.empty(x.shape, x.dtype), cp.empty(x.shape, x.dtype)
-    window = len(x), before, after, float(alpha), float(beta), float(k)
-    _each("local_response_norm", x.dtype, x.size, x, y, s, np.int64(x.size), _length(x), *window)
+    window = len(x), before, after, alpha, beta, k
+    _each("local_response_norm", x.dtype, x.size, x, y, s, x.size, _length(x), *window)
     return y, s
 
 
 def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
     """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
     dx = cp.empty(x.shape, x.dtype)
-    window = len(x), before, after, float(alpha), float(beta)
-    _each("local_response_norm_gradient", x.dtype, x.size, grad, x, s, dx, np.int64(x.size), _length(x), *window)
+    window = len(x), before, after, alpha, beta
+    _each("local_response_norm_gradient", x.dtype, x.size, grad, x, s, dx, x.size, _length(x), *window)
     return dx
 
 
@@ -373,14 +391,14 @@ def channel_sums(x):
 def relu(x):
     """max(x, 0)."""
     y = cp.empty(x.shape, x.dtype)
-    _each("relu", x.dtype, x.size, x, y, np.int64(x.size))
+    _each("relu", x.dtype, x.size, x, y, x.size)
     return y
 
 
 def relu_gradient(grad, y):
     """grad where y > 0, else 0."""
     dx = cp.empty(grad.shape, grad.dtype)
-    _each("relu_gradient", grad.dtype, grad.size, grad, y, dx, np.int64(grad.size))
+    _each("relu_gradient", grad.dtype, grad.size, grad, y, dx, grad.size)
     return dx
 
 
@@ -390,26 +408,26 @@ def dropout_mask(shape, p, draw, dtype):
     mask = cp.empty(shape, dtype)
     N, features = shape[-1], math.prod(shape[:-1])
     count = -(-features // 4) * N
-    numbers = np.uint64(round(p * 2**32)), float(1 / max(1 - p, 2**-32))
-    words = (np.uint32(word & 0xFFFFFFFF) for word in (seed, seed >> 32, key, step, first))
-    _each("dropout_mask", dtype, count, mask, np.int64(count), np.int64(features), N, *numbers, *words)
+    numbers = round(p * 2**32), 1 / max(1 - p, 2**-32)
+    words = (word & 0xFFFFFFFF for word in (seed, seed >> 32, key, step, first))
+    _each("dropout_mask", dtype, count, mask, count, features, N, *numbers, *words)
     return mask
 
 
 def at_labels(rows, labels):
     """rows[labels[n], n] for each sample n: rows (classes, N), labels (N,) integers -> (N,); nan for a label that is no class."""
     picked = cp.empty(rows.shape[1], rows.dtype)
-    _each("at_labels", rows.dtype, picked.size, rows, labels.astype(np.int64), picked, np.int64(picked.size), len(rows))
+    _each("at_labels", rows.dtype, picked.size, rows, labels.astype(np.int64), picked, picked.size, len(rows))
     return picked
 
 
 def subtract_at_labels(rows, labels, value):
     """rows[labels[n], n] -= value, in place."""
     count = rows.shape[1]
-    _each("subtract_at_labels", rows.dtype, count, rows, labels.astype(np.int64), np.int64(count), len(rows), float(value))
+    _each("subtract_at_labels", rows.dtype, count, rows, labels.astype(np.int64), count, len(rows), value)
 
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
     """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
-    coefficients = float(lr), float(momentum), float(weight_decay), bool(nesterov)
-    _each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, np.int64(weight.size), *coefficients, loss)
+    coefficients = lr, momentum, weight_decay, nesterov
+    _each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, weight.size, *coefficients, loss)
