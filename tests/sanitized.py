@@ -83,7 +83,7 @@ def main() -> None:
     sys.modules |= {"cupy": cupy, "cupy.cuda": cupy.cuda}
     from minidl.kernels import cupy_kernels
 
-    cupy_kernels._product = product
+    cupy_kernels.product = product
     calls.kernels_for = lambda array: cupy_kernels if isinstance(array, Array) else numpy_kernels
     calls.to_device = lambda array, device: array.view(Array) if device == "cupy" else array
     for dtype, tolerance in calls.TOLERANCE.items():

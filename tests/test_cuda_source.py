@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "minidl/kernels/kernels.cu"
-USERS = ["kernels/cupy_kernels.py", "parallel/nccl.py", "parallel/feed.py", "backend.py"]
+USERS = ["kernels/cuda.py", "kernels/cupy_kernels.py", "parallel/nccl.py", "parallel/feed.py", "backend.py"]
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 
 
@@ -44,7 +44,7 @@ def kernels():
 
 def test_every_kernel_is_launched_and_every_launch_has_a_kernel():
     text = (ROOT / "minidl/kernels/cupy_kernels.py").read_text()
-    launched = re.findall(r"_(?:each|each_channel)\(\s*\"(\w+)\"", text)
+    launched = re.findall(r"\beach(?:_channel)?\(\s*\"(\w+)\"", text)
     assert set(launched) == set(kernels())
 
 
@@ -56,13 +56,13 @@ def test_a_launch_has_as_many_arguments_as_its_kernel(name):
     calls = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_each", "_each_channel")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("each", "each_channel")
         if isinstance(node.args[0], ast.Constant) and node.args[0].value == name
     ]
     assert calls
     for call in calls:
         if not any(isinstance(argument, ast.Starred) for argument in call.args):
-            assert len(call.args) - {"_each": 3, "_each_channel": 1}[call.func.id] == parameters
+            assert len(call.args) - {"each": 3, "each_channel": 1}[call.func.id] == parameters
 
 
 @pytest.mark.parametrize("file", USERS)

@@ -110,9 +110,9 @@ def test_convolutions_in_low_precision_are_im2col(cupy, fp16):
 
 def test_tf32_is_asked_for(cupy, monkeypatch):
     """The simulator has none; there, what goes to cuBLAS is looked at."""
-    from minidl.kernels import cupy_kernels
+    from minidl.kernels import cuda
 
-    cublas, kinds = cupy_kernels.cublas, []
+    cublas, kinds = cuda.cublas, []
 
     class Watched:
         def __getattr__(self, name):
@@ -125,7 +125,7 @@ def test_tf32_is_asked_for(cupy, monkeypatch):
     if SIMULATED:
         with pytest.raises(UserError, match=r"tf32 takes an NVIDIA GPU of compute capability 8.0 or more, which cupy:0 is not"):
             set_matmul_precision("tf32")
-        monkeypatch.setattr(cupy_kernels, "cublas", Watched())
+        monkeypatch.setattr(cuda, "cublas", Watched())
         monkeypatch.setattr("minidl.backend._precision", "tf32")
         assert difference("linear", "cupy:0", "float32") < 2e-5
         assert kinds and set(kinds) == {cublas.CUBLAS_COMPUTE_32F_FAST_TF32}
@@ -227,23 +227,23 @@ def test_arrays_of_two_gpus_are_refused(cupy, gpus):
 
 
 def test_the_checked_launch(cupy):
-    from minidl.kernels import cupy_kernels
+    from minidl.kernels import cuda
 
     x = cupy.ones((4, 4), np.float32)
     with pytest.raises(ValueError, match=r"relu of float32 was given float32 \(4, 2\) with strides"):
-        cupy_kernels._each("relu", x.dtype, 8, x[:, ::2], x, np.int64(8))
+        cuda.each("relu", x.dtype, 8, x[:, ::2], x, np.int64(8))
     with pytest.raises(ValueError, match="relu of float32 was given float16"):
-        cupy_kernels._each("relu", x.dtype, 8, x.astype(np.float16), x, np.int64(8))
+        cuda.each("relu", x.dtype, 8, x.astype(np.float16), x, np.int64(8))
     with pytest.raises(ValueError, match="relu of float32 was given float64 .* for float32"):
-        cupy_kernels._each("relu", x.dtype, 8, x.astype(np.float64), x, 8)
+        cuda.each("relu", x.dtype, 8, x.astype(np.float64), x, 8)
     with pytest.raises(ValueError, match="relu of float32 was given str for int64"):
-        cupy_kernels._each("relu", x.dtype, 8, x, x, "8")
+        cuda.each("relu", x.dtype, 8, x, x, "8")
     with pytest.raises(ValueError, match=r"relu of float32 was given ndarray for real\*"):
-        cupy_kernels._each("relu", x.dtype, 8, np.ones(8, np.float32), x, 8)
+        cuda.each("relu", x.dtype, 8, np.ones(8, np.float32), x, 8)
     with pytest.raises(ValueError, match="shorter"):
-        cupy_kernels._each("relu", x.dtype, 8, x, x)
+        cuda.each("relu", x.dtype, 8, x, x)
     with pytest.raises(OverflowError):
-        cupy_kernels._each("subtract_at_labels", x.dtype, 8, x, cupy.zeros(4, np.int64), 4, 2**31, 1.0)
+        cuda.each("subtract_at_labels", x.dtype, 8, x, cupy.zeros(4, np.int64), 4, 2**31, 1.0)
 
 
 def test_a_label_that_is_no_class_is_no_number(cupy):
