@@ -99,7 +99,7 @@ def test_halves_lose_nothing_small_or_large(cupy, fp16):
 
 
 def test_convolutions_in_low_precision_are_im2col(cupy, fp16):
-    """Winograd's way makes the rounding of its factors a hundred times larger."""
+    """Winograd's way makes the rounding of its factors larger, a thousand times in its largest tiles."""
     from minidl.kernels import cupy_kernels
 
     geometry = (32, 32), (64, 64, 3, 3), (1, 1), (1, 1), 1, np.float32
