@@ -23,7 +23,7 @@ def minidl(workload, batch):
     import alexnet
     import minidl.functional as F
     from minidl import Function, Tensor, no_grad, random
-    from minidl.backend import from_batch_last
+    from minidl.kernels.layout import from_batch_last
     from minidl.optim import SGD
 
     model, classes, size, _ = WORKLOADS[workload]

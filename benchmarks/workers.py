@@ -19,7 +19,7 @@ from contenders import WORKLOADS
 import alexnet
 import minidl.functional as F
 from minidl import Tensor, get_num_threads, random, set_num_threads
-from minidl.backend import from_batch_last
+from minidl.kernels.layout import from_batch_last
 from minidl.optim import SGD
 from minidl.parallel import DataParallel, launch
 from minidl.threads import shard

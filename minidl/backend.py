@@ -1,9 +1,4 @@
-"""NumPy or CuPy: which library an array belongs to, where it lives, and how it lies in memory.
-
-Shapes are (N, C, H, W) to the caller, but activations lie *batch-last* in memory, (C, H, W, N): the batch is the fastest
-axis. A convolution's columns are then long contiguous runs, its product is written in place without a transpose, and
-pooling and normalisation work on whole rows. The pair `to_batch_last` and `from_batch_last` is the only way in and out.
-"""
+"""NumPy or CuPy: which library an array belongs to, and where it lives."""
 
 import functools
 import importlib.metadata
@@ -118,10 +113,13 @@ def as_array(value, like: Array = None) -> Array:
         fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(number, float))
         xp = get_array_module(like)
         return xp.asarray(number, dtype=like.dtype if fits else xp.float32 if isinstance(number, float) else None)
-    if hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__"):
-        return np.asarray(value) if isinstance(value, np.generic) else value
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    if not (hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__")):
+        value = np.asarray(value)
+        value = value.astype(np.float32) if value.dtype == np.float64 else value
+    array = np.asarray(value) if isinstance(value, np.generic) else value
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"a tensor holds real numbers or booleans; got {array.dtype}")
+    return array
 
 
 def to_device(array: Array, device: str) -> Array:
@@ -160,13 +158,3 @@ def copy_to_host(array: Array) -> Callable[[], list]:
         return host.tolist()
 
     return read
-
-
-def to_batch_last(x: Array) -> Array:
-    """(N, C, H, W) -> (C, H, W, N), C-contiguous; any rank works. A view where x already lies so, else a copy."""
-    return get_array_module(x).ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
-
-
-def from_batch_last(x: Array) -> Array:
-    """(C, H, W, N) -> (N, C, H, W), the inverse of `to_batch_last`: always a view."""
-    return x.transpose(-1, *range(x.ndim - 1))

@@ -53,16 +53,6 @@ def get_num_threads() -> int:
     return _threads
 
 
-def shard(n: int, rank: int, size: int) -> slice:
-    """Of `size` ranks, rank's share of range(n): about n / size in a row, perhaps none."""
-    return slice(n * rank // size, n * (rank + 1) // size)
-
-
-def slices(length: int, size: int) -> list[slice]:
-    """range(length) in slices of `size`, the last one perhaps shorter: parts for `parallel`."""
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
 def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
     """Call work(part) for every part, each thread taking the next; raises what a call raises, once all threads have stopped.
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from alexnet.augment import RandomCrop, RandomHorizontalFlip
-from minidl.backend import to_batch_last
 from minidl.data import Compose, DataLoader, Normalize
+from minidl.kernels.layout import to_batch_last
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 6), np.uint8)
 LABELS = np.arange(23)

@@ -1,4 +1,4 @@
-"""The CuPy kernels against the NumPy kernels: the same functions of the same arrays."""
+"""The fast kernels, NumPy's and CuPy's, against the reference: the same functions of the same arrays."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from minidl.selftest.kernels import CALLS, TOLERANCE, difference, masks_are_equa
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CALLS)
-def test_the_kernels_of_both_libraries_agree(device, name, dtype):
+def test_the_fast_kernels_give_what_the_reference_gives(device, name, dtype):
     assert difference(name, device, dtype) <= TOLERANCE[dtype]
 
 

@@ -6,7 +6,7 @@ import pytest
 import alexnet
 import minidl.functional as F
 from minidl import Function, Tensor
-from minidl.backend import from_batch_last, to_batch_last
+from minidl.kernels.layout import from_batch_last, to_batch_last
 from minidl.optim import SGD
 
 

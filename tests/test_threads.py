@@ -12,7 +12,7 @@ import threadpoolctl
 import alexnet
 import minidl.functional as F
 from minidl import Tensor, get_num_threads, random, set_num_threads
-from minidl.kernels.scratch import scratch
+from minidl.kernels.memory import scratch
 from minidl.threads import parallel, slices
 
 

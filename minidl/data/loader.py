@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from .. import random
-from ..threads import shard
+from ..partition import shard
 from .transforms import Transform
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from cupy.cuda import cublas
 
 from ..backend import get_matmul_precision
+from ..partition import ceil_div
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 THREADS = 256  # of a block, at most; block_sum in kernels.cu has room for so many
@@ -43,49 +44,56 @@ def _module(dtype: str, device: int):
 
 
 @functools.cache
-def _parameters(name: str) -> list[str]:
-    """The types of a kernel's parameters, as kernels.cu has them: "real*", "int64", ..."""
+def _parameters(name: str) -> dict[str, str]:
+    """The parameters of a kernel and their types, as kernels.cu has them: {"x": "real*", "count": "int64", ...}"""
     source = re.search(rf"__global__ void {name}\(([^)]*)\)", SOURCE.read_text())
     assert source, name
-    return [parameter.replace("const ", "").rpartition(" ")[0].strip() for parameter in source[1].split(",")]
+    declared = (parameter.replace("const ", "").rpartition(" ") for parameter in source[1].split(","))
+    return {parameter: kind.strip() for kind, _, parameter in declared}
 
 
-def launch(name: str, dtype, blocks: int, threads: int, *args) -> None:
+def launch(name: str, dtype, blocks: int, threads: int, **arguments) -> None:
     """Launch a kernel of kernels.cu with `real` = dtype. Everything a kernel is given goes through here.
 
-    args: arrays, C-contiguous and on the current device, or None for a null pointer; and numbers, which become what the
-    kernel takes. CuPy checks none of this, and a wrong one is silently read as something else.
+    arguments: by the names of the kernel's parameters; arrays, C-contiguous and on the current device, or None for a null
+    pointer; and numbers, which become what the kernel takes. CuPy checks none of this, and a wrong one is silently read as
+    something else.
     """
     device = cp.cuda.runtime.getDevice()
+    parameters = _parameters(name)
+    if arguments.keys() != parameters.keys():
+        raise TypeError(f"{name} takes {', '.join(parameters)}; it was given {', '.join(arguments)}")
     values: list[Any] = []
-    for kind, arg in zip(_parameters(name), args, strict=True):
+    for parameter, kind in parameters.items():
+        arg = arguments[parameter]
         wanted = np.dtype(TYPES.get(kind.rstrip("*"), dtype))
         if kind.endswith("*") and arg is None:
             values.append(np.uint64(0))
         elif kind.endswith("*") and isinstance(arg, cp.ndarray):
             if arg.device.id != device:
-                raise ValueError(f"an array is on cupy:{arg.device.id}, but the current device is cupy:{device}")
+                raise ValueError(f"{parameter} is on cupy:{arg.device.id}, but the current device is cupy:{device}")
             if not arg.flags.c_contiguous or arg.dtype != wanted:
-                raise ValueError(f"{name} of {dtype} was given {arg.dtype} {arg.shape} with strides {arg.strides} for {wanted}")
+                raise ValueError(
+                    f"{name} of {dtype} was given {arg.dtype} {arg.shape} with strides {arg.strides} as {parameter}, for {wanted}"
+                )
             values.append(arg)
         elif not kind.endswith("*") and isinstance(arg, (int, float, np.number)):
             values.append(wanted.type(arg))
         else:
-            raise ValueError(f"{name} of {dtype} was given {type(arg).__name__} for {kind}")
+            raise ValueError(f"{name} of {dtype} was given {type(arg).__name__} as {parameter}, for {kind}")
     if blocks:
         _kernel(name, np.dtype(dtype).name, device)((blocks,), (threads,), tuple(values))
 
 
-def each(name: str, dtype, count: int, *args) -> None:
-    """A kernel that walks through `count` elements; args have `count` among them."""
-    launch(name, dtype, min(BLOCKS, -(-count // THREADS)), THREADS, *args)
+def each(name: str, dtype, count: int, **arguments) -> None:
+    """A kernel that walks through `count` elements."""
+    launch(name, dtype, min(BLOCKS, ceil_div(count, THREADS)), THREADS, count=count, **arguments)
 
 
-def each_channel(name: str, x, *args) -> None:
-    """A kernel that reduces rows of x (C, ..., N), a block each, with fewer threads for short ones."""
-    length = math.prod(x.shape[1:])
+def each_channel(name: str, dtype, channels: int, length: int, **arguments) -> None:
+    """A kernel that reduces channels, rows of `length` numbers, a block each; with fewer threads for short ones."""
     threads = min(THREADS, max(32, 1 << (length - 1).bit_length()))
-    launch(name, x.dtype, len(x), threads, *args, length)
+    launch(name, dtype, channels, threads, length=length, **arguments)
 
 
 def product(a, b, out=None):

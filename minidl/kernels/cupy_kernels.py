@@ -1,7 +1,7 @@
-"""CuPy kernels: the functions of numpy_kernels.py, on a GPU. Arrays lie batch-last and C-contiguous: (C, H, W, N).
+"""The CuPy kernels: the functions of reference.py, which tells what each computes, on a GPU.
 
-Products of matrices are cuBLAS's; what lies between them is in kernels.cu, each function one kernel, compiled at its first use.
-Nothing here waits for the GPU.
+Inside, arrays lie batch-last and C-contiguous, (C, H, W, N), see layout.py. Products of matrices are cuBLAS's; what lies
+between them is in kernels.cu, each function one kernel, compiled at its first use. Nothing here waits for the GPU.
 """
 
 import functools
@@ -12,16 +12,32 @@ import cupy as cp
 import numpy as np
 
 from ..backend import get_matmul_precision
+from ..partition import ceil_div, chunks, length
 from . import winograd
 from .cuda import each, each_channel, product
-from .windows import window_sums as window_sums
-from .windows import window_sums_gradient as window_sums_gradient
+from .layout import from_batch_last, to_batch_last
+from .shared import avg_pool2d as avg_pool2d
+from .shared import avg_pool2d_backward as avg_pool2d_backward
+from .shared import log_softmax as log_softmax
+from .shared import multiply as multiply
+from .shared import pad2d as pad2d
+from .shared import sigmoid as sigmoid
+from .shared import sigmoid_backward as sigmoid_backward
+from .shared import tanh as tanh
+from .shared import tanh_backward as tanh_backward
+from .windows import output_size
 
 COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
 
 
 def _length(x) -> int:
+    """The numbers of a channel of x (C, ..., N)."""
     return math.prod(x.shape[1:])
+
+
+def _like(x, dtype=None):
+    """An array of x's shape, C-contiguous whatever x is."""
+    return cp.empty(x.shape, dtype or x.dtype)
 
 
 # --- the fully connected layer -----------------------------------------------------------------------------------------
@@ -29,85 +45,110 @@ def _length(x) -> int:
 
 def linear(x, weight, bias):
     """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
-    y = product(weight, x)
+    y = product(weight, to_batch_last(x))
     if bias is not None:
-        each("place", y.dtype, y.size, y, bias, y, y.size, _length(y), 0, _length(y))
-    return y
+        _place(y, bias, y, 0)
+    return from_batch_last(y)
 
 
-def linear_input_gradient(grad, weight):
-    """dx = weight.T (F, O) @ grad (O, N) -> (F, N)."""
-    return product(weight.T, grad)
+def linear_backward(grad, x, weight, needs=(True, True, True), out=None):
+    """(dx, dweight, dbias), None where it is not needed. dweight is written into `out` if given."""
+    grad, x = to_batch_last(grad), to_batch_last(x)
+    dx = from_batch_last(product(weight.T, grad)) if needs[0] else None
+    dweight = product(grad, x.T, out) if needs[1] else None
+    return dx, dweight, channel_sums(grad) if needs[2] else None
 
 
-def linear_weight_gradient(grad, x, out=None):
-    """dweight = grad (O, N) @ x.T (N, F) -> (O, F), written into `out` if given."""
-    return product(grad, x.T, out)
+def matmul(a, b):
+    """Stacks of matrices, broadcast as NumPy does. float32 is multiplied in the precision of backend.set_matmul_precision."""
+    if a.dtype != b.dtype or a.dtype.kind != "f" or a.dtype.itemsize < 4:
+        return cp.matmul(a, b)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (cp.broadcast_to(factor, (*batch, *factor.shape[-2:])) for factor in (a, b))
+    return product(a, b)
+
+
+def _place(values, bias, y, start):
+    """y (O, total)[:, start : start + length] = values (O, length) + bias (O,), or without bias if that is None."""
+    each(
+        "place", y.dtype, values.size, product=values, bias=bias, y=y, length=values.size // len(y), start=start, total=_length(y)
+    )
 
 
 # --- convolution -------------------------------------------------------------------------------------------------------
 
 
-def conv2d(x, weight, bias, stride, padding, groups, tile=0):
-    """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N). tile: see tile_size."""
-    if tile:
-        return _winograd(x, weight, bias, padding, groups, tile)
-    _, H, W, N = x.shape
+def conv2d(x, weight, bias, stride, padding, groups, winograd_tile):
+    """winograd_tile: see winograd.winograd_tile; None for im2col."""
+    x = to_batch_last(x)
+    if winograd_tile is not None:
+        return from_batch_last(_winograd(x, weight, bias, padding, groups, winograd_tile))
     O, CG, KH, KW = weight.shape
-    OH, OW = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip((H, W), padding, (KH, KW), stride, strict=True))
-    y = cp.empty((O, OH, OW, N), x.dtype)
-    for top, bottom in _bands(x, weight, OH, OW):
-        columns = _im2col(x, (KH, KW), stride, padding, top, bottom, OW).reshape(groups, CG * KH * KW, -1)
+    OH, OW = (output_size(*axis) for axis in zip(x.shape[1:3], (KH, KW), stride, padding, strict=True))
+    y = cp.empty((O, OH, OW, x.shape[-1]), x.dtype)
+    for rows in _row_chunks(x, weight, OH, OW):
+        columns = _im2col(x, (KH, KW), stride, padding, rows, OW).reshape(groups, CG * KH * KW, -1)
         values = product(weight.reshape(groups, O // groups, -1), columns)
-        length, start = (bottom - top) * OW * N, top * OW * N
-        each("place", x.dtype, values.size, values, bias, y, values.size, length, start, _length(y))
-    return y
+        _place(values.reshape(O, -1), bias, y, rows.start * OW * x.shape[-1])
+    return from_batch_last(y)
 
 
-def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs, out=None):
-    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
-    if tile:
-        return _winograd_gradients(grad, x, weight, padding, groups, tile, needs, out)
-    _, H, W, N = x.shape
+def conv2d_backward(grad, x, weight, stride, padding, groups, winograd_tile, needs=(True, True, True), out=None):
+    """(dx, dweight, dbias), None where it is not needed. dweight is written into `out` if given."""
+    grad, x = to_batch_last(grad), to_batch_last(x)
+    if winograd_tile is None:
+        dx, dweight = _im2col_backward(grad, x, weight, stride, padding, groups, needs, out)
+    else:
+        dx, dweight = _winograd_backward(grad, x, weight, padding, groups, winograd_tile, needs, out)
+    return from_batch_last(dx) if needs[0] else None, dweight, channel_sums(grad) if needs[2] else None
+
+
+def _im2col_backward(grad, x, weight, stride, padding, groups, needs, out):
     O, CG, KH, KW = weight.shape
     _, OH, OW, _ = grad.shape
     dx: Any = cp.zeros(x.shape, x.dtype) if needs[0] else None
     dweight: Any = (cp.empty_like(weight) if out is None else out) if needs[1] else None
     if needs[1]:
         dweight.fill(0)
-    for top, bottom in _bands(x, weight, OH, OW):
-        part = cp.ascontiguousarray(grad[:, top:bottom]).reshape(groups, O // groups, -1)
+    for rows in _row_chunks(x, weight, OH, OW):
+        part = cp.ascontiguousarray(grad[:, rows]).reshape(groups, O // groups, -1)
         if needs[1]:
-            columns = _im2col(x, (KH, KW), stride, padding, top, bottom, OW).reshape(groups, CG * KH * KW, -1)
+            columns = _im2col(x, (KH, KW), stride, padding, rows, OW).reshape(groups, CG * KH * KW, -1)
             dweight += product(part, columns.transpose(0, 2, 1)).reshape(weight.shape)
         if needs[0]:
             columns = product(weight.reshape(groups, O // groups, -1).transpose(0, 2, 1), part)
-            geometry = H, W, N, KH, KW, *stride, *padding, top, bottom, OW
-            each("col2im", x.dtype, dx.size, cp.ascontiguousarray(columns), dx, dx.size, *geometry)
+            geometry = _geometry(x, (KH, KW), stride, padding, rows, OW)
+            each("col2im", x.dtype, dx.size, columns=cp.ascontiguousarray(columns), dx=dx, **geometry)
     return dx, dweight
 
 
-def _bands(x, weight, OH, OW):
-    """Rows of outputs (top, bottom) whose columns take about COLUMN_BYTES."""
-    size = max(1, COLUMN_BYTES // max(1, len(x) * math.prod(weight.shape[2:]) * OW * x.shape[-1] * x.itemsize))
-    return [(top, min(top + size, OH)) for top in range(0, OH, size)]
+def _row_chunks(x, weight, OH, OW) -> list[slice]:
+    """Rows of outputs whose columns take about COLUMN_BYTES."""
+    row_bytes = len(x) * math.prod(weight.shape[2:]) * OW * x.shape[-1] * x.itemsize
+    return chunks(OH, max(1, COLUMN_BYTES // max(1, row_bytes)))
 
 
-def _im2col(x, kernel_size, stride, padding, top, bottom, OW):
-    C, H, W, N = x.shape
-    columns = cp.empty((C * math.prod(kernel_size), (bottom - top) * OW * N), x.dtype)
-    geometry = H, W, N, *kernel_size, *stride, *padding, top, bottom, OW
-    each("im2col", x.dtype, columns.size, x, columns, columns.size, *geometry)
+def _geometry(x, kernel_size, stride, padding, rows, OW):
+    """What im2col and col2im are told of shapes, for the outputs of some rows."""
+    _, H, W, N = x.shape
+    (KH, KW), (SH, SW), (PH, PW) = kernel_size, stride, padding
+    return dict(H=H, W=W, N=N, KH=KH, KW=KW, SH=SH, SW=SW, PH=PH, PW=PW, top=rows.start, bottom=rows.stop, OW=OW)
+
+
+def _im2col(x, kernel_size, stride, padding, rows, OW):
+    columns = cp.empty((len(x) * math.prod(kernel_size), length(rows) * OW * x.shape[-1]), x.dtype)
+    geometry = _geometry(x, kernel_size, stride, padding, rows, OW)
+    each("im2col", x.dtype, columns.size, x=x, columns=columns, **geometry)
     return columns
 
 
 # --- convolution in Winograd's way, see winograd.py --------------------------------------------------------------------
 
 
-def tile_size(*geometry) -> int:
-    """winograd.tile_size; 0 where float32 is not multiplied in full precision, as Winograd's way makes rounding larger."""
+def winograd_tile(*geometry) -> int | None:
+    """winograd.winograd_tile; None where float32 is not multiplied in full precision, as Winograd's way makes rounding larger."""
     full = get_matmul_precision() == "fp32" or geometry[-1] != np.float32
-    return winograd.tile_size(*geometry) if full else 0
+    return winograd.winograd_tile(*geometry) if full else None
 
 
 @functools.cache
@@ -116,10 +157,11 @@ def _transforms(m: int, r: int, dtype, device: int):
 
 
 def _winograd(x, weight, bias, padding, groups, m):
-    (O, _, r, _), (_, H, W, N) = weight.shape, x.shape
+    O, _, r, _ = weight.shape
     A, G, B = _transforms(m, r, x.dtype, x.device.id)
-    y = cp.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
-    tiles = -(-y.shape[1] // m), -(-y.shape[2] // m)
+    OH, OW = (output_size(n, r, 1, p) for n, p in zip(x.shape[1:3], padding, strict=True))
+    y = cp.empty((O, OH, OW, x.shape[-1]), x.dtype)
+    tiles = ceil_div(OH, m), ceil_div(OW, m)
     V = _at_points(B, _read_tiles(x, m + r - 1, m, padding, tiles), groups)
     M = product(_kernels_at_points(G, weight, groups), V)
     values = product(A.T, M.reshape(len(M), -1)).reshape(m * m, O, -1)
@@ -127,11 +169,11 @@ def _winograd(x, weight, bias, padding, groups, m):
     return y
 
 
-def _winograd_gradients(grad, x, weight, padding, groups, m, needs, out):
+def _winograd_backward(grad, x, weight, padding, groups, m, needs, out):
     r = weight.shape[2]
     n = m + r - 1
     A, G, B = _transforms(m, r, x.dtype, x.device.id)
-    tiles = -(-grad.shape[1] // m), -(-grad.shape[2] // m)
+    tiles = ceil_div(grad.shape[1], m), ceil_div(grad.shape[2], m)
     dM = _at_points(A, _read_tiles(grad, m, m, (0, 0), tiles), groups)
     dx: Any = None
     dweight: Any = None
@@ -160,141 +202,163 @@ def _at_points(matrix, tiles, groups):
     return product(matrix, tiles.reshape(len(tiles), -1)).reshape(len(matrix), groups, channels // groups, L)
 
 
-def _read_tiles(x, size, m, padding, tiles):
+def _tile_geometry(x, size, m, padding, tiles):
     C, H, W, N = x.shape
-    values = cp.empty((size * size, C, math.prod(tiles) * N), x.dtype)
-    each("read_tiles", x.dtype, values.size, x, values, values.size, C, H, W, N, size, m, *padding, *tiles)
+    (PH, PW), (rows, columns) = padding, tiles
+    return dict(C=C, H=H, W=W, N=N, size=size, m=m, PH=PH, PW=PW, rows=rows, columns=columns)
+
+
+def _read_tiles(x, size, m, padding, tiles):
+    values = cp.empty((size * size, len(x), math.prod(tiles) * x.shape[-1]), x.dtype)
+    each("read_tiles", x.dtype, values.size, x=x, tiles=values, **_tile_geometry(x, size, m, padding, tiles))
     return values
 
 
 def _add_tiles(values, bias, x, size, m, padding, tiles):
-    C, H, W, N = x.shape
-    each("add_tiles", x.dtype, x.size, values, bias, x, x.size, C, H, W, N, size, m, *padding, *tiles)
+    each("add_tiles", x.dtype, x.size, tiles=values, bias=bias, x=x, **_tile_geometry(x, size, m, padding, tiles))
 
 
 # --- pooling -----------------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
-    """x (C, H, W, N) -> y (C, OH, OW, N) and argmax, the first place of the maximum in its window (or None).
+def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
+    """y of shape (N, C, *size), and argmax, the place of the maximum in its window (None unless with_argmax).
 
     padding is ((top, bottom), (left, right)).
     """
-    C, H, W, N = x.shape
-    y = cp.empty((C, *output_size, N), x.dtype)
-    argmax = cp.empty(y.shape, np.uint16) if with_argmax else None
-    geometry = H, W, N, *kernel_size, *stride, padding[0][0], padding[1][0], *output_size
-    each("max_pool2d", x.dtype, y.size, x, y, argmax, y.size, *geometry)
-    return y, argmax
+    x = to_batch_last(x)
+    y = cp.empty((len(x), *size, x.shape[-1]), x.dtype)
+    argmax = _like(y, np.uint16) if with_argmax else None
+    geometry = _window_geometry(x.shape, kernel_size, stride, padding, size)
+    each("max_pool2d", x.dtype, y.size, x=x, y=y, argmax=argmax, **geometry)
+    return from_batch_last(y), from_batch_last(argmax) if with_argmax else None
 
 
-def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
-    """dx (C, H, W, N): each element of grad (C, OH, OW, N) goes to the maximum it came from, and adds up there."""
-    _, H, W, N = x_shape
-    dx = cp.empty(x_shape, grad.dtype)
-    geometry = H, W, N, *kernel_size, *stride, padding[0][0], padding[1][0], *grad.shape[1:3]
-    each("max_pool2d_gradient", grad.dtype, dx.size, grad, argmax, dx, dx.size, *geometry)
-    return dx
+def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
+    """dx of x_shape: each element of grad goes to the maximum it came from, and adds up there."""
+    grad, argmax = to_batch_last(grad), to_batch_last(argmax)
+    dx = cp.empty((*x_shape[1:], x_shape[0]), grad.dtype)
+    geometry = _window_geometry(dx.shape, kernel_size, stride, padding, grad.shape[1:3])
+    each("max_pool2d_backward", grad.dtype, dx.size, grad=grad, argmax=argmax, dx=dx, **geometry)
+    return from_batch_last(dx)
+
+
+def _window_geometry(shape, kernel_size, stride, padding, size):
+    _, H, W, N = shape
+    (KH, KW), (SH, SW), ((top, _), (left, _)), (OH, OW) = kernel_size, stride, padding, size
+    return dict(H=H, W=W, N=N, KH=KH, KW=KW, SH=SH, SW=SW, top=top, left=left, OH=OH, OW=OW)
 
 
 # --- normalisation -----------------------------------------------------------------------------------------------------
 
 
 def channel_statistics(x):
-    """Of x (C, ..., N), for each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
+    """For each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
+    x = to_batch_last(x)
     mean, M2 = cp.empty(len(x), np.float64), cp.empty(len(x), np.float64)
-    each_channel("channel_statistics", x, x, mean, M2)
+    each_channel("channel_statistics", x.dtype, len(x), _length(x), x=x, mean=mean, M2=M2)
     return mean, M2
 
 
 def scale_and_shift(x, scale, shift):
-    """x * scale + shift, with scale and shift (C,) for x (C, ..., N)."""
-    y = cp.empty(x.shape, x.dtype)
-    each("scale_and_shift", x.dtype, x.size, x, scale, shift, y, x.size, _length(x))
-    return y
+    x = to_batch_last(x)
+    y = _like(x)
+    each("scale_and_shift", x.dtype, x.size, x=x, scale=scale, shift=shift, y=y, length=_length(x))
+    return from_batch_last(y)
 
 
 def batch_norm_sums(grad, x, mean, inverse_std):
     """For each channel: the sum of grad, and of grad * (x - mean) * inverse_std. Two (C,)."""
+    grad, x = to_batch_last(grad), to_batch_last(x)
     plain, weighted = cp.empty(len(x), x.dtype), cp.empty(len(x), x.dtype)
-    each_channel("batch_norm_sums", x, grad, x, mean, inverse_std, plain, weighted)
+    arrays = dict(grad=grad, x=x, mean=mean, inverse_std=inverse_std, plain=plain, weighted=weighted)
+    each_channel("batch_norm_sums", x.dtype, len(x), _length(x), **arrays)
     return plain, weighted
 
 
-def batch_norm_gradient(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
-    """dx = scale * (grad - mean_grad - xhat * mean_weighted), xhat = (x - mean) * inverse_std; the last six are (C,)."""
-    dx = cp.empty(x.shape, x.dtype)
-    of_channels = mean, inverse_std, scale, mean_grad, mean_weighted
-    each("batch_norm_gradient", x.dtype, x.size, grad, x, *of_channels, dx, x.size, _length(x))
-    return dx
+def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
+    """dx = scale * (grad - mean_grad - xhat * mean_weighted), xhat = (x - mean) * inverse_std; the last five are (C,)."""
+    grad, x = to_batch_last(grad), to_batch_last(x)
+    dx = _like(x)
+    of_channels = dict(mean=mean, inverse_std=inverse_std, scale=scale, mean_grad=mean_grad, mean_weighted=mean_weighted)
+    each("batch_norm_backward", x.dtype, x.size, grad=grad, x=x, **of_channels, dx=dx, length=_length(x))
+    return from_batch_last(dx)
 
 
 def local_response_norm(x, before, after, alpha, beta, k):
-    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind); (C, ..., N)."""
-    y, s = cp.empty(x.shape, x.dtype), cp.empty(x.shape, x.dtype)
-    window = len(x), before, after, alpha, beta, k
-    each("local_response_norm", x.dtype, x.size, x, y, s, x.size, _length(x), *window)
-    return y, s
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind)."""
+    x = to_batch_last(x)
+    y, s = _like(x), _like(x)
+    window = dict(C=len(x), before=before, after=after, alpha=alpha, beta=beta, k=k)
+    each("local_response_norm", x.dtype, x.size, x=x, y=y, s=s, length=_length(x), **window)
+    return from_batch_last(y), from_batch_last(s)
 
 
-def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
+def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
     """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
-    dx = cp.empty(x.shape, x.dtype)
-    window = len(x), before, after, alpha, beta
-    each("local_response_norm_gradient", x.dtype, x.size, grad, x, s, dx, x.size, _length(x), *window)
-    return dx
+    grad, x, s = map(to_batch_last, (grad, x, s))
+    dx = _like(x)
+    window = dict(C=len(x), before=before, after=after, alpha=alpha, beta=beta)
+    each("local_response_norm_backward", x.dtype, x.size, grad=grad, x=x, s=s, dx=dx, length=_length(x), **window)
+    return from_batch_last(dx)
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
 
 def channel_sums(x):
-    """x (C, ..., N) -> (C,), the sum of each channel: the gradient of what was added to it."""
+    """x (C, ..., N), batch-last -> (C,), the sum of each channel: the gradient of what was added to it."""
     sums = cp.empty(len(x), x.dtype)
-    each_channel("channel_sums", x, x, sums)
+    each_channel("channel_sums", x.dtype, len(x), _length(x), x=x, sums=sums)
     return sums
 
 
 def relu(x):
-    """max(x, 0)."""
-    y = cp.empty(x.shape, x.dtype)
-    each("relu", x.dtype, x.size, x, y, x.size)
-    return y
+    x = to_batch_last(x)
+    y = _like(x)
+    each("relu", x.dtype, x.size, x=x, y=y)
+    return from_batch_last(y)
 
 
-def relu_gradient(grad, y):
-    """grad where y > 0, else 0."""
-    dx = cp.empty(grad.shape, grad.dtype)
-    each("relu_gradient", grad.dtype, grad.size, grad, y, dx, grad.size)
-    return dx
+def relu_backward(grad, y):
+    grad, y = to_batch_last(grad), to_batch_last(y)
+    dx = _like(grad)
+    each("relu_backward", grad.dtype, grad.size, grad=grad, y=y, dx=dx)
+    return from_batch_last(dx)
 
 
 def dropout_mask(shape, p, draw, dtype):
-    """0 with probability p, else 1 / (1 - p), for shape (..., N). draw: (seed, step, key, first_sample)."""
+    """0 with probability p, else 1 / (1 - p), for shape (N, ...). draw: (seed, step, key, first_sample)."""
     seed, step, key, first = draw
-    mask = cp.empty(shape, dtype)
-    N, features = shape[-1], math.prod(shape[:-1])
-    count = -(-features // 4) * N
-    numbers = round(p * 2**32), 1 / max(1 - p, 2**-32)
-    words = (word & 0xFFFFFFFF for word in (seed, seed >> 32, key, step, first))
-    each("dropout_mask", dtype, count, mask, count, features, N, *numbers, *words)
-    return mask
+    N, *rest = shape
+    mask = cp.empty((*rest, N), dtype)
+    features = math.prod(rest)
+    numbers = dict(features=features, N=N, threshold=round(p * 2**32), scale=1 / max(1 - p, 2**-32))
+    words = dict(seed_low=seed, seed_high=seed >> 32, stream=key, time=step, first=first)
+    words = {name: word & 0xFFFFFFFF for name, word in words.items()}
+    each("dropout_mask", dtype, ceil_div(features, 4) * N, mask=mask, **numbers, **words)
+    return from_batch_last(mask)
 
 
-def at_labels(rows, labels):
-    """rows[labels[n], n] for each sample n: rows (classes, N), labels (N,) integers -> (N,); nan for a label that is no class."""
-    picked = cp.empty(rows.shape[1], rows.dtype)
-    each("at_labels", rows.dtype, picked.size, rows, labels.astype(np.int64), picked, picked.size, len(rows))
-    return picked
+def cross_entropy(x, labels, label_smoothing):
+    """The loss of each sample (N,), and softmax(x), for x (N, C) and labels (N,); NaN for a label that is no class."""
+    log_p = log_softmax(to_batch_last(x), axis=0)
+    picked = cp.empty(len(labels), x.dtype)
+    each("at_labels", x.dtype, picked.size, rows=log_p, labels=labels.astype(np.int64), picked=picked, classes=len(log_p))
+    loss = -(1 - label_smoothing) * picked
+    if label_smoothing:
+        loss -= label_smoothing * log_p.mean(axis=0)
+    return loss, from_batch_last(cp.exp(log_p))
 
 
-def subtract_at_labels(rows, labels, value):
-    """rows[labels[n], n] -= value, in place."""
-    count = rows.shape[1]
-    each("subtract_at_labels", rows.dtype, count, rows, labels.astype(np.int64), count, len(rows), value)
+def cross_entropy_backward(grad, p, labels, label_smoothing):
+    p = to_batch_last(p)
+    dx, labels = p - label_smoothing / len(p), labels.astype(np.int64)
+    each("subtract_at_labels", dx.dtype, len(labels), rows=dx, labels=labels, classes=len(p), value=1 - label_smoothing)
+    return from_batch_last(dx * grad)
 
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
     """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
-    coefficients = lr, momentum, weight_decay, nesterov
-    each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, weight.size, *coefficients, loss)
+    coefficients = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    each("sgd_update", weight.dtype, weight.size, weight=weight, grad=grad, velocity=velocity, **coefficients, loss=loss)

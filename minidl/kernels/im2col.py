@@ -1,13 +1,15 @@
 """Convolution as a product of matrices: im2col, one product, col2im. NumPy, batch-last arrays, (C, H, W, N).
 
-The columns are made a block of output positions at a time, in scratch memory, and made again for the backward pass.
+The columns are made for a chunk of output positions at a time, in scratch memory, and made again for the backward pass.
 """
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..threads import get_num_threads, parallel, slices
-from .scratch import scratch
+from ..partition import ceil_div, chunks, length
+from ..threads import get_num_threads, parallel
+from .memory import scratch
+from .windows import output_size
 
 COLUMN_BYTES = 1 << 20  # of im2col's columns at a time
 
@@ -25,26 +27,26 @@ def pad(x, padding, value=0.0):
     return padded
 
 
-def output_blocks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, int, int, int]]:
-    """Cut the OH x OW output positions into blocks (top, bottom, left, right) of about COLUMN_BYTES of columns.
+def position_chunks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, int, int, int]]:
+    """Cut the OH x OW output positions into chunks (top, bottom, left, right) of about COLUMN_BYTES of columns.
 
-    A block is some whole rows, or a piece of one row, so that its positions are neighbours in memory.
+    A chunk is some whole rows, or a part of one row, so that its positions are neighbours in memory.
     """
     positions = max(1, COLUMN_BYTES // max(1, position_bytes))
     return [
         (rows.start, rows.stop, columns.start, columns.stop)
-        for rows in slices(OH, max(1, positions // OW))
-        for columns in slices(OW, positions)
+        for rows in chunks(OH, max(1, positions // OW))
+        for columns in chunks(OW, positions)
     ]
 
 
-def im2col(x, kernel_size, stride, block):
-    """The patches that a block of outputs sees, side by side: (C, H, W, N) -> (C * KH * KW, positions * N), in scratch.
+def im2col(x, kernel_size, stride, chunk):
+    """The patches that a chunk of outputs sees, side by side: (C, H, W, N) -> (C * KH * KW, positions * N), in scratch.
 
     Row (c, i, j) and column (oh, ow, n) hold x[c, oh * stride + i, ow * stride + j, n]; x is padded already.
     """
     C, _, _, N = x.shape
-    (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, block
+    (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, chunk
     c, h, w, n = x.strides
     columns = scratch("columns", (C, KH, KW, bottom - top, right - left, N), x.dtype)
     patches = as_strided(x[:, top * SH :, left * SW :], columns.shape, (c, h, w, h * SH, w * SW, n))
@@ -52,10 +54,10 @@ def im2col(x, kernel_size, stride, block):
     return columns.reshape(C * KH * KW, -1)
 
 
-def col2im(columns, x, kernel_size, stride, block):
+def col2im(columns, x, kernel_size, stride, chunk):
     """im2col's adjoint: add every element of the columns to the place in x (C, H, W, N) that im2col took it from."""
     C, _, _, N = x.shape
-    (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, block
+    (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, chunk
     columns = columns.reshape(C, KH, KW, bottom - top, right - left, N)
     for i in range(KH):
         for j in range(KW):
@@ -66,21 +68,19 @@ def col2im(columns, x, kernel_size, stride, block):
 
 def conv2d(x, weight, bias, stride, padding, groups):
     """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N)."""
-    _, H, W, N = x.shape
-    O, _, KH, KW = weight.shape
-    (SH, SW), (PH, PW) = stride, padding
-    y = np.empty((O, (H + 2 * PH - KH) // SH + 1, (W + 2 * PW - KW) // SW + 1, N), x.dtype)
-    padded = pad(x, ((PH, PH), (PW, PW)))
-    parts = _parts(y, weight, groups)
+    O, _, *kernel_size = weight.shape
+    size = (output_size(*axis) for axis in zip(x.shape[1:3], kernel_size, stride, padding, strict=True))
+    y = np.empty((O, *size, x.shape[-1]), x.dtype)
+    padded = pad(x, tuple((p, p) for p in padding))
 
     def work(part):
-        inputs, outputs, block = part
-        product = _as_matrix(y, outputs, block)
-        np.matmul(_as_matrix(weight, outputs), im2col(padded[inputs], (KH, KW), stride, block), out=product)
+        inputs, outputs, chunk = part
+        product = _as_matrix(y, outputs, chunk)
+        np.matmul(_as_matrix(weight, outputs), im2col(padded[inputs], kernel_size, stride, chunk), out=product)
         if bias is not None:
             product += bias[outputs, None]
 
-    parallel(work, parts)
+    parallel(work, _products(y, weight, groups))
     return y
 
 
@@ -88,17 +88,17 @@ def conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out=None):
     """dweight, like weight, from grad (O, OH, OW, N)."""
     KH, KW = weight.shape[2:]
     padded = pad(x, tuple((p, p) for p in padding))
-    parts = _parts(grad, weight, groups)
-    shares = slices(len(parts), -(-len(parts) // get_num_threads()) or 1)
-    sums = np.zeros((len(shares), *weight.shape), x.dtype)
+    products = _products(grad, weight, groups)
+    of_threads = chunks(len(products), ceil_div(len(products), get_num_threads()) or 1)
+    sums = np.zeros((len(of_threads), *weight.shape), x.dtype)
 
-    def work(share):
-        for inputs, outputs, block in parts[shares[share]]:
-            columns = im2col(padded[inputs], (KH, KW), stride, block)
-            total = _as_matrix(sums[share], outputs)
-            total += np.matmul(_as_matrix(grad, outputs, block), columns.T, out=scratch("product", total.shape, x.dtype))
+    def work(thread):
+        for inputs, outputs, chunk in products[of_threads[thread]]:
+            columns = im2col(padded[inputs], (KH, KW), stride, chunk)
+            total = _as_matrix(sums[thread], outputs)
+            total += np.matmul(_as_matrix(grad, outputs, chunk), columns.T, out=scratch("product", total.shape, x.dtype))
 
-    parallel(work, range(len(shares)))
+    parallel(work, range(len(of_threads)))
     return sums.sum(axis=0, out=out)
 
 
@@ -115,15 +115,16 @@ def conv2d_input_gradient(grad, x_shape, weight, stride, padding, groups):
         inputs, outputs, channels = part
         target = padded[inputs][channels]
         target.fill(0)
-        matrix = weight[outputs, channels].reshape(outputs.stop - outputs.start, -1)
-        for block in output_blocks(OH, OW, matrix.shape[1] * N * grad.itemsize):
-            product = _as_matrix(grad, outputs, block)
+        matrix = weight[outputs, channels].reshape(length(outputs), -1)
+        for chunk in position_chunks(OH, OW, matrix.shape[1] * N * grad.itemsize):
+            product = _as_matrix(grad, outputs, chunk)
             columns = scratch("columns", (matrix.shape[1], product.shape[1]), grad.dtype)
-            col2im(np.matmul(matrix.T, product, out=columns), target, (KH, KW), stride, block)
+            col2im(np.matmul(matrix.T, product, out=columns), target, (KH, KW), stride, chunk)
         dx[inputs][channels] = target[:, PH : PH + H, PW : PW + W]
 
-    few = slices(CG, -(-CG // get_num_threads()))
-    parallel(work, [(inputs, outputs, channels) for inputs, outputs in channel_groups(weight, groups) for channels in few])
+    of_threads = chunks(CG, ceil_div(CG, get_num_threads()))
+    pairs = channel_groups(weight, groups)
+    parallel(work, [(inputs, outputs, channels) for inputs, outputs in pairs for channels in of_threads])
     return dx
 
 
@@ -133,17 +134,18 @@ def channel_groups(weight, groups) -> list[tuple[slice, slice]]:
     return [(slice(g * CG, (g + 1) * CG), slice(g * O // groups, (g + 1) * O // groups)) for g in range(groups)]
 
 
-def _parts(y, weight, groups):
-    """The parts of outputs y (O, OH, OW, N) that are one product each: (input channels, output channels, block)."""
+def _products(y, weight, groups):
+    """What of outputs y (O, OH, OW, N) is one product: (input channels, output channels, chunk of positions)."""
     _, OH, OW, N = y.shape
-    positions = output_blocks(OH, OW, weight[0].size * N * y.itemsize)
-    return [(*channels, block) for channels in channel_groups(weight, groups) for block in positions]
+    positions = position_chunks(OH, OW, weight[0].size * N * y.itemsize)
+    return [(*channels, chunk) for channels in channel_groups(weight, groups) for chunk in positions]
 
 
-def _as_matrix(a, channels, block=None):
-    """Some channels of a (channels, ...) as a matrix, a channel a row: all of it, or a block of positions of (O, OH, OW, N)."""
-    if block is None:
-        return a[channels].reshape(channels.stop - channels.start, -1)
-    top, bottom, left, right = block
+def _as_matrix(a, channels, chunk=None):
+    """Some channels of a (channels, ...) as a matrix, a channel a row: all of it, or a chunk of positions of (O, OH, OW, N)."""
+    matrix = a[channels].reshape(length(channels), -1)
+    if chunk is None:
+        return matrix
+    top, bottom, left, right = chunk
     _, _, OW, N = a.shape
-    return a[channels].reshape(channels.stop - channels.start, -1)[:, (top * OW + left) * N : ((bottom - 1) * OW + right) * N]
+    return matrix[:, (top * OW + left) * N : ((bottom - 1) * OW + right) * N]

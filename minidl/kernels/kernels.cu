@@ -1,6 +1,6 @@
 // CUDA kernels, for arrays that lie batch-last and C-contiguous: (C, H, W, N), so that neighbouring threads read neighbouring
 // images. Compiled with -Dreal=float or -Dreal=double. Each walks through `count` elements in steps of the whole grid, and
-// does what the function of its name in numpy_kernels.py does. Reductions have a block a channel.
+// does what the function of its name in reference.py does. Reductions have a block a channel.
 
 typedef long long int64;
 
@@ -111,20 +111,16 @@ extern "C" __global__ void max_pool2d(const real* x, real* y, unsigned short* ar
         rest /= OW;
         const int oh = rest % OH;
         const int64 c = rest / OH;
-        real best = 0;
-        int place = 0;
+        real best = -INFINITE;
+        int place = -1;  // none yet: what is in the padding is no value
         for (int i = 0; i < KH; i++)
             for (int j = 0; j < KW; j++) {
                 const int h = oh * SH + i - top, w = ow * SW + j - left;
-                const bool inside = h >= 0 && h < H && w >= 0 && w < W;
-                const real value = inside ? x[((c * H + h) * W + w) * N + n] : -INFINITE;
-                if (i + j == 0) {
-                    best = value;
-                } else if (value > best) {
+                if (h < 0 || h >= H || w < 0 || w >= W) continue;
+                const real value = x[((c * H + h) * W + w) * N + n];
+                if (place < 0 || value > best || isnan(value)) {
                     best = value;
                     place = i * KW + j;
-                } else if (isnan(value)) {
-                    best = value;
                 }
             }
         y[k] = best;
@@ -133,7 +129,7 @@ extern "C" __global__ void max_pool2d(const real* x, real* y, unsigned short* ar
 }
 
 // dx (C, H, W, N): each pixel collects from the windows whose maximum it was.
-extern "C" __global__ void max_pool2d_gradient(const real* grad, const unsigned short* argmax, real* dx, int64 count, int H, int W,
+extern "C" __global__ void max_pool2d_backward(const real* grad, const unsigned short* argmax, real* dx, int64 count, int H, int W,
                                                int N, int KH, int KW, int SH, int SW, int top, int left, int OH, int OW) {
     FOR_EACH(k, count) {
         int64 rest = k / N;
@@ -203,7 +199,7 @@ extern "C" __global__ void batch_norm_sums(const real* grad, const real* x, cons
     }
 }
 
-extern "C" __global__ void batch_norm_gradient(const real* grad, const real* x, const real* mean, const real* inverse_std,
+extern "C" __global__ void batch_norm_backward(const real* grad, const real* x, const real* mean, const real* inverse_std,
                                                const real* scale, const real* mean_grad, const real* mean_weighted, real* dx,
                                                int64 count, int64 length) {
     FOR_EACH(k, count) {
@@ -230,7 +226,7 @@ extern "C" __global__ void local_response_norm(const real* x, real* y, real* s, 
     }
 }
 
-extern "C" __global__ void local_response_norm_gradient(const real* grad, const real* x, const real* s, real* dx, int64 count,
+extern "C" __global__ void local_response_norm_backward(const real* grad, const real* x, const real* s, real* dx, int64 count,
                                                         int64 length, int C, int before, int after, real alpha, real beta) {
     FOR_EACH(i, count) {
         const int c = i / length;
@@ -256,8 +252,8 @@ extern "C" __global__ void relu(const real* x, real* y, int64 count) {
     FOR_EACH(i, count) y[i] = x[i] > 0 || isnan(x[i]) ? x[i] : (real)0;
 }
 
-extern "C" __global__ void relu_gradient(const real* grad, const real* y, real* dx, int64 count) {
-    FOR_EACH(i, count) dx[i] = grad[i] * (real)(y[i] > 0);
+extern "C" __global__ void relu_backward(const real* grad, const real* y, real* dx, int64 count) {
+    FOR_EACH(i, count) dx[i] = y[i] <= 0 ? (real)0 : grad[i];
 }
 
 // Ten rounds of Philox4x32, see minidl/random.py; c is the counter, and then the four words.

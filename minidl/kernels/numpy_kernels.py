@@ -1,7 +1,7 @@
-"""NumPy kernels. Arrays lie batch-last and C-contiguous: (C, H, W, N). Every kernel takes N = 0.
+"""The NumPy kernels, fast: the functions of reference.py, which tells what each computes. Every kernel takes N = 0.
 
-Work is cut into parts for `parallel`: blocks of channels or positions, whose intermediate results lie in scratch memory and, but
-for the largest products, fit the processor's cache.
+They compute on arrays that lie batch-last, (C, H, W, N), see layout.py. Work is cut into chunks for `parallel`: of channels or
+positions, whose intermediate results lie in scratch memory and, but for the largest products, fit the processor's cache.
 """
 
 import math
@@ -10,24 +10,43 @@ import sys
 import numpy as np
 
 from .. import random
-from ..threads import get_num_threads, parallel, slices
+from ..partition import chunks, chunks_of_bytes, length
+from ..threads import get_num_threads, parallel
 from . import im2col, winograd
 from .im2col import pad
-from .scratch import scratch
-from .windows import window_sums as window_sums
-from .windows import window_sums_gradient as window_sums_gradient
-from .winograd import tile_size as tile_size
+from .layout import from_batch_last, to_batch_last
+from .memory import scratch
+from .shared import avg_pool2d as avg_pool2d
+from .shared import avg_pool2d_backward as avg_pool2d_backward
+from .shared import log_softmax as log_softmax
+from .shared import multiply as multiply
+from .shared import pad2d as pad2d
+from .shared import sigmoid as sigmoid
+from .shared import sigmoid_backward as sigmoid_backward
+from .shared import tanh as tanh
+from .shared import tanh_backward as tanh_backward
+from .windows import places
+from .winograd import winograd_tile as winograd_tile
 
 DRAWN = 256 << 10  # random words at a time
-BLOCK_BYTES = 2 << 20  # of an elementwise kernel's block at a time
+CHUNK_BYTES = 2 << 20  # of what an elementwise kernel works on at a time
 SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
-ANY = sys.maxsize  # `most` for blocks that are only divided between threads
+ANY = sys.maxsize  # `most` for chunks that are only divided between threads
 
 
-def blocks(a, axis=0, most=None) -> list[slice]:
-    """a's axis in slices of about `most` bytes (BLOCK_BYTES) or less, enough for all threads: parts to work on in parallel."""
-    length, size = a.shape[axis], min(most or BLOCK_BYTES, max(SMALL_BYTES, a.nbytes // get_num_threads()))
-    return slices(length, max(1, -(-size * length // max(1, a.nbytes))))
+def array_chunks(a, axis=0, most=None):
+    """a's axis in slices of about `most` bytes (CHUNK_BYTES) or less, enough for all threads: chunks to work on in parallel."""
+    if not a.ndim:
+        return [...]
+    few = min(get_num_threads(), max(1, a.nbytes // SMALL_BYTES))
+    return chunks_of_bytes(a.shape[axis], a.nbytes, most or CHUNK_BYTES, few)
+
+
+def _select(values, drop, out):
+    """out = values, but 0 where `drop`. By their bits: a product with 0 would make NaN of what is infinite."""
+    bits = np.dtype(f"i{values.itemsize}")
+    keep = np.subtract(drop.view(np.int8), 1, out=scratch("keep", values.shape, bits), dtype=bits)  # all bits, or none
+    np.bitwise_and(values.view(bits), keep, out=out.view(bits))
 
 
 # --- the fully connected layer: products of matrices ---------------------------------------------------------------
@@ -35,6 +54,7 @@ def blocks(a, axis=0, most=None) -> list[slice]:
 
 def linear(x, weight, bias):
     """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
+    x = to_batch_last(x)
     y = np.empty((len(weight), x.shape[1]), np.result_type(weight, x))
 
     def work(outputs):
@@ -42,115 +62,132 @@ def linear(x, weight, bias):
         if bias is not None:
             y[outputs] += bias[outputs, None]
 
-    parallel(work, blocks(weight, most=ANY))
-    return y
+    parallel(work, array_chunks(weight, most=ANY))
+    return from_batch_last(y)
 
 
-def linear_input_gradient(grad, weight):
-    """dx = weight.T (F, O) @ grad (O, N) -> (F, N)."""
-    dx = np.empty((weight.shape[1], grad.shape[1]), np.result_type(weight, grad))
-    parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), blocks(weight, axis=1, most=ANY))
-    return dx
+def linear_backward(grad, x, weight, needs=(True, True, True), out=None):
+    """(dx, dweight, dbias), None where it is not needed. dweight is written into `out` if given."""
+    grad, x = to_batch_last(grad), to_batch_last(x)
+    dx = dweight = dbias = None
+    if needs[0]:
+        dx = np.empty(x.shape, np.result_type(weight, grad))
+        parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), array_chunks(weight, axis=1, most=ANY))
+        dx = from_batch_last(dx)
+    if needs[1]:
+        dweight = np.empty(weight.shape, np.result_type(grad, x)) if out is None else out
+        parallel(lambda at: np.matmul(grad[at], x.T, out=dweight[at]), array_chunks(dweight, most=ANY))
+    if needs[2]:
+        dbias = channel_sums(grad)
+    return dx, dweight, dbias
 
 
-def linear_weight_gradient(grad, x, out=None):
-    """dweight = grad (O, N) @ x.T (N, F) -> (O, F), written into `out` if given."""
-    dweight = np.empty((len(grad), len(x)), np.result_type(grad, x)) if out is None else out
-    parallel(lambda outputs: np.matmul(grad[outputs], x.T, out=dweight[outputs]), blocks(dweight, most=ANY))
-    return dweight
+def matmul(a, b):
+    return np.matmul(a, b)
 
 
 # --- convolution ---------------------------------------------------------------------------------------------------
 
 
-def conv2d(x, weight, bias, stride, padding, groups, tile=0):
-    """x (C, H, W, N), weight (O, C / groups, KH, KW), bias (O,) or None -> (O, OH, OW, N). tile: see tile_size."""
-    if tile:
-        return winograd.conv2d(x, weight, bias, padding, groups, tile)
-    return im2col.conv2d(x, weight, bias, stride, padding, groups)
+def conv2d(x, weight, bias, stride, padding, groups, winograd_tile):
+    """winograd_tile: see winograd.winograd_tile; None for im2col."""
+    x = to_batch_last(x)
+    if winograd_tile is None:
+        return from_batch_last(im2col.conv2d(x, weight, bias, stride, padding, groups))
+    return from_batch_last(winograd.conv2d(x, weight, bias, padding, groups, winograd_tile))
 
 
-def conv2d_gradients(grad, x, weight, stride, padding, groups, tile, needs, out=None):
-    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
-    if tile:
-        return winograd.conv2d_gradients(grad, x, weight, padding, groups, tile, needs, out)
-    return (
-        im2col.conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None,
-        im2col.conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out) if needs[1] else None,
-    )
+def conv2d_backward(grad, x, weight, stride, padding, groups, winograd_tile, needs=(True, True, True), out=None):
+    """(dx, dweight, dbias), None where it is not needed. dweight is written into `out` if given."""
+    grad, x = to_batch_last(grad), to_batch_last(x)
+    if winograd_tile is None:
+        dx = im2col.conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None
+        dweight = im2col.conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out) if needs[1] else None
+    else:
+        dx, dweight = winograd.conv2d_backward(grad, x, weight, padding, groups, winograd_tile, needs, out)
+    return from_batch_last(dx) if needs[0] else None, dweight, channel_sums(grad) if needs[2] else None
 
 
 # --- pooling -------------------------------------------------------------------------------------------------------
 
 
-def _windows(x, kernel_size, stride, OH, OW):
-    """For each place k in the window, the (C, OH, OW, N) view of x at that place of every window."""
-    (KH, KW), (SH, SW) = kernel_size, stride
-    for k in range(KH * KW):
-        i, j = divmod(k, KW)
-        yield k, x[:, i : i + (OH - 1) * SH + 1 : SH, j : j + (OW - 1) * SW + 1 : SW]
-
-
-def max_pool2d(x, kernel_size, stride, padding, output_size, with_argmax):
-    """x (C, H, W, N) -> y (C, OH, OW, N) and argmax, the first place of the maximum in its window (or None).
+def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
+    """y of shape (N, C, *size), and argmax, the place of the maximum in its window (None unless with_argmax).
 
     padding is ((top, bottom), (left, right)).
     """
-    C, _, _, N = x.shape
-    OH, OW = output_size
-    y = np.empty((C, OH, OW, N), x.dtype)
+    x = to_batch_last(x)
+    y = np.empty((len(x), *size, x.shape[-1]), x.dtype)
     argmax = np.zeros(y.shape, np.min_scalar_type(kernel_size[0] * kernel_size[1])) if with_argmax else None
 
     def work(channels):
-        best = y[channels]
-        larger = scratch("larger", best.shape, bool)
-        for k, candidate in _windows(pad(x[channels], padding, -np.inf), kernel_size, stride, OH, OW):
-            if k == 0:
-                np.copyto(best, candidate)
+        best, padded = y[channels], pad(x[channels], padding, -np.inf)
+        larger = scratch("mask", best.shape, bool)
+        for i, j, value in places(padded, kernel_size, stride, size):
+            if i == j == 0:
+                np.copyto(best, value)
                 continue
             if argmax is not None:
-                np.greater(candidate, best, out=larger)
-                place = np.multiply(larger, argmax.dtype.type(k), out=scratch("place", best.shape, argmax.dtype))
+                np.greater(value, best, out=larger)
+                place = argmax.dtype.type(i * kernel_size[1] + j)
+                place = np.multiply(larger, place, out=scratch("place", best.shape, argmax.dtype))
                 np.maximum(argmax[channels], place, out=argmax[channels])
-            np.maximum(best, candidate, out=best)
+            np.maximum(best, value, out=best)
+        if argmax is not None and (np.isnan(best.max(initial=0)) or best.min(initial=0) == -np.inf):
+            argmax[channels] = _argmax_of_any_values(padded, kernel_size, stride, padding, size)
 
-    parallel(work, blocks(x))
-    return y, argmax
+    parallel(work, array_chunks(x))
+    return from_batch_last(y), from_batch_last(argmax) if with_argmax else None
 
 
-def max_pool2d_gradient(grad, argmax, x_shape, kernel_size, stride, padding):
-    """dx (C, H, W, N): each element of grad (C, OH, OW, N) goes to the maximum it came from, and adds up there."""
-    _, H, W, N = x_shape
-    _, OH, OW, _ = grad.shape
+def _argmax_of_any_values(padded, kernel_size, stride, padding, size):
+    """argmax where windows may have NaN, whose last is the maximum, or nothing but -inf, which the padding is then equal to."""
     (top, bottom), (left, right) = padding
-    dx = np.empty(x_shape, grad.dtype)
+    _, H, W, _ = padded.shape
+    inside = np.zeros((1, H, W, 1), bool)
+    inside[:, top : H - bottom, left : W - right] = True
+    best, argmax = None, None
+    every_inside = places(inside, kernel_size, stride, size)
+    for (i, j, value), (_, _, there) in zip(places(padded, kernel_size, stride, size), every_inside, strict=True):
+        if best is None:
+            best, argmax = np.full(value.shape, -np.inf, value.dtype), np.full(value.shape, -1)
+        better = there & ((argmax < 0) | (value > best) | np.isnan(value))
+        best, argmax = np.where(better, value, best), np.where(better, i * kernel_size[1] + j, argmax)
+    return argmax
+
+
+def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
+    """dx of x_shape: each element of grad goes to the maximum it came from, and adds up there."""
+    grad, argmax = to_batch_last(grad), to_batch_last(argmax)
+    N, C, H, W = x_shape
+    (top, bottom), (left, right) = padding
+    dx = np.empty((C, H, W, N), grad.dtype)
 
     def work(channels):
         block = dx[channels]
         if top or bottom or left or right:
-            padded_shape = (len(block), top + H + bottom, left + W + right, N)
-            block = scratch("padded", padded_shape, grad.dtype)
+            block = scratch("padded", (len(block), top + H + bottom, left + W + right, N), grad.dtype)
         block.fill(0)
-        chosen = scratch("larger", grad[channels].shape, bool)
+        others = scratch("mask", grad[channels].shape, bool)
         part = scratch("part", grad[channels].shape, grad.dtype)
-        for k, target in _windows(block, kernel_size, stride, OH, OW):
-            np.equal(argmax[channels], k, out=chosen)
-            np.multiply(grad[channels], chosen, out=part)
+        for i, j, target in places(block, kernel_size, stride, grad.shape[1:3]):
+            np.not_equal(argmax[channels], i * kernel_size[1] + j, out=others)
+            _select(grad[channels], others, out=part)
             target += part
         if block.base is not dx:
             dx[channels] = block[:, top : top + H, left : left + W]
 
-    parallel(work, blocks(dx))
-    return dx
+    parallel(work, array_chunks(dx))
+    return from_batch_last(dx)
 
 
 # --- batch normalisation -------------------------------------------------------------------------------------------
 
 
 def channel_statistics(x):
-    """Of x (C, ..., N), for each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
-    rows = x.reshape(len(x), -1)
-    mean, M2 = np.zeros(len(x)), np.zeros(len(x))
+    """For each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
+    rows = _rows(x)
+    mean, M2 = np.zeros(len(rows)), np.zeros(len(rows))
 
     def work(channels):
         block = rows[channels]
@@ -160,27 +197,37 @@ def channel_statistics(x):
         mean[channels] = centre[:, 0].astype(np.float64) + rest
         M2[channels] = np.einsum("cl,cl->c", distance, distance)
 
-    parallel(work, blocks(rows) if rows.size else [])
+    parallel(work, array_chunks(rows) if rows.size else [])
     return mean, M2
 
 
+def _rows(x):
+    """(N, C, ...) -> (C, values), each channel a row of its values."""
+    x = to_batch_last(x)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _image(rows, shape):
+    """_rows' inverse, for x of this shape."""
+    return from_batch_last(rows.reshape(*shape[1:], shape[0]))
+
+
 def scale_and_shift(x, scale, shift):
-    """x * scale + shift, with scale and shift (C,) for x (C, ..., N)."""
-    rows = x.reshape(len(x), -1)
+    rows = _rows(x)
     y = np.empty_like(rows)
 
     def work(channels):
         np.multiply(rows[channels], scale[channels, None], out=y[channels])
         y[channels] += shift[channels, None]
 
-    parallel(work, blocks(rows))
-    return y.reshape(x.shape)
+    parallel(work, array_chunks(rows))
+    return _image(y, x.shape)
 
 
 def batch_norm_sums(grad, x, mean, inverse_std):
     """For each channel: the sum of grad, and of grad * (x - mean) * inverse_std. Two (C,)."""
-    g, rows = grad.reshape(len(x), -1), x.reshape(len(x), -1)
-    plain, weighted = np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
+    g, rows = _rows(grad), _rows(x)
+    plain, weighted = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
 
     def work(channels):
         part = scratch("part", rows[channels].shape, x.dtype)
@@ -188,13 +235,13 @@ def batch_norm_sums(grad, x, mean, inverse_std):
         plain[channels] = g[channels].sum(axis=1)
         weighted[channels] = np.einsum("cl,cl->c", g[channels], part)
 
-    parallel(work, blocks(rows))
+    parallel(work, array_chunks(rows))
     return plain, weighted * inverse_std
 
 
-def batch_norm_gradient(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
-    """dx = scale * (grad - mean_grad - xhat * mean_weighted), xhat = (x - mean) * inverse_std; the last six are (C,)."""
-    g, rows = grad.reshape(len(x), -1), x.reshape(len(x), -1)
+def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
+    """dx = scale * (grad - mean_grad - xhat * mean_weighted), xhat = (x - mean) * inverse_std; the last five are (C,)."""
+    g, rows = _rows(grad), _rows(x)
     dx = np.empty_like(rows)
     slope = -inverse_std * mean_weighted
     constant = -mean_grad - mean * slope
@@ -206,8 +253,8 @@ def batch_norm_gradient(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
         out += g[channels]
         out *= scale[channels, None]
 
-    parallel(work, blocks(rows))
-    return dx.reshape(x.shape)
+    parallel(work, array_chunks(rows))
+    return _image(dx, x.shape)
 
 
 # --- local response normalisation ----------------------------------------------------------------------------------
@@ -233,8 +280,8 @@ def _inverse_power(s, beta: float, out):
 
 
 def local_response_norm(x, before, after, alpha, beta, k):
-    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind); (C, ..., N)."""
-    rows = x.reshape(len(x), -1)
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind)."""
+    rows = _rows(x)
     y, s = np.empty_like(rows), np.empty_like(rows)
 
     def work(at):
@@ -246,13 +293,13 @@ def local_response_norm(x, before, after, alpha, beta, k):
         s[:, at] = total
         np.multiply(block, _inverse_power(total, beta, out=square), out=y[:, at])
 
-    parallel(work, blocks(rows, axis=1))
-    return y.reshape(x.shape), s.reshape(x.shape)
+    parallel(work, array_chunks(rows, axis=1))
+    return _image(y, x.shape), _image(s, x.shape)
 
 
-def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
+def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
     """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
-    g, rows, sums = (a.reshape(len(x), -1) for a in (grad, x, s))
+    g, rows, sums = map(_rows, (grad, x, s))
     dx = np.empty_like(rows)
 
     def work(at):
@@ -266,65 +313,71 @@ def local_response_norm_gradient(grad, x, s, before, after, alpha, beta):
         through *= -2 * alpha * beta
         np.add(direct, through, out=dx[:, at])
 
-    parallel(work, blocks(rows, axis=1))
-    return dx.reshape(x.shape)
+    parallel(work, array_chunks(rows, axis=1))
+    return _image(dx, x.shape)
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------
 
 
 def channel_sums(x):
-    """x (C, ..., N) -> (C,), the sum of each channel: the gradient of what was added to it."""
-    rows, sums = x.reshape(len(x), -1), np.empty(len(x), x.dtype)
-    parallel(lambda at: rows[at].sum(axis=1, out=sums[at]), blocks(rows))
+    """x (C, ..., N), batch-last -> (C,), the sum of each channel: the gradient of what was added to it."""
+    rows, sums = x.reshape(len(x), math.prod(x.shape[1:])), np.empty(len(x), x.dtype)
+    parallel(lambda at: rows[at].sum(axis=1, out=sums[at]), array_chunks(rows))
     return sums
 
 
 def relu(x):
-    """max(x, 0)."""
+    x = to_batch_last(x)
     y = np.empty_like(x)
-    parallel(lambda at: np.maximum(x[at], 0, out=y[at]), blocks(x))
-    return y
+    parallel(lambda at: np.maximum(x[at], 0, out=y[at]), array_chunks(x))
+    return from_batch_last(y)
 
 
-def relu_gradient(grad, y):
-    """grad where y > 0, else 0."""
+def relu_backward(grad, y):
+    grad, y = to_batch_last(grad), to_batch_last(y)
     dx = np.empty_like(grad)
 
     def work(at):
-        positive = np.greater(y[at], 0, out=scratch("larger", y[at].shape, bool))
-        np.multiply(grad[at], positive, out=dx[at])
+        _select(grad[at], np.less_equal(y[at], 0, out=scratch("mask", y[at].shape, bool)), out=dx[at])
 
-    parallel(work, blocks(grad))
-    return dx
+    parallel(work, array_chunks(grad))
+    return from_batch_last(dx)
 
 
 def dropout_mask(shape, p, draw, dtype):
-    """0 with probability p, else 1 / (1 - p), for shape (..., N). draw: (seed, step, key, first_sample)."""
+    """0 with probability p, else 1 / (1 - p), for shape (N, ...). draw: (seed, step, key, first_sample)."""
     seed, step, key, first = draw
-    mask = np.empty(shape, dtype)
-    by_sample = mask.reshape(math.prod(shape[:-1]), shape[-1])
-    samples = np.arange(first, first + shape[-1])
+    N, *features = shape
+    mask = np.empty((*features, N), dtype)
+    by_sample = mask.reshape(math.prod(features), N)
+    samples = np.arange(first, first + N)
     scale = np.dtype(dtype).type(1 / max(1 - p, 2**-32))
 
-    def work(features):
-        words = random.words(features.stop - features.start, key, samples, step, seed, features.start)
-        np.multiply(words >= round(p * 2**32), scale, out=by_sample[features])
+    def work(part):
+        words = random.words(length(part), key, samples, step, seed, part.start)
+        np.multiply(words >= round(p * 2**32), scale, out=by_sample[part])
 
-    parallel(work, slices(len(by_sample), 4 * max(1, DRAWN // (4 * max(1, shape[-1])))))
-    return mask
-
-
-def at_labels(rows, labels):
-    """rows[labels[n], n] for each sample n: rows (classes, N), labels (N,) integers -> (N,)."""
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(rows):
-        raise ValueError(f"labels must lie in 0..{len(rows) - 1}; found {labels.min()} to {labels.max()}")
-    return rows[labels, np.arange(rows.shape[1])]
+    parallel(work, chunks(len(by_sample), 4 * max(1, DRAWN // (4 * max(1, N)))))
+    return from_batch_last(mask)
 
 
-def subtract_at_labels(rows, labels, value):
-    """rows[labels[n], n] -= value, in place."""
-    rows[labels, np.arange(rows.shape[1])] -= value
+def cross_entropy(x, labels, label_smoothing):
+    """The loss of each sample (N,), and softmax(x), for x (N, C) and labels (N,)."""
+    log_p = log_softmax(to_batch_last(x), axis=0)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(log_p):
+        raise ValueError(f"labels must lie in 0..{len(log_p) - 1}; found {labels.min()} to {labels.max()}")
+    loss = -(1 - label_smoothing) * log_p[labels, np.arange(len(labels))]
+    if label_smoothing:
+        loss -= label_smoothing * log_p.mean(axis=0)
+    return loss, from_batch_last(np.exp(log_p))
+
+
+def cross_entropy_backward(grad, p, labels, label_smoothing):
+    p = to_batch_last(p)
+    dx = p - label_smoothing / len(p)
+    dx[labels, np.arange(len(labels))] -= 1 - label_smoothing
+    return from_batch_last(dx * grad)
 
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
@@ -345,4 +398,4 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
         step *= lr
         w -= step
 
-    parallel(work, blocks(weight, most=BLOCK_BYTES // 2))
+    parallel(work, array_chunks(weight, most=CHUNK_BYTES // 2))

@@ -1,27 +1,30 @@
-"""Sums over windows, for average pooling: the same code for NumPy and CuPy arrays (C, H, W, N)."""
+"""The windows that convolution and pooling slide over an image: how many there are, and what is at each place in them."""
 
-from ..backend import get_array_module
+from collections.abc import Iterator
 
-
-def window_sums(x, rows, columns):
-    """x (C, H, W, N) -> (C, OH, OW, N), the sum of x over rows[oh] and columns[ow], two lists of ranges."""
-    xp = get_array_module(x)
-    C, _, W, N = x.shape
-    by_row, y = xp.empty((C, len(rows), W, N), x.dtype), xp.empty((C, len(rows), len(columns), N), x.dtype)
-    for oh, r in enumerate(rows):
-        by_row[:, oh] = x[:, r.start : r.stop].sum(axis=1)
-    for ow, c in enumerate(columns):
-        y[:, :, ow] = by_row[:, :, c.start : c.stop].sum(axis=2)
-    return y
+from ..backend import Array
+from ..partition import ceil_div
 
 
-def window_sums_gradient(grad, rows, columns, x_shape):
-    """dx of shape (C, H, W, N): each element of grad (C, OH, OW, N) is added to all that its window saw."""
-    xp = get_array_module(grad)
-    C, _, W, N = x_shape
-    by_row, dx = xp.zeros((C, len(rows), W, N), grad.dtype), xp.zeros(x_shape, grad.dtype)
-    for ow, c in enumerate(columns):
-        by_row[:, :, c.start : c.stop] += grad[:, :, ow, None]
-    for oh, r in enumerate(rows):
-        dx[:, r.start : r.stop] += by_row[:, oh, None]
-    return dx
+def output_size(size: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool = False) -> int:
+    """The number of windows along an axis: (size + 2 padding - kernel_size) / stride, rounded down, + 1.
+
+    ceil_mode: rounded up, but without a last window that would start behind the image, in the padding.
+    """
+    span = size + 2 * padding - kernel_size
+    if not ceil_mode:
+        return span // stride + 1
+    windows = ceil_div(span, stride) + 1
+    return windows - 1 if (windows - 1) * stride >= size + padding else windows
+
+
+def places(x: Array, kernel_size, stride, output_size, axis: int = 1) -> Iterator[tuple[int, int, Array]]:
+    """(i, j, the view of x at place (i, j) of every window), for all places in the window; x is padded already.
+
+    axis: that of x's rows; the columns are the next one.
+    """
+    (KH, KW), (SH, SW), (OH, OW) = kernel_size, stride, output_size
+    for i in range(KH):
+        for j in range(KW):
+            rows, columns = slice(i, i + (OH - 1) * SH + 1, SH), slice(j, j + (OW - 1) * SW + 1, SW)
+            yield i, j, x[(slice(None),) * axis + (rows, columns)]

@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..threads import get_num_threads, parallel, slices
+from ..partition import ceil_div, chunks, chunks_of_bytes, equal_chunks, length
+from ..threads import get_num_threads, parallel
 from .im2col import channel_groups
-from .scratch import scratch
+from .memory import scratch
+from .windows import output_size
 
 # A tile's points, besides infinity, by their number. Small ones and their inverses keep the rounding small; of eight, this set
 # did best of those tried, ten times better than the seven with another.
@@ -32,26 +34,26 @@ POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25,
 LEAST_CHANNELS, DTYPES = 16, (np.float32, np.float64)
 TILES = 1600  # of all images, about so many at a time
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time, at most
-PIECE_BYTES = 2 << 20  # of tiles or kernels that a thread transforms at a time
+CHUNK_BYTES = 2 << 20  # of tiles or kernels that a thread transforms at a time
 SMALL = 1_000_000  # multiplications of a product that OpenBLAS does without copying the factors first
 
 
-def tile_size(image, weight_shape, stride, padding, groups, dtype=np.float32) -> int:
-    """m, the outputs that a tile gives in each direction; 0 where im2col is the better way. image: (H, W).
+def winograd_tile(image, weight_shape, stride, padding, groups, dtype=np.float32) -> int | None:
+    """m, the outputs that a tile gives in each direction; None where im2col is the better way. image: (H, W).
 
     Depends on nothing but these: m takes the fewest multiplications, and they must be well below those of im2col.
     """
     O, CG, r, KW = weight_shape
     if stride != (1, 1) or r != KW or r not in (3, 5) or min(O // groups, CG) < LEAST_CHANNELS or dtype not in DTYPES:
-        return 0
-    OH, OW = (n + 2 * p - r + 1 for n, p in zip(image, padding, strict=True))
+        return None
+    OH, OW = (output_size(n, r, 1, p) for n, p in zip(image, padding, strict=True))
 
     def multiplications(m: int) -> int:
         n = m + r - 1
-        return -(-OH // m) * -(-OW // m) * n * n * (CG * O + n * n * CG * groups + m * m * O)
+        return ceil_div(OH, m) * ceil_div(OW, m) * n * n * (CG * O + n * n * CG * groups + m * m * O)
 
     m = min((m for m in range(2, 8) if m + r - 2 in POINTS), key=multiplications)
-    return m if multiplications(m) < 0.6 * OH * OW * r * r * CG * O else 0
+    return m if multiplications(m) < 0.6 * OH * OW * r * r * CG * O else None
 
 
 def cook_toom(m: int, r: int):
@@ -71,7 +73,7 @@ def transforms(m: int, r: int, dtype):
     return tuple(np.kron(one, one).astype(dtype) for one in cook_toom(m, r))
 
 
-class Block(NamedTuple):
+class TileChunk(NamedTuple):
     """Tiles that are worked on together: some rows of them, whole, of some images."""
 
     rows: slice
@@ -80,7 +82,7 @@ class Block(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.rows.stop - self.rows.start, self.columns, self.images.stop - self.images.start
+        return length(self.rows), self.columns, length(self.images)
 
 
 def conv2d(x, weight, bias, padding, groups, m):
@@ -88,104 +90,94 @@ def conv2d(x, weight, bias, padding, groups, m):
     (O, CG, r, _), (C, H, W, N) = weight.shape, x.shape
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
-    y = np.empty((O, H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1, N), x.dtype)
+    y = np.empty((O, output_size(H, r, 1, padding[0]), output_size(W, r, 1, padding[1]), N), x.dtype)
     pairs = channel_groups(weight, groups)
-    most = max(1, min(FORWARD_CHANNELS, PIECE_BYTES // (n * n * CG * x.itemsize)))
-    by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, most)]
+    most = max(1, min(FORWARD_CHANNELS, CHUNK_BYTES // (n * n * CG * x.itemsize)))
+    by_output = [(inputs, chunk) for inputs, outputs in pairs for chunk in equal_chunks(outputs, most, get_num_threads())]
 
-    def convolve(block):
-        L = math.prod(block.shape)
+    def convolve(chunk):
+        L = math.prod(chunk.shape)
         V = scratch("V", (n * n, C, L), x.dtype)
 
         def transform(channels):
-            _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
+            _multiply(B, _read_tiles(x, channels, chunk, n, m, padding), V[:, channels])
 
         def multiply(part):
             inputs, outputs = part
-            U = _multiply(G, _taps(weight[outputs]), scratch("U", (n * n, _length(outputs), CG), x.dtype))
-            M = np.matmul(U, V[:, inputs], out=scratch("M", (n * n, _length(outputs), L), x.dtype))
+            U = _multiply(G, _taps(weight[outputs]), scratch("U", (n * n, length(outputs), CG), x.dtype))
+            M = np.matmul(U, V[:, inputs], out=scratch("M", (n * n, length(outputs), L), x.dtype))
             tiles = _multiply(A.T, M, scratch("tiles", (m * m, *M.shape[1:]), x.dtype))
-            band, inside, image = _band(y, outputs, block, m, m, (0, 0))
-            views = _tiles(band, block, m, m)
+            band, inside, image = _band(y, outputs, chunk, m, m, (0, 0))
+            views = _tiles(band, chunk, m, m)
             np.copyto(views, tiles.reshape(views.shape))
             np.add(band[inside], 0 if bias is None else bias[outputs, None, None, None], out=y[image])
 
-        parallel(transform, _pieces(V))
+        parallel(transform, _channel_chunks(V))
         parallel(multiply, by_output)
 
-    for block in _blocks(y, m):
-        convolve(block)
+    for chunk in _tile_chunks(y, m):
+        convolve(chunk)
     return y
 
 
-def conv2d_gradients(grad, x, weight, padding, groups, m, needs, out=None):
-    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of the two are wanted. out: where to write dweight."""
+def conv2d_backward(grad, x, weight, padding, groups, m, needs, out=None):
+    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which are wanted. out: where to write dweight."""
     (O, CG, r, _), C = weight.shape, len(x)
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
     pairs = channel_groups(weight, groups)
-    by_output = [(inputs, few) for inputs, outputs in pairs for few in _few(outputs, BACKWARD_CHANNELS)]
-    by_input = [(few, outputs) for inputs, outputs in pairs for few in _few(inputs, BACKWARD_CHANNELS)]
+    few, threads = BACKWARD_CHANNELS, get_num_threads()
+    by_output = [(inputs, chunk) for inputs, outputs in pairs for chunk in equal_chunks(outputs, few, threads)]
+    by_input = [(chunk, outputs) for inputs, outputs in pairs for chunk in equal_chunks(inputs, few, threads)]
     dx: Any = np.zeros(x.shape, x.dtype) if needs[0] else None
     dweight: Any = (np.empty(weight.shape, weight.dtype) if out is None else out) if needs[1] else None
-    blocks = list(_blocks(grad, m))
-    if needs[1] and not blocks:
+    chunks_of_tiles = list(_tile_chunks(grad, m))
+    if needs[1] and not chunks_of_tiles:
         dweight.fill(0)
 
-    def add_gradients(block):
-        L = math.prod(block.shape)
+    def add_gradients(chunk):
+        L = math.prod(chunk.shape)
         V, dM = scratch("V", (n * n, C, L), x.dtype), scratch("dM", (n * n, O, L), x.dtype)
 
         def transform_grad(channels):
-            _multiply(A, _read_tiles(grad, channels, block, m, m, (0, 0)), dM[:, channels])
+            _multiply(A, _read_tiles(grad, channels, chunk, m, m, (0, 0)), dM[:, channels])
 
         def transform(channels):
-            _multiply(B, _read_tiles(x, channels, block, n, m, padding), V[:, channels])
+            _multiply(B, _read_tiles(x, channels, chunk, n, m, padding), V[:, channels])
 
         def multiply_for_weight(part):
             inputs, outputs = part
-            dU = scratch("U", (n * n, _length(outputs), CG), x.dtype)
+            dU = scratch("U", (n * n, length(outputs), CG), x.dtype)
             np.matmul(dM[:, outputs], V[:, inputs].transpose(0, 2, 1), out=dU)
             taps = _multiply(G.T, dU, scratch("M", (r * r, *dU.shape[1:]), x.dtype))
             into = dweight[outputs].reshape(-1, r * r).T
-            np.add(into if block is not blocks[0] else 0, _flat(taps), out=into)
+            np.add(into if chunk is not chunks_of_tiles[0] else 0, _flat(taps), out=into)
 
         def multiply_for_input(part):
             inputs, outputs = part
             first = inputs.start % CG
-            taps = _taps(weight[outputs, first : first + _length(inputs)])
-            U = _multiply(G, taps, scratch("U", (n * n, _length(outputs), _length(inputs)), x.dtype))
-            dV = np.matmul(U.transpose(0, 2, 1), dM[:, outputs], out=scratch("M", (n * n, _length(inputs), L), x.dtype))
+            taps = _taps(weight[outputs, first : first + length(inputs)])
+            U = _multiply(G, taps, scratch("U", (n * n, length(outputs), length(inputs)), x.dtype))
+            dV = np.matmul(U.transpose(0, 2, 1), dM[:, outputs], out=scratch("M", (n * n, length(inputs), L), x.dtype))
             tiles = _multiply(B.T, dV, scratch("tiles", dV.shape, x.dtype))
-            band, inside, image = _band(dx, inputs, block, n, m, padding)
+            band, inside, image = _band(dx, inputs, chunk, n, m, padding)
             band.fill(0)
-            views = _tiles(band, block, n, m)
+            views = _tiles(band, chunk, n, m)
             tiles = tiles.reshape(views.shape)
             for i, j in np.ndindex(n, n):
                 views[i, j] += tiles[i, j]
             dx[image] += band[inside]
 
-        parallel(transform_grad, _pieces(dM))
+        parallel(transform_grad, _channel_chunks(dM))
         if needs[1]:
-            parallel(transform, _pieces(V))
+            parallel(transform, _channel_chunks(V))
             parallel(multiply_for_weight, by_output)
         if needs[0]:
             parallel(multiply_for_input, by_input)
 
-    for block in blocks:
-        add_gradients(block)
+    for chunk in chunks_of_tiles:
+        add_gradients(chunk)
     return dx, dweight
-
-
-def _few(channels: slice, most: int) -> list[slice]:
-    """Channels in about equal parts of at most `most`, as many for each thread."""
-    length, threads = _length(channels), get_num_threads()
-    parts = threads * math.ceil(length / (threads * most))
-    return [slice(channels.start + part.start, channels.start + part.stop) for part in slices(length, math.ceil(length / parts))]
-
-
-def _length(channels: slice) -> int:
-    return channels.stop - channels.start
 
 
 def _taps(weight):
@@ -197,7 +189,7 @@ def _multiply(matrix, values, out):
     """matrix (a, b) @ values (b, ...) -> out (a, ...), which may be a slice of the channels of a larger array."""
     values, flat = _flat(values), _flat(out)
     columns = SMALL // matrix.size // 64 * 64
-    for few in slices(values.shape[1], columns) if columns >= 256 else [slice(None)]:
+    for few in chunks(values.shape[1], columns) if columns >= 256 else [slice(None)]:
         np.matmul(matrix, values[:, few], out=flat[:, few])
     return out
 
@@ -207,49 +199,48 @@ def _flat(a):
     return as_strided(a, (len(a), a[0].size), (a.strides[0], a.itemsize)) if a.ndim == 3 else a
 
 
-def _blocks(y, m) -> Iterator[Block]:
+def _tile_chunks(y, m) -> Iterator[TileChunk]:
     """The tiles of outputs y (O, OH, OW, N), about TILES at a time."""
     _, OH, OW, N = y.shape
-    rows, columns = -(-OH // m), -(-OW // m)
-    for images in slices(N, max(1, TILES // columns)):
-        for at in slices(rows, max(1, TILES // (columns * (images.stop - images.start)))):
-            yield Block(at, columns, images)
+    rows, columns = ceil_div(OH, m), ceil_div(OW, m)
+    for images in chunks(N, max(1, TILES // columns)):
+        for at in chunks(rows, max(1, TILES // (columns * length(images)))):
+            yield TileChunk(at, columns, images)
 
 
-def _pieces(values) -> list[slice]:
-    """The channels of values (n^2, channels, L) in pieces of at most about PIECE_BYTES, and enough for all threads."""
-    size = min(PIECE_BYTES, values.nbytes // get_num_threads())
-    return slices(values.shape[1], max(1, -(-size * values.shape[1] // values.nbytes)))
+def _channel_chunks(values) -> list[slice]:
+    """The channels of values (n^2, channels, L) in chunks of at most about CHUNK_BYTES, and enough for all threads."""
+    return chunks_of_bytes(values.shape[1], values.nbytes, CHUNK_BYTES, get_num_threads())
 
 
-def _band(x, channels, block, size, m, padding):
-    """A band in scratch as large as the pixels under a block's tiles (some of them perhaps beyond the image x), for some
+def _band(x, channels, chunk, size, m, padding):
+    """A band in scratch as large as the pixels under a chunk's tiles (some of them perhaps beyond the image x), for some
     channels: (band (c, h, w, images), the part of it that is inside the image, the same part of the image).
     """
     inside, image = [slice(None)], [channels]
-    lengths = []
-    for n, first, count, p in zip(x.shape[1:3], (block.rows.start, 0), block.shape[:2], padding, strict=True):
-        origin, length = first * m - p, (count - 1) * m + size
-        start, stop = max(0, origin), max(0, min(n, origin + length))
+    extents = []
+    for n, first, count, p in zip(x.shape[1:3], (chunk.rows.start, 0), chunk.shape[:2], padding, strict=True):
+        origin, extent = first * m - p, (count - 1) * m + size
+        start, stop = max(0, origin), max(0, min(n, origin + extent))
         inside.append(slice(start - origin, max(start, stop) - origin))
         image.append(slice(start, max(start, stop)))
-        lengths.append(length)
-    band = scratch("band", (_length(channels), *lengths, block.shape[2]), x.dtype)
-    return band, tuple(inside), (*image, block.images)
+        extents.append(extent)
+    band = scratch("band", (length(channels), *extents, chunk.shape[2]), x.dtype)
+    return band, tuple(inside), (*image, chunk.images)
 
 
-def _tiles(band, block, size, m):
+def _tiles(band, chunk, size, m):
     """The view (size, size, c, rows, columns, images) of a band's tiles, which overlap if size > m."""
     c, h, w, s = band.strides
-    return as_strided(band, (size, size, len(band), *block.shape), (h, w, c, h * m, w * m, s))
+    return as_strided(band, (size, size, len(band), *chunk.shape), (h, w, c, h * m, w * m, s))
 
 
-def _read_tiles(x, channels, block, size, m, padding):
+def _read_tiles(x, channels, chunk, size, m, padding):
     """The tiles of size x size pixels of x (C, H, W, N), zero beyond it: (size^2, channels * L), in scratch."""
-    band, inside, image = _band(x, channels, block, size, m, padding)
+    band, inside, image = _band(x, channels, chunk, size, m, padding)
     band.fill(0)
     band[inside] = x[image]
-    tiles = scratch("tiles", (size * size, band.shape[0] * math.prod(block.shape)), x.dtype)
-    views = _tiles(band, block, size, m)
+    tiles = scratch("tiles", (size * size, band.shape[0] * math.prod(chunk.shape)), x.dtype)
+    views = _tiles(band, chunk, size, m)
     np.copyto(tiles.reshape(views.shape), views)
     return tiles

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import from_batch_last, to_batch_last
 from ..data import Batch
+from ..kernels.layout import from_batch_last, to_batch_last
 
 SLOTS = 3
 

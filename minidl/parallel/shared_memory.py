@@ -1,7 +1,7 @@
 """Collectives of processes on one machine, for NumPy arrays: numbers go through shared memory, signals through pipes.
 
-An all-reduce in three steps, for a piece of the array at a time. Each rank lays its piece into its slot; when all have, each
-adds up its share of the piece from all slots, in the order of ranks, into the slot of results; when all have, each takes the
+An all-reduce in three steps, for a chunk of the array at a time. Each rank lays its chunk into its slot; when all have, each
+adds up its shard of the chunk from all slots, in the order of ranks, into the slot of results; when all have, each takes the
 whole result. So every number is added up once, by one rank, and is the same for all.
 
 Before its first meeting a collective writes into the rank's own slot only, which nobody reads after a last meeting; the slot of
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CommunicationError
-from ..threads import shard, slices
+from ..partition import chunks, shard
 from .communicator import Communicator, Work
 
 SLOT_BYTES = 2 << 20
@@ -92,38 +92,38 @@ class SharedMemoryCommunicator(Communicator):
 
     def _all_reduce(self, array):
         flat = _flat(array)
-        for piece in self._pieces(flat):
-            size = flat[piece].size
+        for chunk in self._chunks(flat):
+            size = flat[chunk].size
             slots = [self._slot(rank, flat.dtype, size) for rank in range(self.size + 1)]
-            np.copyto(slots[self.rank], flat[piece])
+            np.copyto(slots[self.rank], flat[chunk])
             self._meet(f"all_reduce of {array.size} {array.dtype}")
-            share = shard(size, self.rank, self.size)
-            total = slots[-1][share]
-            np.copyto(total, slots[0][share])
+            own = shard(size, self.rank, self.size)
+            total = slots[-1][own]
+            np.copyto(total, slots[0][own])
             for slot in slots[1:-1]:
-                total += slot[share]
+                total += slot[own]
             self._meet("the end of all_reduce")
-            np.copyto(flat[piece], slots[-1])
+            np.copyto(flat[chunk], slots[-1])
 
     def _broadcast(self, array, root):
         flat = _flat(array)
-        for piece in self._pieces(flat):
-            slot = self._slot(root, flat.dtype, flat[piece].size)
+        for chunk in self._chunks(flat):
+            slot = self._slot(root, flat.dtype, flat[chunk].size)
             if self.rank == root:
-                np.copyto(slot, flat[piece])
+                np.copyto(slot, flat[chunk])
             self._meet(f"broadcast of {array.size} {array.dtype} from rank {root}")
             if self.rank != root:
-                np.copyto(flat[piece], slot)
+                np.copyto(flat[chunk], slot)
             self._meet("the end of broadcast")
 
     def _all_gather(self, array):
         flat = _flat(array)
         gathered = np.empty((self.size, flat.size), flat.dtype)
-        for piece in self._pieces(flat):
-            np.copyto(self._slot(self.rank, flat.dtype, flat[piece].size), flat[piece])
+        for chunk in self._chunks(flat):
+            np.copyto(self._slot(self.rank, flat.dtype, flat[chunk].size), flat[chunk])
             self._meet(f"all_gather of {array.size} {array.dtype}")
             for rank in range(self.size):
-                np.copyto(gathered[rank, piece], self._slot(rank, flat.dtype, flat[piece].size))
+                np.copyto(gathered[rank, chunk], self._slot(rank, flat.dtype, flat[chunk].size))
             self._meet("the end of all_gather")
         return gathered.reshape(self.size, *array.shape)
 
@@ -131,9 +131,9 @@ class SharedMemoryCommunicator(Communicator):
         return self._slots[rank, : size * dtype.itemsize].view(dtype)
 
     @staticmethod
-    def _pieces(flat):
+    def _chunks(flat):
         """At least one, so that the others are met for an empty array too."""
-        return slices(flat.size, SLOT_BYTES // flat.itemsize) or [slice(0)]
+        return chunks(flat.size, SLOT_BYTES // flat.itemsize) or [slice(0)]
 
     def _meet(self, what: str) -> None:
         """Tell the others what this rank is at, and wait until all are at the same."""

@@ -30,12 +30,12 @@ from .. import nn, random
 from ..autodiff import Tensor
 from ..backend import PRECISIONS, device_of, get_array_module, set_matmul_precision, to_device, to_numpy, use_device
 from ..errors import TrainingError, UserError
-from ..gradcheck import gradcheck
+from ..inspection import gradcheck
 from ..kernels import kernels_for
 from ..optim import SGD
 from ..parallel import ALONE, Communicators, DataParallel, launch
 from ..parallel.communicator import timeout
-from ..threads import shard
+from ..partition import shard
 from .kernels import CALLS, TOLERANCE, difference, masks_are_equal
 
 STEPS, BATCH, SIZE = 5, 7, 12  # SIZE: of the images
@@ -93,7 +93,7 @@ def gradient_error(device: str) -> str:
             return F.cross_entropy(model(x), labels)
 
     try:
-        gradcheck(loss, inputs, directions=1)
+        gradcheck(loss, inputs, mode="directions", directions=1)
     except AssertionError as error:
         return str(error)
     return ""

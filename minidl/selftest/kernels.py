@@ -1,64 +1,93 @@
-"""Calls of every kernel, whose results must be the same on every device. For each: call(kernels, make) gives the results,
-where make(values, *shape) is an array on the device.
+"""Calls of every kernel, whose results must be those of the reference. For each: call(kernels, make) gives the results, where
+make(values, *shape) is an array on the device.
 """
 
 import numpy as np
 
 from ..backend import to_device, to_numpy
-from ..kernels import kernels_for
+from ..kernels import kernels_for, reference
 
-C, H, W, N, O = 6, 7, 5, 3, 4
+N, C, H, W, O = 3, 6, 7, 5, 4
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest entry, or of 1
 
 
 def image(rng, *shape):
-    return rng.standard_normal(shape or (C, H, W, N))
+    return rng.standard_normal(shape or (N, C, H, W))
 
 
 def positive(rng, *shape):
     return 0.5 + rng.random(shape)
 
 
-def _convolution(kernel, stride, padding, groups, tile=0, c=C, o=O, h=H, w=W):
-    """A forward and both gradients."""
+def special(rng, *shape):
+    """An image with NaN and infinite values, and places where nothing else is."""
+    x = rng.standard_normal(shape)
+    x[rng.random(shape) < 0.1] = np.nan
+    x[rng.random(shape) < 0.1] = np.inf
+    x[rng.random(shape) < 0.6] = -np.inf
+    x[0, :, :4] = -np.inf
+    return x
+
+
+def _convolution(kernel, stride, padding, groups, winograd_tile=None, h=H, w=W):
+    """A forward and the gradients."""
 
     def call(kernels, make):
-        x, weight, bias = make(image, c, h, w, N), make(image, o, c // groups, *kernel), make(image, o)
-        y = kernels.conv2d(x, weight, bias, stride, padding, groups, tile)
-        grad = make(image, *y.shape)
+        x, weight, bias = make(image, N, C, h, w), make(image, O, C // groups, *kernel), make(image, O)
+        y = kernels.conv2d(x, weight, bias, stride, padding, groups, winograd_tile)
+        without = kernels.conv2d(x, weight, None, stride, padding, groups, winograd_tile)
+        given = make(image, *y.shape), x, weight, stride, padding, groups, winograd_tile
         out = make(image, *weight.shape)
-        both = kernels.conv2d_gradients(grad, x, weight, stride, padding, groups, tile, (True, True), out)
-        one = kernels.conv2d_gradients(grad, x, weight, stride, padding, groups, tile, (True, False))
-        other = kernels.conv2d_gradients(grad, x, weight, stride, padding, groups, tile, (False, True))
-        assert both[1] is out and one[1] is None and other[0] is None
-        without = kernels.conv2d(x, weight, None, stride, padding, groups, tile)
-        return y, without, *both, one[0], other[1]
+        gradients = list(kernels.conv2d_backward(*given, (True, True, True), out))
+        if kernels is reference:
+            return y, without, *gradients, *gradients
+        assert gradients[1] is out
+        alone = []
+        for i in range(3):
+            needs = [i == j for j in range(3)]
+            alone.append(kernels.conv2d_backward(*given, needs)[i])
+        return y, without, *gradients, *alone
 
     return call
 
 
-def _max_pool2d(kernel, stride, padding, output_size):
+def _max_pool2d(values, kernel, stride, padding, size):
     def call(kernels, make):
-        x = make(image)
-        y, argmax = kernels.max_pool2d(x, kernel, stride, padding, output_size, True)
-        same, none = kernels.max_pool2d(x, kernel, stride, padding, output_size, False)
-        assert none is None
-        return y, same, argmax, kernels.max_pool2d_gradient(make(image, *y.shape), argmax, x.shape, kernel, stride, padding)
+        x = make(values, N, C, H, W)
+        y, argmax = kernels.max_pool2d(x, kernel, stride, padding, size, True)
+        same = kernels.max_pool2d(x, kernel, stride, padding, size, False)[0]
+        grad = make(image, *y.shape)
+        grad[0, 0, 0, 0] = np.inf
+        return y, same, argmax, kernels.max_pool2d_backward(grad, argmax, x.shape, kernel, stride, padding)
 
     return call
+
+
+def _avg_pool2d(kernels, make):
+    windows, divisors = [[range(3), range(2, 5), range(4, 7)], [range(2), range(1, 5)]], [[1, 2], [3, 4], [5, 6]]
+    grad = make(image, N, C, 3, 2)
+    return (
+        kernels.avg_pool2d(make(image), windows, divisors),
+        kernels.avg_pool2d_backward(grad, windows, divisors, (N, C, H, W)),
+    )
+
+
+def _pad2d(kernels, make):
+    return (kernels.pad2d(make(image), 1, 0, 2, 3),)
 
 
 def _linear(kernels, make):
-    x, weight, bias, grad = make(image, 9, N), make(image, O, 9), make(image, O), make(image, O, N)
-    out = make(image, O, 9)
-    assert kernels.linear_weight_gradient(grad, x, out) is out
+    x, weight, bias, grad = make(image, N, 9), make(image, O, 9), make(image, O), make(image, N, O)
     return (
         kernels.linear(x, weight, bias),
         kernels.linear(x, weight, None),
-        kernels.linear_input_gradient(grad, weight),
-        kernels.linear_weight_gradient(grad, x),
-        out,
+        *kernels.linear_backward(grad, x, weight, (True, True, True), make(image, O, 9)),
+        *kernels.linear_backward(grad, x, weight),
     )
+
+
+def _matmul(kernels, make):
+    return kernels.matmul(make(image, 5, 1, 2, 3), make(image, 4, 3, 2)), kernels.matmul(make(image, 2, 3), make(image, 3, 4))
 
 
 def _batch_norm(kernels, make):
@@ -68,8 +97,7 @@ def _batch_norm(kernels, make):
         *kernels.channel_statistics(x),
         kernels.scale_and_shift(x, scale, a),
         *kernels.batch_norm_sums(grad, x, mean, inverse_std),
-        kernels.batch_norm_gradient(grad, x, mean, inverse_std, scale, a, b),
-        kernels.channel_sums(x),
+        kernels.batch_norm_backward(grad, x, mean, inverse_std, scale, a, b),
     )
 
 
@@ -79,29 +107,38 @@ def _statistics_of_a_large_mean(kernels, make):
 
 
 def _statistics_of_nothing(kernels, make):
-    return kernels.channel_statistics(make(image, C, H, W, 0))
+    return kernels.channel_statistics(make(image, 0, C, H, W))
 
 
 def _local_response_norm(before, after, beta):
     def call(kernels, make):
         x, grad = make(image), make(image)
         y, s = kernels.local_response_norm(x, before, after, 0.3, beta, 2.0)
-        return y, s, kernels.local_response_norm_gradient(grad, x, s, before, after, 0.3, beta)
+        return y, s, kernels.local_response_norm_backward(grad, x, s, before, after, 0.3, beta)
 
     return call
 
 
-def _relu(kernels, make):
-    y = kernels.relu(make(image))
-    return y, kernels.relu_gradient(make(image), y)
+def _activation(name, values):
+    def call(kernels, make):
+        y, grad = getattr(kernels, name)(make(values, N, C, H, W)), make(image)
+        grad[0, 0] = np.inf
+        return y, getattr(kernels, f"{name}_backward")(grad, y)
+
+    return call
 
 
-def _labels(kernels, make):
-    rows = make(image, 5, N)
-    labels = make(lambda rng, *shape: rng.integers(0, 5, shape), N)
-    picked = kernels.at_labels(rows, labels)
-    kernels.subtract_at_labels(rows, labels, 0.75)
-    return picked, rows
+def _cross_entropy(label_smoothing):
+    def call(kernels, make):
+        x, grad, labels = make(image, N, 5), make(image, N), make(lambda rng, *shape: rng.integers(0, 5, shape), N)
+        losses, p = kernels.cross_entropy(x, labels, label_smoothing)
+        return losses, p, kernels.cross_entropy_backward(grad, p, labels, label_smoothing), kernels.log_softmax(x, 0)
+
+    return call
+
+
+def _multiply(kernels, make):
+    return (kernels.multiply(make(image), make(positive, N, C, H, W)),)
 
 
 def _sgd(nesterov):
@@ -115,66 +152,77 @@ def _sgd(nesterov):
     return call
 
 
-def _windows(kernels, make):
-    rows, columns = [range(3), range(2, 5), range(4, 7)], [range(2), range(1, 5)]
-    return (
-        kernels.window_sums(make(image), rows, columns),
-        kernels.window_sums_gradient(make(image, C, 3, 2, N), rows, columns, (C, H, W, N)),
-    )
-
-
 CALLS = {
     "conv2d": _convolution((3, 3), (1, 1), (1, 1), 1),
     "conv2d with groups": _convolution((3, 2), (1, 1), (0, 1), 2),
     "conv2d with strides": _convolution((3, 3), (2, 3), (2, 0), 1),
     "conv2d of one pixel": _convolution((7, 5), (1, 1), (0, 0), 1),
-    "winograd": _convolution((3, 3), (1, 1), (1, 1), 1, tile=2),
-    "winograd with groups": _convolution((3, 3), (1, 1), (0, 1), 2, tile=4, h=11, w=9),
-    "winograd of 5 x 5": _convolution((5, 5), (1, 1), (2, 2), 1, tile=5, h=12, w=11),
-    "max_pool2d": _max_pool2d((3, 3), (2, 2), ((0, 0), (0, 0)), (3, 2)),
-    "max_pool2d with padding": _max_pool2d((3, 2), (2, 1), ((1, 2), (1, 1)), (4, 6)),
+    "winograd": _convolution((3, 3), (1, 1), (1, 1), 1, winograd_tile=2),
+    "winograd with groups": _convolution((3, 3), (1, 1), (0, 1), 2, winograd_tile=4, h=11, w=9),
+    "winograd of 5 x 5": _convolution((5, 5), (1, 1), (2, 2), 1, winograd_tile=5, h=12, w=11),
+    "max_pool2d": _max_pool2d(image, (3, 3), (2, 2), ((0, 0), (0, 0)), (3, 2)),
+    "max_pool2d with padding": _max_pool2d(image, (3, 2), (2, 1), ((1, 2), (1, 1)), (4, 6)),
+    "max_pool2d of special values": _max_pool2d(special, (3, 2), (2, 1), ((1, 2), (1, 1)), (4, 6)),
+    "avg_pool2d": _avg_pool2d,
+    "pad2d": _pad2d,
     "linear": _linear,
+    "matmul": _matmul,
     "batch_norm": _batch_norm,
     "statistics of a large mean": _statistics_of_a_large_mean,
     "statistics of nothing": _statistics_of_nothing,
     "local_response_norm": _local_response_norm(2, 2, 0.75),
     "local_response_norm, another power": _local_response_norm(1, 3, 0.6),
     "local_response_norm, a wide window": _local_response_norm(9, 9, 0.75),
-    "relu": _relu,
-    "labels": _labels,
+    "relu": _activation("relu", image),
+    "relu of special values": _activation("relu", special),
+    "tanh": _activation("tanh", image),
+    "sigmoid": _activation("sigmoid", image),
+    "multiply": _multiply,
+    "cross_entropy": _cross_entropy(0.0),
+    "cross_entropy, smoothed": _cross_entropy(0.25),
     "sgd": _sgd(False),
     "nesterov": _sgd(True),
-    "window sums": _windows,
 }
 
 
-def results(call, device: str, dtype: str) -> list[np.ndarray]:
-    """What the kernels of a device give, on the host."""
+def results(call, kernels, device: str, dtype: str) -> list[np.ndarray]:
+    """What these kernels give on a device, on the host."""
     rng = np.random.default_rng(0)
 
     def make(values, *shape):
         array = values(rng, *shape)
         return to_device(array.astype(dtype) if array.dtype.kind == "f" else array, device)
 
-    return [to_numpy(array) for array in call(kernels_for(to_device(np.zeros(1), device)), make)]
+    return [to_numpy(array) for array in call(kernels, make)]
+
+
+def fast_kernels(device: str):
+    return kernels_for(to_device(np.zeros(1), device))
 
 
 def difference(name: str, device: str, dtype: str) -> float:
-    """How far a call's results on the device are from NumPy's in float64 at most, in units of the largest entry or of 1."""
+    """How far a call's results on the device are from the reference's in float64 at most, in units of the largest entry or of 1.
+
+    NaN and infinite values must be in the same places; NaN if they are not.
+    """
     differences = []
-    for got, expected in zip(results(CALLS[name], device, dtype), results(CALLS[name], "numpy", "float64"), strict=True):
+    expected_results = results(CALLS[name], reference, "numpy", "float64")
+    for got, expected in zip(results(CALLS[name], fast_kernels(device), device, dtype), expected_results, strict=True):
         if got.shape != expected.shape:
             raise AssertionError(f"{name} gave the shape {got.shape} in place of {expected.shape}")
-        scale = max(1.0, np.abs(expected).max(initial=0.0))
-        differences.append(np.abs(got.astype(np.float64) - expected).max(initial=0.0) / scale)
+        got, finite = got.astype(np.float64), np.isfinite(expected)
+        if not np.array_equal(got[~finite], expected[~finite], equal_nan=True):
+            return np.nan
+        scale = max(1.0, np.abs(expected[finite]).max(initial=0.0))
+        differences.append(np.abs(got[finite] - expected[finite]).max(initial=0.0) / scale)
     return float(np.max(differences))  # nan if any is: Python's max may pass it over
 
 
-MASKS = [((5, 3), (0, 0, 0, 0)), ((2, 3, 5, 7), (2**40 + 7, 12345, 3, 1000)), ((9, 0), (1, 2, 3, 4)), ((1030, 33), (1, 2, 3, 4))]
+MASKS = [((3, 5), (0, 0, 0, 0)), ((7, 2, 3, 5), (2**40 + 7, 12345, 3, 1000)), ((0, 9), (1, 2, 3, 4)), ((33, 1030), (1, 2, 3, 4))]
 
 
 def masks_are_equal(device: str) -> bool:
-    """Whether dropout's masks are those of NumPy, to the last bit."""
-    kernels, reference = (kernels_for(to_device(np.zeros(1), place)).dropout_mask for place in (device, "numpy"))
+    """Whether dropout's masks are those of the reference, to the last bit."""
     masks = [(shape, p, draw, np.float32) for shape, draw in MASKS for p in (0.0, 0.3, 0.5, 1.0)]
-    return all(np.array_equal(to_numpy(kernels(*mask)), reference(*mask)) for mask in masks)
+    fast = fast_kernels(device)
+    return all(np.array_equal(to_numpy(fast.dropout_mask(*mask)), reference.dropout_mask(*mask)) for mask in masks)

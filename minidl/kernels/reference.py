@@ -1,0 +1,301 @@
+"""The plain version: every kernel as one would write it on a board. NumPy, arrays (N, C, H, W), forward and backward.
+
+A window is a loop over its places (i, j): at each, a view of the image holds what all windows see there. Nothing is reused,
+cut into chunks or laid out for speed; `with minidl.use_kernels("reference"):` computes anything with it, in a debugger if you
+like. Arguments that matter to the fast kernels only (*_) are left alone: which gradients are needed, and where to write them.
+
+In the formulas n is the image, c an input and o an output channel, (h, w) a place in the image, (i, j) one in the window, s the
+stride; dy stands for dL/dy, and so on.
+"""
+
+import numpy as np
+
+from .. import random
+from .windows import output_size, places
+
+# --- the fully connected layer -----------------------------------------------------------------------------------------
+
+
+def linear(x, weight, bias):
+    """y[n, o] = sum over f of x[n, f] W[o, f], + b[o]."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def linear_backward(grad, x, weight, *_):
+    """dx[n, f] = sum over o of dy[n, o] W[o, f];  dW[o, f] = sum over n of dy[n, o] x[n, f];  db[o] = sum over n of dy[n, o]."""
+    return grad @ weight, grad.T @ x, grad.sum(axis=0)
+
+
+def matmul(a, b):
+    """Y[i, j] = sum over k of A[i, k] B[k, j], for matrices and stacks of them."""
+    return a @ b
+
+
+# --- convolution -------------------------------------------------------------------------------------------------------
+
+
+def winograd_tile(*_):
+    """There is no Winograd here."""
+
+
+def conv2d(x, weight, bias, stride, padding, groups, *_):
+    """y[n, o, h, w] = b[o] + sum over c, i, j of W[o, c, i, j] xpad[n, c, h s + i, w s + j]
+
+    Each of the groups of output channels sees its own group of input channels: an axis more, g. At one place (i, j) of the
+    window this is a product of matrices, (O / G, C / G) with (C / G, OH OW), for each image and group.
+    """
+    O, CG, *kernel_size = weight.shape
+    N = len(x)
+    size = _output_size(x, kernel_size, stride, padding)
+    W = weight.reshape(groups, O // groups, CG, *kernel_size)
+    y = np.zeros((N, groups, O // groups, size[0] * size[1]), x.dtype)
+    for i, j, seen in places(_pad(x, padding), kernel_size, stride, size, axis=2):
+        y += W[..., i, j] @ seen.reshape(N, groups, CG, size[0] * size[1])
+    y = y.reshape(N, O, *size)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
+    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j];  db[o] = sum over n, h, w of dy[n, o, h, w]
+
+    A pixel is seen by several windows, at another place (i, j) of each, and gets a part from all of them:
+    dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j] dy[n, o, h, w]. Then the padding is cut off.
+    """
+    O, CG, *kernel_size = weight.shape
+    N, _, H, W = x.shape
+    size = grad.shape[2:]
+    matrices = weight.reshape(groups, O // groups, CG, *kernel_size)
+    dy = grad.reshape(N, groups, O // groups, size[0] * size[1])
+    dmatrices, xpad = np.zeros_like(matrices), _pad(x, padding)
+    dxpad = np.zeros_like(xpad)
+    seen_in_dxpad = places(dxpad, kernel_size, stride, size, axis=2)
+    for (i, j, seen), (_, _, target) in zip(places(xpad, kernel_size, stride, size, axis=2), seen_in_dxpad, strict=True):
+        patches = seen.reshape(N, groups, CG, size[0] * size[1])
+        dmatrices[..., i, j] = (dy @ patches.swapaxes(2, 3)).sum(axis=0)
+        target += (matrices[..., i, j].swapaxes(1, 2) @ dy).reshape(target.shape)
+    PH, PW = padding
+    return dxpad[:, :, PH : PH + H, PW : PW + W], dmatrices.reshape(weight.shape), grad.sum(axis=(0, 2, 3))
+
+
+def _output_size(x, kernel_size, stride, padding):
+    return tuple(output_size(*axis) for axis in zip(x.shape[2:], kernel_size, stride, padding, strict=True))
+
+
+def _pad(x, padding, value=0.0):
+    """x with PH rows of a value above and below, and PW columns left and right; or with pairs, (before, after)."""
+    around = [p if isinstance(p, tuple) else (p, p) for p in padding]
+    return np.pad(x, ((0, 0), (0, 0), *around), constant_values=value)
+
+
+# --- pooling -----------------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(x, kernel_size, stride, padding, size, *_):
+    """y[n, c, h, w] = max over i, j of x[n, c, h s + i, w s + j], and where it was, i KW + j: the first of equals.
+
+    A value in the padding is none. NaN is larger than anything: it comes through, the last one of the window.
+    """
+    inside = _pad(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
+    y = np.full((*x.shape[:2], *size), -np.inf, x.dtype)
+    argmax = np.full(y.shape, -1)
+    every_inside = places(inside, kernel_size, stride, size, axis=2)
+    for (i, j, value), (_, _, there) in zip(
+        places(_pad(x, padding), kernel_size, stride, size, axis=2), every_inside, strict=True
+    ):
+        better = there & ((argmax < 0) | (value > y) | np.isnan(value))
+        y[better] = value[better]
+        argmax[better] = i * kernel_size[1] + j
+    return y, argmax
+
+
+def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
+    """dx[n, c, h s + i, w s + j] += dy[n, c, h, w] where (i, j) was the maximum of window (h, w), and nothing elsewhere.
+
+    Where windows overlap (s < k) a pixel can be the maximum of several, and gets the sum.
+    """
+    (top, _), (left, _) = padding
+    dxpad = _pad(np.zeros(x_shape, grad.dtype), padding)
+    for i, j, target in places(dxpad, kernel_size, stride, grad.shape[2:], axis=2):
+        target += np.where(argmax == i * kernel_size[1] + j, grad, 0)
+    return dxpad[:, :, top : top + x_shape[2], left : left + x_shape[3]]
+
+
+def avg_pool2d(x, windows, divisors):
+    """y[n, c, h, w] = 1 / m_hw  sum over i in R_h, j in C_w of x[n, c, i, j]; windows: the ranges R and C; divisors: m."""
+    rows, columns = windows
+    y = np.empty((*x.shape[:2], len(rows), len(columns)), x.dtype)
+    for h, R in enumerate(rows):
+        for w, C in enumerate(columns):
+            y[:, :, h, w] = x[:, :, R.start : R.stop, C.start : C.stop].sum(axis=(2, 3)) / divisors[h][w]
+    return y
+
+
+def avg_pool2d_backward(grad, windows, divisors, x_shape):
+    """dx[n, c, i, j] = sum over the windows (h, w) that see (i, j) of dy[n, c, h, w] / m_hw."""
+    rows, columns = windows
+    dx = np.zeros(x_shape, grad.dtype)
+    for h, R in enumerate(rows):
+        for w, C in enumerate(columns):
+            dx[:, :, R.start : R.stop, C.start : C.stop] += (grad[:, :, h, w] / divisors[h][w])[:, :, None, None]
+    return dx
+
+
+def pad2d(x, left, right, top, bottom):
+    """y[n, c, h + top, w + left] = x[n, c, h, w], and 0 around it."""
+    return _pad(x, ((top, bottom), (left, right)))
+
+
+# --- batch normalisation -----------------------------------------------------------------------------------------------
+
+
+def channel_statistics(x):
+    """Of each channel c: the mean of its values x[n, c, h, w], and the sum of their squared distances from it."""
+    x = x.astype(np.float64)
+    mean = x.mean(axis=_all_but_channels(x)) if x.size else np.zeros(x.shape[1])
+    return mean, ((x - _of_channels(mean, x)) ** 2).sum(axis=_all_but_channels(x))
+
+
+def scale_and_shift(x, scale, shift):
+    """y[n, c, h, w] = x[n, c, h, w] scale[c] + shift[c]."""
+    return x * _of_channels(scale, x) + _of_channels(shift, x)
+
+
+def batch_norm_sums(grad, x, mean, inverse_std):
+    """Of each channel: sum of dy, and sum of dy xhat, where xhat = (x - mean) / std."""
+    xhat = (x - _of_channels(mean, x)) * _of_channels(inverse_std, x)
+    return grad.sum(axis=_all_but_channels(x)), (grad * xhat).sum(axis=_all_but_channels(x))
+
+
+def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
+    """dx = scale (dy - mean of dy - xhat mean of dy xhat), scale = gamma / std: every x is in its channel's mean and std too."""
+    mean, inverse_std, scale, mean_grad, mean_weighted = (
+        _of_channels(values, x) for values in (mean, inverse_std, scale, mean_grad, mean_weighted)
+    )
+    return scale * (grad - mean_grad - (x - mean) * inverse_std * mean_weighted)
+
+
+def _of_channels(values, x):
+    """(C,) -> (C, 1, 1), to go with x (N, C, H, W)."""
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _all_but_channels(x):
+    return (0, *range(2, x.ndim))
+
+
+# --- local response normalisation --------------------------------------------------------------------------------------
+
+
+def local_response_norm(x, before, after, alpha, beta, k):
+    """y[c] = x[c] / s[c]^beta,  s[c] = k + alpha sum over j of x[j]^2, for the channels j from c - before to c + after."""
+    s = np.empty_like(x)
+    for c in range(x.shape[1]):
+        s[:, c] = k + alpha * (x[:, max(0, c - before) : c + after + 1] ** 2).sum(axis=1)
+    return x / s**beta, s
+
+
+def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
+    """dx[c] = dy[c] / s[c]^beta - 2 alpha beta x[c] sum over j of dy[j] x[j] / s[j]^(beta + 1)
+
+    x[c] is in y[c] directly, and in every s[j] whose window holds c: those j from c - after to c + before.
+    """
+    through = grad * x / s ** (beta + 1)
+    dx = grad / s**beta
+    for c in range(x.shape[1]):
+        dx[:, c] -= 2 * alpha * beta * x[:, c] * through[:, max(0, c - after) : c + before + 1].sum(axis=1)
+    return dx
+
+
+# --- activations and dropout -------------------------------------------------------------------------------------------
+
+
+def relu(x):
+    """y = max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+def relu_backward(grad, y):
+    """dx = dy where y > 0 (or is NaN), else 0."""
+    return np.where(y <= 0, 0, grad)
+
+
+def tanh(x):
+    """y = tanh(x)."""
+    return np.tanh(x)
+
+
+def tanh_backward(grad, y):
+    """dx = dy (1 - y^2)."""
+    return grad * (1 - y**2)
+
+
+def sigmoid(x):
+    """y = 1 / (1 + exp(-x)), which is exp(x) / (1 + exp(x)): the one whose exponent is below 0, so that nothing overflows."""
+    small = np.exp(-np.abs(x))
+    return np.where(x < 0, small, 1) / (1 + small)
+
+
+def sigmoid_backward(grad, y):
+    """dx = dy y (1 - y)."""
+    return grad * y * (1 - y)
+
+
+def dropout_mask(shape, p, draw, dtype):
+    """m = 0 with probability p, else 1 / (1 - p): by the random word of (seed, step, key, sample) for each feature."""
+    seed, step, key, first = draw
+    N, *rest = shape
+    features = int(np.prod(rest))
+    words = random.words(features, key, np.arange(first, first + N), step, seed).T
+    return np.where(words >= round(p * 2**32), 1 / max(1 - p, 2**-32), 0).astype(dtype).reshape(shape)
+
+
+def multiply(x, mask):
+    """y = x m, and dx = dy m."""
+    return x * mask
+
+
+# --- softmax and cross-entropy -----------------------------------------------------------------------------------------
+
+
+def log_softmax(x, axis):
+    """y = x - log sum exp(x); the largest x is taken away first, so that nothing overflows."""
+    x = x - x.max(axis=axis, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def cross_entropy(x, labels, label_smoothing):
+    """L[n] = -sum over c of t[n, c] log p[n, c], and p = softmax(x); t: see _targets."""
+    _check_labels(labels, x.shape[1])
+    log_p = log_softmax(x, axis=1)
+    t = _targets(x, labels, label_smoothing)
+    return -np.where(t == 0, 0, t * log_p).sum(axis=1), np.exp(log_p)
+
+
+def cross_entropy_backward(grad, p, labels, label_smoothing):
+    """dx[n, c] = dL[n] (p[n, c] - t[n, c])."""
+    return grad[:, None] * (p - _targets(p, labels, label_smoothing))
+
+
+def _targets(x, labels, e):
+    """t[n, c] = e / C, and 1 - e more at the label."""
+    t = np.full(x.shape, e / x.shape[1], x.dtype)
+    t[np.arange(len(t)), labels] += 1 - e
+    return t
+
+
+def _check_labels(labels, classes):
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}; found {labels.min()} to {labels.max()}")
+
+
+# --- the optimiser's update --------------------------------------------------------------------------------------------
+
+
+def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
+    """d = dw + weight_decay w;  v = momentum v + d;  w = w - lr v, or w - lr (d + momentum v); none if loss is not finite."""
+    if loss is not None and not np.isfinite(loss).all():
+        return
+    step = grad + weight_decay * weight
+    velocity[...] = momentum * velocity + step
+    weight -= lr * (step + momentum * velocity if nesterov else velocity)
