@@ -18,8 +18,7 @@ from minidl import Tensor, checkpoint, no_grad, random
 from minidl.backend import copy_to_host, device_of, get_array_module, to_device, to_numpy
 from minidl.data import Batch, Compose, DataLoader, Normalize, Transform
 from minidl.errors import TrainingError, UserError
-from minidl.nn import Module, Parameter
-from minidl.nn.summary import format_summary, summary
+from minidl.nn import Module, Parameter, format_summary, summary
 from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 from minidl.parallel import ALONE, Communicators, DataParallel, feed
 

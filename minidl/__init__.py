@@ -3,8 +3,9 @@
 from . import functional, nn, optim, random
 from .autodiff import Function, Tensor, no_grad
 from .backend import get_matmul_precision, set_matmul_precision
-from .gradcheck import GradientError, gradcheck
-from .graph import graph
+from .inspection import GradientError, gradcheck, graph
+from .kept import detect_anomaly
+from .kernels import use_kernels
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -12,6 +13,7 @@ __all__ = [
     "Function",
     "GradientError",
     "Tensor",
+    "detect_anomaly",
     "functional",
     "get_matmul_precision",
     "get_num_threads",
@@ -23,4 +25,5 @@ __all__ = [
     "random",
     "set_matmul_precision",
     "set_num_threads",
+    "use_kernels",
 ]

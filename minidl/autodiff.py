@@ -2,86 +2,85 @@
 
 An operation is a `Function`: `forward` computes on arrays and keeps what `backward` will need, and the Function hangs on
 the tensor it made as its `creator`. So tensors and Functions form a graph from the loss back to the leaves (the weights),
-and `Tensor.backward` walks it by the chain rule:
+and `walk` goes along it by the chain rule:
 
     dL/dx  =  sum over every function f that used x  of  f.backward(dL/df)
 """
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .backend import Array, as_array, get_array_module
+from .gradient_buffers import accumulate, offer_buffers
+from .kept import Kept, check_finite
+from .operators import Operators
 
 _recording = contextvars.ContextVar("recording", default=True)
 
 
-@contextlib.contextmanager
-def no_grad():
-    """Inside `with no_grad():` nothing is recorded: no graph, nothing kept for a backward pass."""
-    token = _recording.set(False)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+class no_grad(contextlib.ContextDecorator):
+    """Inside `with no_grad():`, or a function under @no_grad(), nothing is recorded: no graph, nothing kept for backward."""
+
+    def __init__(self) -> None:
+        self._tokens: list[contextvars.Token] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_recording.set(False))
+
+    def __exit__(self, *error: object) -> None:
+        _recording.reset(self._tokens.pop())
 
 
-class Tensor:
+class Tensor(Operators):
     """An array with a gradient.
 
     data: a NumPy or CuPy array, or what makes one (Python floats become float32).
     requires_grad: whether `backward` shall leave dL/ddata in `grad`, an array of data's shape, None before.
+    version: how often data was changed in place, by this library or by `tensor.data += ...`.
     on_gradient_ready: called with the tensor, once in a backward pass, as soon as its gradient is complete.
     """
 
-    __slots__ = ("__weakref__", "creator", "data", "grad", "grad_buffer", "on_gradient_ready", "requires_grad")
-    __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
-    # Defined with their derivatives in functional/arithmetic.py:
-    __add__: Any
-    __radd__: Any
-    __sub__: Any
-    __rsub__: Any
-    __mul__: Any
-    __rmul__: Any
-    __truediv__: Any
-    __rtruediv__: Any
-    __pow__: Any
-    __neg__: Any
-    __matmul__: Any
-    __rmatmul__: Any
-    sum: Any
-    mean: Any
-    reshape: Any
-    transpose: Any
+    __slots__ = (
+        *("__weakref__", "_data", "creator", "grad", "grad_buffer"),
+        *("on_gradient_ready", "requires_grad", "retains_grad", "version"),
+    )
 
-    def __init__(self, data, requires_grad: bool = False):
+    def __init__(self, data: Any, requires_grad: bool = False):
         if isinstance(data, Tensor):
             raise TypeError("data is a Tensor already; use it, its .data, or its .detach()")
-        self.data: Array = as_array(data)
-        if requires_grad and self.data.dtype.kind != "f":
-            raise TypeError(f"only floating-point tensors have gradients; this one is {self.data.dtype}")
+        self._data: Array = as_array(data)
+        if requires_grad and self._data.dtype.kind != "f":
+            raise TypeError(f"only floating-point tensors have gradients; this one is {self.dtype}")
         self.requires_grad = requires_grad
         self.grad: Array = None
         self.grad_buffer: Array = None  # where an optimiser wants the gradient written
         self.creator: Any = None
+        self.retains_grad = False
+        self.version = 0
         self.on_gradient_ready: Callable[[Tensor], None] | None = None
 
-    shape = property(lambda self: self.data.shape)
-    ndim = property(lambda self: self.data.ndim)
-    dtype = property(lambda self: self.data.dtype)
+    @property
+    def data(self) -> Array:
+        return self._data
 
-    def item(self) -> float:
-        return self.data.item()
+    @data.setter
+    def data(self, array: Array) -> None:
+        self.version += array is self._data  # tensor.data += 1 comes here with the array it has changed
+        self._data = array
 
     def detach(self) -> "Tensor":
         """The same data, cut from the graph."""
         return Tensor(self.data)
 
-    def __repr__(self):
-        return f"Tensor({self.data}{', requires_grad=True' if self.requires_grad else ''})"
+    def retain_grad(self) -> None:
+        """Have backward leave a gradient in `grad` here too, though this tensor was computed from others."""
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad on a tensor that is not tracked: it will have no gradient")
+        self.retains_grad = True
 
-    def backward(self, grad=None) -> None:
+    def backward(self, grad: Any = None) -> None:
         """Add dL/dleaf to the `grad` of every leaf that this tensor was computed from, given grad = dL/dself.
 
         grad may be left out for a single number (L itself, so 1). The graph is freed on the way, so a second backward
@@ -95,61 +94,55 @@ class Tensor:
         grad = xp.ones_like(self.data) if grad is None else as_array(grad.data if isinstance(grad, Tensor) else grad)
         if grad.shape != self.shape:
             raise ValueError(f"backward on shape {self.shape} was given a gradient of shape {grad.shape}")
+        for tensor, gradient in walk(self, grad, free=True):
+            if tensor.creator is None or tensor.retains_grad:
+                accumulate(tensor, gradient)
 
-        # 1. Count how many gradients each tensor will get: one for each use of it.
-        pending = {self: 0}
-        stack = [self]
-        while stack:
-            function = stack.pop().creator
-            if function is None:
-                continue
-            if function is FREED:
+
+FREED: Any = object()  # the creator of a tensor whose graph is gone
+
+
+def ancestors(tensor: Tensor) -> list[Tensor]:
+    """The tensors that this one was computed from, and itself: each after those it was computed from."""
+    order, seen, stack = [], set(), [(tensor, False)]
+    while stack:
+        t, inputs_done = stack.pop()
+        if inputs_done:
+            order.append(t)
+        elif t not in seen:
+            if t.creator is FREED:
                 raise RuntimeError("this graph was freed by an earlier backward; run the forward pass again")
-            for tensor, needed in zip(function.inputs, function.needs_grad, strict=True):
-                if needed:
-                    if tensor not in pending:
-                        pending[tensor] = 0
-                        stack.append(tensor)
-                    pending[tensor] += 1
-
-        # 2. Walk back. A tensor goes on once all its gradients have come in and are added up.
-        gradients = {self: grad}
-        ready = [self]
-        while ready:
-            tensor = ready.pop()
-            grad = gradients.pop(tensor)
-            del pending[tensor]
-            if tensor.creator is None:
-                tensor._accumulate(grad)
-                continue
-            function, tensor.creator = tensor.creator, FREED
-            function.buffers = [
-                x.grad_buffer if needed and x.grad is None and pending[x] == 1 and x not in gradients else None
-                for x, needed in zip(function.inputs, function.needs_grad, strict=True)
-            ]
-            parts = function.input_gradients(grad)
-            for source, needed, part in zip(function.inputs, function.needs_grad, parts, strict=True):
-                if needed:
-                    gradients[source] = gradients[source] + part if source in gradients else part
-                    pending[source] -= 1
-                    if pending[source] == 0:
-                        ready.append(source)
-
-    def _accumulate(self, grad: Array) -> None:
-        """Add to a leaf's gradient. The first one is copied, as `grad` may be shared with another tensor."""
-        if self.grad is not None:
-            self.grad += grad
-        elif self.grad_buffer is not None:
-            if grad is not self.grad_buffer:
-                self.grad_buffer[...] = grad
-            self.grad = self.grad_buffer
-        else:
-            self.grad = grad.astype(self.dtype)
-        if self.on_gradient_ready is not None:
-            self.on_gradient_ready(self)
+            seen.add(t)
+            stack.append((t, True))
+            inputs = t.creator.inputs if t.creator else ()
+            stack.extend((source, False) for source in reversed(inputs) if source is not None)
+    return order
 
 
-FREED = object()  # the creator of a tensor whose graph is gone
+def walk(tensor: Tensor, grad: Array, free: bool = False) -> Iterator[tuple[Tensor, Array]]:
+    """Backpropagation from grad = dL/dtensor: each tensor that needs a gradient, with dL/d of it once that is complete.
+
+    A tensor's turn comes after that of all that was computed from it; by then, their parts of its gradient are added up.
+    free: let go of each function after its backward, and offer it the optimiser's buffers.
+    """
+    order = ancestors(tensor)
+    gradients = {tensor: grad}
+    while order:
+        t = order.pop()
+        if t not in gradients:
+            continue
+        gradient = gradients.pop(t)
+        yield t, gradient
+        if t.creator is None:
+            continue
+        function = t.creator
+        function._kept.check(function, (*function.inputs, t))
+        if free:
+            t.creator = FREED
+            offer_buffers(function, gradients)
+        for source, part in zip(function.inputs, function.input_gradients(gradient), strict=True):
+            if part is not None:
+                gradients[source] = gradients[source] + part if source in gradients else part
 
 
 class Function:
@@ -157,43 +150,45 @@ class Function:
 
     A subclass defines forward(*arrays) -> array, which may keep on self what backward needs, and
     backward(grad) -> the gradients of the inputs, in their order: from grad = dL/doutput, dL/dinput for each. Where
-    needs_grad[i] is False nobody wants input i's gradient, and backward may give None for it.
+    needs_grad[i] is False nobody wants input i's gradient, and backward may give None for it. An input may be None.
     """
 
-    inputs: tuple[Tensor, ...] = ()
+    inputs: tuple[Tensor | None, ...] = ()
     needs_grad: tuple[bool, ...] = ()
     buffers: Sequence[Array] = ()  # for each input, where backward may write its gradient, or None
+    _kept: Kept
     module: Any = None  # the layer whose output this made, if it is one's
 
     def forward(self, *arrays: Array) -> Array:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
-    def backward(self, grad: Array):
+    def backward(self, grad: Array) -> Any:
         raise TypeError(f"{type(self).__name__} defines no backward")
 
-    def __call__(self, *inputs) -> Tensor:
+    def __call__(self, *inputs: Any) -> Tensor:
         if self.inputs:
             raise RuntimeError(f"a {type(self).__name__} holds one call; make a new one for the next")
         like = next((x.data for x in inputs if isinstance(x, Tensor)), None)
-        self.inputs = tuple(x if isinstance(x, Tensor) else Tensor(as_array(x, like)) for x in inputs)
+        self.inputs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(as_array(x, like)) for x in inputs)
         self.buffers = (None,) * len(inputs)
-        self.needs_grad = tuple(_recording.get() and x.requires_grad for x in self.inputs)
-        output = Tensor(self.forward(*[x.data for x in self.inputs]), requires_grad=any(self.needs_grad))
+        self.needs_grad = tuple(x is not None and x.requires_grad and _recording.get() for x in self.inputs)
+        output = Tensor(self.forward(*[None if x is None else x.data for x in self.inputs]), any(self.needs_grad))
         if output.requires_grad:
+            self._kept = Kept(self, (*self.inputs, output))
             output.creator = self
         return output
 
     def input_gradients(self, grad: Array) -> list[Array]:
-        """backward's gradients, one for each input, checked: the right number, shape and dtype."""
+        """backward's gradient for each input that needs one, else None; checked: the right number, shape and dtype."""
         gradients = self.backward(grad)
-        gradients = list(gradients) if isinstance(gradients, tuple) else [gradients]
+        gradients = list(gradients) if isinstance(gradients, (tuple, list)) else [gradients]
         name = type(self).__name__
         if len(gradients) != len(self.inputs):
             raise ValueError(f"{name}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
         for i, (x, needed) in enumerate(zip(self.inputs, self.needs_grad, strict=True)):
-            if needed:
-                shape = None if gradients[i] is None else gradients[i].shape
-                if shape != x.shape:
-                    raise ValueError(f"{name}.backward gave a gradient of shape {shape} for input {i} of shape {x.shape}")
-                gradients[i] = gradients[i].astype(x.dtype, copy=False)
+            shape = None if gradients[i] is None else gradients[i].shape
+            if needed and shape != x.shape:
+                raise ValueError(f"{name}.backward gave a gradient of shape {shape} for input {i} of shape {x.shape}")
+            gradients[i] = gradients[i].astype(x.dtype, copy=False) if needed else None
+        check_finite(self, gradients)
         return gradients

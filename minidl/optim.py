@@ -99,6 +99,7 @@ class SGD:
                     if p.grad is not p.grad_buffer:
                         p.grad_buffer[...] = p.grad
                     kernels_for(data).sgd_update(data, gradient, velocity, *coefficients, loss)
+                    p.version += 1
                 place += 1
 
     @property

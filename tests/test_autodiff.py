@@ -1,15 +1,19 @@
 """The engine: sums over uses, broadcasting, freeing, hooks, and errors that say what is wrong."""
 
+import contextlib
+import copy
 import gc
 import operator
+import pickle
 import weakref
 
 import numpy as np
 import pytest
 
 import minidl.functional as F
-from minidl import Function, Tensor, no_grad
-from minidl.backend import to_device
+from minidl import Function, Tensor, detect_anomaly, nn, no_grad, use_kernels
+from minidl.backend import to_device, to_numpy
+from minidl.optim import SGD
 
 from .compare import assert_allclose, assert_array_equal
 
@@ -214,6 +218,43 @@ def test_no_grad_ends_with_an_error(make):
     assert (make(1) * 2).requires_grad
 
 
+def test_no_grad_may_be_entered_again_and_decorate(make):
+    x, quiet = make(3), no_grad()
+    with quiet, quiet:
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+    @no_grad()
+    def twice(x):
+        return x * 2
+
+    assert not twice(x).requires_grad and (x * 2).requires_grad
+
+
+def test_a_tensor_on_the_way_keeps_its_gradient_if_it_is_told_to(make):
+    x = make(3)
+    h = x * 2
+    h.retain_grad()
+    (h * h).sum().backward()
+    assert_allclose(h.grad, 2 * h.data)
+    assert_allclose(x.grad, 4 * h.data)
+    with pytest.raises(RuntimeError, match="not tracked: it will have no gradient"):
+        Tensor([1.0]).retain_grad()
+
+
+def test_an_input_may_be_none_and_backward_a_list():
+    class Shift(Function):
+        def forward(self, x, shift):
+            return x * 1 if shift is None else x + shift
+
+        def backward(self, grad):
+            return [grad, grad]
+
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    (Shift()(x, None) + Shift()(x, x)).sum().backward()
+    assert_array_equal(x.grad, [3, 3])
+
+
 def test_detach_cuts_the_graph(make):
     x = make(3)
     y = (x * 2).detach()
@@ -281,9 +322,170 @@ def test_a_weight_s_gradient_is_written_where_it_belongs(layer, monkeypatch):
     w = Tensor(weight.copy(), requires_grad=True)
     w.grad_buffer = np.empty(shape)
     y = call(Tensor(x), w)
-    assert layer == "linear" or (y.creator.tile > 0) == (layer == "winograd")
+    assert layer == "linear" or (y.creator.winograd_tile is not None) == (layer == "winograd")
     y.sum().backward()
     assert given[-1][1] is w.grad_buffer
+
+
+# --- what changes between a forward and its backward ---------------------------------------------------------------
+
+
+def spoil_weight(x, w, y):
+    w.data -= 0.1
+
+
+def spoil_output(x, w, y):
+    y.data += 0.1
+
+
+@pytest.mark.parametrize("spoil", [spoil_weight, spoil_output])
+def test_a_change_in_place_of_what_backward_needs_is_an_error(make, spoil):
+    """The output of relu is kept, and so is the weight of linear."""
+    x, w = make(2, 3), make(4, 3, seed=1)
+    y = F.relu(F.linear(x, w))
+    spoil(x, w, y)
+    what = (
+        "Linear needs its input 1, of shape \\(4, 3\\)" if spoil is spoil_weight else "ReLU needs its output, of shape \\(2, 4\\)"
+    )
+    with pytest.raises(RuntimeError, match=what + ", for backward, but that was changed in place"):
+        y.sum().backward()
+
+
+def test_a_step_between_a_forward_and_its_backward_is_an_error():
+    w = Tensor(np.ones((4, 3)), requires_grad=True)
+    optimizer = SGD([w], lr=0.1)
+    one, other = (w * w).sum(), (w * w).sum()
+    one.backward()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="call backward before the optimiser's step, or run forward again"):
+        other.backward()
+
+
+def test_loading_a_state_between_a_forward_and_its_backward_is_an_error():
+    net = nn.Linear(3, 4)
+    x = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    loss = net(x).sum()
+    net.load_state_dict({name: array + 1 for name, array in net.state_dict().items()})
+    with pytest.raises(RuntimeError, match="Linear of the layer Linear needs its input 1"):
+        loss.backward()
+
+
+def test_what_backward_does_not_need_may_change(make):
+    """As in PyTorch: a sum keeps nothing of its terms, linear nothing of its bias; and replaced data is not changed data."""
+    x, w, b = make(2, 3), make(4, 3, seed=1), make(4, seed=2)
+    y = F.linear(x, w, b) + b
+    loss = y.sum()
+    b.data += 1
+    y.data *= 2
+    before = w.data
+    w.data = w.data + 1
+    loss.backward()
+    assert_allclose(b.grad, np.full(4, 4.0))
+    assert_allclose(x.grad, np.ones((2, 4)) @ before)
+
+
+def test_detect_anomaly_finds_what_numpy_changed(make):
+    for watched in (False, True):
+        x, w = make(2, 3), make(4, 3, seed=1)
+        with detect_anomaly() if watched else contextlib.nullcontext():
+            loss = F.relu(F.linear(x, w)).sum()
+            w.data[0, 0] = 7.0
+            if not watched:
+                loss.backward()
+                continue
+            with pytest.raises(RuntimeError, match=r"Linear kept weight, of shape \(4, 3\), for backward, but that was changed"):
+                loss.backward()
+
+
+def test_detect_anomaly_names_the_first_gradient_that_is_not_finite(make):
+    class Broken(Function):
+        def forward(self, x):
+            return x * 2
+
+        def backward(self, grad):
+            return grad * np.inf
+
+    x = make(3)
+    with detect_anomaly(), np.errstate(invalid="ignore"):
+        loss = (Broken()(x * 3) * 2).sum()
+        with pytest.raises(RuntimeError, match="Broken.backward gave a gradient for input 0 that is NaN or infinite"):
+            loss.backward()
+    (x * 3).sum().backward()
+
+
+def test_a_backward_uses_the_kernels_of_its_forward(make):
+    if not isinstance(make(1).data, np.ndarray):
+        pytest.skip("the reference computes on NumPy arrays")
+    gradients = []
+    for version in ("reference", "fast"):
+        x = make(1, 2, 4, 4)
+        with use_kernels(version):
+            loss = F.max_pool2d(x, 3, 1, 1).sum()
+        loss.backward()
+        gradients.append(x.grad)
+    assert_array_equal(*gradients)
+    with pytest.raises(ValueError, match="one of fast, reference; got 'slow'"), use_kernels("slow"):
+        pass
+
+
+# --- in the hands of Python and NumPy ------------------------------------------------------------------------------
+
+
+def test_comparisons_are_element_by_element(make, device):
+    x = make(4)
+    values = to_numpy(x.data)
+    for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+        for other in (x, make(4, seed=1), 0.5, to_device(values[::-1].copy(), device)):
+            result = compare(x, other)
+            theirs = other.data if isinstance(other, Tensor) else other
+            assert isinstance(result, Tensor) and result.dtype == bool and not result.requires_grad
+            assert_array_equal(result.data, compare(x.data, theirs))
+    assert_array_equal((to_device(values, device) == x).data, np.ones(4, bool))
+    assert (x == None) is False and (x != "x") is True  # noqa: E711
+    with pytest.raises(TypeError):
+        x < "x"  # noqa: B015
+    assert {x: 1}[x] == 1 and x in {x}
+
+
+def test_a_number_is_true_or_false_and_several_are_neither():
+    assert not Tensor(0.0) and Tensor([2]) and float(Tensor(1.5)) == 1.5 and int(Tensor([3])) == 3
+    with pytest.raises(ValueError, match=r"shape \(2,\) is neither true nor false"):
+        bool(Tensor([1.0, 2.0]))
+    assert len(Tensor([[1.0], [2.0]])) == 2 and [row.item() for row in Tensor([1.0, 2.0])] == [1, 2]
+    with pytest.raises(TypeError, match="has no length"):
+        len(Tensor(1.0))
+
+
+def test_numpy_s_functions_take_what_is_not_tracked_and_refuse_the_rest():
+    x = Tensor([3.0, 1.0, 7.0])
+    assert np.argmax(x) == 2 and list(np.asarray(x)) == [3, 1, 7]
+    tracked = Tensor([3.0, 1.0], requires_grad=True)
+    for function in (np.argmax, np.asarray, np.sort):
+        with pytest.raises(TypeError, match="requires a gradient; give it tensor.data"):
+            function(tracked)
+    for function in (np.exp, np.abs):
+        with pytest.raises(TypeError):
+            function(x)
+
+
+@pytest.mark.parametrize("data", [None, "text", [None], ["a"], 1j, [[1, 2], [3]], object()])
+def test_a_tensor_holds_numbers(data):
+    with pytest.raises((TypeError, ValueError)):
+        Tensor(data)
+
+
+def test_copies_and_pickles_of_a_leaf():
+    x = nn.Parameter(np.arange(3.0))
+    SGD([x], 0.1)
+    (x * 2).sum().backward()
+    x.on_gradient_ready = lambda tensor: None
+    for copied in (copy.deepcopy(x), pickle.loads(pickle.dumps(x)), copy.copy(x)):
+        assert type(copied) is nn.Parameter and copied.requires_grad and copied.grad_buffer is None
+        assert_array_equal(copied.data, x.data)
+        assert_array_equal(copied.grad, [2, 2, 2])
+    assert not np.shares_memory(copy.deepcopy(x).data, x.data)
+    with pytest.raises(RuntimeError, match="only leaves can be copied"):
+        copy.deepcopy(x * 2)
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
@@ -320,6 +522,7 @@ def test_backward_on_many_numbers_needs_a_gradient(make, device):
     "gradient, message",
     [
         (lambda g: (g, g), "2 gradients for 1 inputs"),
+        (lambda g: [g, g], "2 gradients for 1 inputs"),
         (lambda g: g[:1], r"a gradient of shape \(1,\) for input 0 of shape \(3,\)"),
         (lambda g: None, r"a gradient of shape None for input 0 of shape \(3,\)"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import alexnet
 from alexnet.models import LEAST_IMAGE_SIZE, MODELS
 from minidl import Tensor, no_grad, random
-from minidl.nn.summary import summary
+from minidl.nn import summary
 
 ROOT = Path(__file__).parents[1]
 # (network, height and width): {layer: (its output, parameters, multiply-adds for one image)}, from the papers and their code.

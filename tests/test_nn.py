@@ -5,7 +5,7 @@ import pytest
 
 import minidl.functional as F
 from minidl import Tensor, nn, random
-from minidl.nn.summary import format_summary, summary
+from minidl.nn import format_summary, summary
 from minidl.optim import SGD
 
 

@@ -1,12 +1,15 @@
 """Is a backward right? Compare it with finite differences, in float64."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from .autodiff import Tensor, no_grad
-from .backend import get_array_module, to_numpy
+from ..autodiff import Tensor, no_grad, walk
+from ..backend import get_array_module, to_numpy
+
+MOST_ELEMENTS = 2000  # that are checked one by one unless told otherwise
 
 
 class GradientError(AssertionError):
@@ -32,7 +35,7 @@ def gradcheck(
     fn: Callable[..., Tensor],
     inputs: Sequence[Tensor],
     *,
-    mode: str = "directions",
+    mode: str | None = None,
     directions: int = 3,
     eps: float = 1e-6,
     rtol: float = 1e-6,
@@ -40,94 +43,115 @@ def gradcheck(
     seed: int = 0,
     verbose: bool = False,
 ) -> str:
-    """Check dL/dinput by backward against (L(input + eps u) - L(input - eps u)) / (2 eps), for L = sum of r * fn(*inputs)
-    with random weights r.
+    """Check dL/dx by backward against (L(x + step u) - L(x - step u)) / (2 step), for L = sum of r * fn(*inputs) with random
+    weights r, and every x of the inputs that requires a gradient; if fn is a Module, for its parameters too.
 
-    mode "directions": u runs through random directions, each input by itself; any wrong element of the gradient changes the
-    slope along them, at the price of two evaluations a direction. mode "elements": u is one element at a time, all of
-    them, which says where the gradient is wrong; for small inputs.
+    mode "elements": u is one element at a time, all of them, which finds any wrong one and says where. "directions": u runs
+    through random directions, each x by itself, at the price of two evaluations a direction; it can miss a small error of few
+    elements. Without a mode: elements if there are up to 2,000 in all, else directions.
 
-    inputs: float64 tensors; those with requires_grad are checked. fn must give the same for the same inputs (give dropout a
-    key and a context), and be smooth within eps of them (keep ReLU's inputs away from 0, max pooling's apart).
-    A comparison passes if |difference| <= atol + rtol * max(|both|, largest gradient of the input).
+    The tensors checked are float64. fn must give the same for the same inputs, tracked or not (give dropout a key and a
+    context), and be smooth within a step (keep ReLU's inputs away from 0, max pooling's apart). step is eps, times |x| where
+    that is above 1. A comparison passes if |difference| <= atol + rtol * max(|both|) and what L's own rounding makes.
 
     Returns the report, a line for each comparison, and prints it if verbose. Raises GradientError with the report if a
-    gradient is wrong, and ValueError if the check is not possible.
+    gradient is wrong, and ValueError if the check is not possible; also where every slope is below atol, as any gradient would
+    pass. Tensors and networks are left as they were, without gradients of this check.
     """
-    checked = [(i, x) for i, x in enumerate(inputs) if x.requires_grad]
-    if mode not in ("directions", "elements"):
+    if mode not in (None, "directions", "elements"):
         raise ValueError(f'gradcheck takes mode "directions" or "elements"; got {mode!r}')
-    if not checked:
-        raise ValueError("gradcheck needs an input with requires_grad")
-    for i, x in checked:
-        if x.dtype != np.float64:
-            raise ValueError(f"gradcheck needs float64 inputs; input {i} is {x.dtype}: differences would drown in rounding")
+    checked = _checked(fn, inputs)
+    if mode is None:
+        mode = "elements" if sum(x.data.size for x in checked.values()) <= MOST_ELEMENTS else "directions"
+    buffers = {name: array.copy() for name, array in fn.state_dict().items()} if hasattr(fn, "state_dict") else {}
     rng = np.random.default_rng(seed)
-    gradients, weights = _analytic(fn, inputs, checked, rng)
+    try:
+        gradients, weights, size = _analytic(fn, inputs, checked, rng)
 
-    def loss() -> float:
-        with no_grad():
-            return float((to_numpy(fn(*inputs).data) * weights).sum())
+        def loss() -> float:
+            with no_grad():
+                return float((to_numpy(fn(*inputs).data) * weights).sum())
 
-    if not np.isfinite(loss()):
-        raise ValueError("gradcheck needs a function whose values are finite; this one's are not")
-    if loss() != loss():
-        raise ValueError("gradcheck needs a function that gives the same for the same inputs; this one changes")
-
-    rows = []
-    for (i, x), gradient in zip(checked, gradients, strict=True):
-        largest = float(np.abs(gradient).max(initial=0.0))
-        for what, direction in _directions(i, x.shape, mode, directions, rng):
-            with np.errstate(invalid="ignore"):  # the report tells what is infinite
-                analytic = float((gradient * direction).sum())
-            numeric = _slope(loss, x, direction, eps)
-            tolerance = atol + rtol * max(abs(analytic), abs(numeric), largest)
-            rows.append(Row(what, analytic, numeric, bool(abs(analytic - numeric) <= tolerance < np.inf)))
-    report = "\n".join([f"{'gradient of input':<24} {'backward':>16} {'differences':>16} {'apart':>10}", *map(str, rows)])
+        rows = []
+        for name, x in checked.items():
+            for what, direction, step in _directions(name, to_numpy(x.data), mode, directions, eps, rng):
+                with np.errstate(invalid="ignore"):  # the report tells what is infinite
+                    analytic = float((gradients[name] * direction).sum())
+                numeric = _slope(loss, x, direction, step)
+                rounding = 20 * np.finfo(np.float64).eps * size / step
+                tolerance = atol + rtol * max(abs(analytic), abs(numeric)) + rounding
+                rows.append(Row(what, analytic, numeric, bool(abs(analytic - numeric) <= tolerance < np.inf)))
+    finally:
+        for name, array in buffers.items():
+            fn.state_dict()[name][...] = array  # type: ignore[attr-defined]
+    report = "\n".join([f"{'gradient of':<24} {'backward':>16} {'differences':>16} {'apart':>10}", *map(str, rows)])
     if verbose:
         print(report)
     wrong = sum(not row.ok for row in rows)
     if wrong:
         raise GradientError(f"{wrong} of {len(rows)} comparisons are wrong\n{report}")
+    if all(max(abs(row.analytic), abs(row.numeric)) <= atol for row in rows):
+        raise ValueError(f"every slope is below atol = {atol:g}, so any gradient would pass: give a smaller atol, or scale fn")
     return report
 
 
-def _analytic(fn, inputs, checked, rng):
-    """backward's gradients of L, and the random weights r; the inputs' own grad is left as it was."""
-    kept = [(x.grad, x.grad_buffer) for _, x in checked]
-    for _, x in checked:
-        x.grad = x.grad_buffer = None
-    try:
-        output = fn(*inputs)
-        weights = rng.standard_normal(output.shape)
-        output.backward(get_array_module(output.data).asarray(weights))
-        gradients = [np.zeros(x.shape) if x.grad is None else to_numpy(x.grad) for _, x in checked]
-    finally:
-        for (_, x), (grad, buffer) in zip(checked, kept, strict=True):
-            x.grad, x.grad_buffer = grad, buffer
-    return gradients, weights
+def _checked(fn: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What is checked, by the name it has in the report: an input by its number, a parameter by its name."""
+    checked = {f"input {i}": x for i, x in enumerate(inputs) if x.requires_grad}
+    for name, parameter in fn.named_parameters() if hasattr(fn, "named_parameters") else ():
+        if parameter.requires_grad and not any(parameter is x for x in checked.values()):
+            checked[name] = parameter
+    if not checked:
+        raise ValueError("gradcheck needs an input with requires_grad")
+    for name, x in checked.items():
+        if x.dtype != np.float64:
+            raise ValueError(f"gradcheck needs float64; {name} is {x.dtype}: differences would drown in rounding")
+    return checked
 
 
-def _directions(i: int, shape, mode: str, count: int, rng):
-    """(what it is, direction) for each comparison of input i."""
+def _analytic(fn: Callable[..., Tensor], inputs: Sequence[Tensor], checked: dict[str, Tensor], rng: np.random.Generator):
+    """backward's gradients of L by name, the random weights r, and the norm of L's terms; ValueError if fn is not fit for it."""
+    output = fn(*inputs)
+    if not output.requires_grad:
+        raise ValueError("gradcheck needs an output that depends on what requires a gradient; this one does not")
+    value = to_numpy(output.data)
+    weights = rng.standard_normal(output.shape)
+    if not np.isfinite(value).all():
+        raise ValueError("gradcheck needs a function whose values are finite; this one's are not")
+    found = dict(walk(output, get_array_module(output.data).asarray(weights)))
+    gradients = {name: to_numpy(found[x]) if x in found else np.zeros(x.shape) for name, x in checked.items()}
+    with no_grad():
+        untracked = [to_numpy(fn(*inputs).data) for _ in range(2)]
+    if not np.array_equal(*untracked):
+        raise ValueError("gradcheck needs a function that gives the same for the same inputs; this one changes")
+    if not np.allclose(value, untracked[0], rtol=1e-9, atol=1e-12):
+        raise ValueError("gradcheck needs a function that gives the same under no_grad; this one does not")
+    return gradients, weights, float(np.sqrt(((value * weights) ** 2).sum()))
+
+
+def _directions(
+    name: str, x: np.ndarray, mode: str, count: int, eps: float, rng: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """(what it is, direction, step) for each comparison of x."""
     if mode == "directions":
         for k in range(count):
-            direction = rng.standard_normal(shape)
-            yield f"{i} along direction {k}", direction / max(1e-300, np.sqrt((direction**2).sum()))
+            direction = rng.standard_normal(x.shape)
+            norm = max(1e-300, np.sqrt((direction**2).sum()))
+            yield f"{name} along direction {k}", direction / norm, eps * max(1.0, float(np.abs(x).max(initial=0.0)))
     else:
-        for index in np.ndindex(*shape):
-            direction = np.zeros(shape)
+        for index in np.ndindex(*x.shape):
+            direction = np.zeros(x.shape)
             direction[index] = 1
-            yield f"{i} at {index}", direction
+            yield f"{name} at {index}", direction, eps * max(1.0, float(abs(x[index])))
 
 
-def _slope(loss: Callable[[], float], x: Tensor, direction: np.ndarray, eps: float) -> float:
+def _slope(loss: Callable[[], float], x: Tensor, direction: np.ndarray, step: float) -> float:
     data = x.data
-    step = get_array_module(data).asarray(eps * direction)
+    change: Any = get_array_module(data).asarray(step * direction)
     try:
-        x.data = data + step
+        x.data = data + change
         above = loss()
-        x.data = data - step
-        return (above - loss()) / (2 * eps)
+        x.data = data - change
+        return (above - loss()) / (2 * step)
     finally:
         x.data = data

@@ -5,17 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from .autodiff import FREED, Tensor
-from .backend import Array, get_array_module, to_numpy
-from .errors import UserError
-from .nn import Module, Parameter
+from ..autodiff import Tensor, ancestors, walk
+from ..backend import Array, get_array_module, to_numpy
+from ..errors import UserError
 
 MOST_NODES = 400  # beyond this nobody can read it
 SHOWN_VALUES = 6  # an array of at most so many is shown whole, of others mean and standard deviation
 LEAF, CONSTANT, FUNCTION, LAYER = "#fff3c4", "#eeeeee", "#e3f0ff", "#dcf3df"
 
 
-def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
+def graph(tensor: Tensor, model: Any = None, **named: Tensor) -> Any:
     """The graph that made a tensor, from its leaves at the top to the tensor itself, as a pygraphviz.AGraph, laid out.
 
     It shows itself in a notebook; graph(loss).draw("loss.svg") writes it (also .png, .pdf). A node is a tensor with the
@@ -28,7 +27,7 @@ def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
 
     Raises RuntimeError after backward, ValueError for a graph too large to be read, UserError without pygraphviz.
     """
-    if not isinstance(tensor, Tensor) or not isinstance(model, (Module, type(None))):
+    if not isinstance(tensor, Tensor) or not (model is None or hasattr(model, "named_modules")):
         raise TypeError(
             f"graph takes a Tensor, and a Module as model; got a {type(tensor).__name__} and a {type(model).__name__}"
         )
@@ -36,13 +35,15 @@ def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
         import pygraphviz
     except ImportError:
         raise UserError("minidl.graph needs pygraphviz, which has Graphviz in it: pip install 'pygraphviz>=2'") from None
-    order = _order(tensor)
+    order = ancestors(tensor)
     elsewhere = {source for t in order for _, source in _sources(t) if source not in _own_parameters(t)}
     folded = {parameter for t in order for parameter in _own_parameters(t)} - elsewhere
     shown = [t for t in order if t not in folded]
     if len(shown) > MOST_NODES:
         raise ValueError(f"a graph of {len(shown):,} nodes cannot be read; graph draws up to {MOST_NODES}")
-    gradients = _gradients(tensor, order) if tensor.requires_grad and tensor.data.size == 1 else {}
+    gradients: dict[Tensor, Array] = {}
+    if tensor.requires_grad and tensor.data.size == 1:
+        gradients = dict(walk(tensor, get_array_module(tensor.data).ones_like(tensor.data)))
     names: dict[Any, str] = {t: name for name, t in named.items()}
     if model is not None:
         names |= {part: name for name, part in [*model.named_modules(), *model.named_parameters()]}
@@ -62,59 +63,29 @@ def graph(tensor: Tensor, model: Module | None = None, **named: Tensor):
     return drawing
 
 
-def _order(tensor: Tensor) -> list[Tensor]:
-    """All tensors that this one was computed from and itself, each after those it was computed from."""
-    order: list[Tensor] = []
-    seen: set[Tensor] = set()
-    stack = [(tensor, False)]
-    while stack:
-        t, inputs_done = stack.pop()
-        if inputs_done:
-            order.append(t)
-        elif t not in seen:
-            if t.creator is FREED:
-                raise RuntimeError("this graph was freed by backward; draw it before that")
-            seen.add(t)
-            stack.append((t, True))
-            stack.extend((source, False) for source in reversed(t.creator.inputs if t.creator else ()))
-    return order
-
-
-def _gradients(tensor: Tensor, order: list[Tensor]) -> dict[Tensor, Array]:
-    """d tensor / dt for every t it depends on: backward's walk, but nothing is freed and all is kept."""
-    gradients = {tensor: get_array_module(tensor.data).ones_like(tensor.data)}
-    for t in reversed(order):
-        if t.creator and t in gradients:
-            parts = t.creator.input_gradients(gradients[t])
-            for source, needed, part in zip(t.creator.inputs, t.creator.needs_grad, parts, strict=True):
-                if needed:
-                    gradients[source] = gradients[source] + part if source in gradients else part
-    return gradients
-
-
 def _sources(t: Tensor) -> list[tuple[str, Tensor]]:
     """What t was computed from, each with the name that forward gives it, such as x, weight, bias."""
     if t.creator is None:
         return []
     code = type(t.creator).forward.__code__
     roles = code.co_varnames[1 : code.co_argcount]
-    return [(roles[i] if i < len(roles) else str(i), source) for i, source in enumerate(t.creator.inputs)]
+    named = enumerate(t.creator.inputs)
+    return [(roles[i] if i < len(roles) else str(i), source) for i, source in named if source is not None]
 
 
 def _own_parameters(t: Tensor) -> dict[Tensor, str]:
     """If t is a layer's output, the layer's own parameters that it was computed from, with forward's names for them."""
     if t.creator is None or t.creator.module is None:
         return {}
-    own = {value for value in vars(t.creator.module).values() if isinstance(value, Parameter)}
+    own = {value for value in vars(t.creator.module).values() if isinstance(value, Tensor)}
     return {source: role for role, source in _sources(t) if source in own}
 
 
 def _label(t: Tensor, gradients: dict[Tensor, Array], names: dict[Any, str]) -> str:
     """A node: what it is, shape, value, gradient, and a layer's parameters with theirs."""
     if t.creator is None:
-        color, kind = (
-            (LEAF, type(t).__name__ if isinstance(t, Parameter) else "leaf") if t.requires_grad else (CONSTANT, "constant")
-        )
+        kind = "leaf" if type(t) is Tensor else type(t).__name__
+        color, kind = (LEAF, kind) if t.requires_grad else (CONSTANT, "constant")
         title = names.get(t, kind)
     else:
         module = t.creator.module

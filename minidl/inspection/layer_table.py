@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
 from ..autodiff import Tensor, no_grad
 from ..backend import device_of, to_device
-from .layers import Conv2d, Linear
-from .module import Module
 
 
 @dataclasses.dataclass
@@ -22,7 +21,7 @@ class Row:
     macs: int
 
 
-def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
+def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
     """A row for each layer that x of shape (1, *input_shape) passes, in that order. Runs the network once."""
     rows: list[Row] = []
     seen: set[int] = set()
@@ -37,9 +36,11 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
 
         return hook
 
-    leaves = [(n, m) for n, m in model.named_modules() if not any(isinstance(v, Module) for v in vars(m).values())]
+    modules = list(model.named_modules())
+    with_others_inside = {name.rpartition(".")[0] for name, _ in modules if name}
+    leaves = [(name, module) for name, module in modules if name not in with_others_inside]
     removers = [module.register_forward_hook(record(name)) for name, module in leaves]
-    modes = [(module, module.training) for _, module in model.named_modules()]
+    modes = [(module, module.training) for _, module in modules]
     parameter = next(model.parameters(), None)
     try:
         with no_grad():
@@ -53,11 +54,10 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
     return rows
 
 
-def _macs(module: Module, output_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of the products; what is done once an element (bias, activation, normalisation) is not counted."""
-    if isinstance(module, (Conv2d, Linear)):
-        return math.prod(output_shape) * math.prod(module.weight.shape[1:])
-    return 0
+def _macs(module: Any, output_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of the products, whose weights (O, ...) have two axes or more; what is done once an element is not counted."""
+    weight = getattr(module, "weight", None)
+    return math.prod(output_shape) * math.prod(weight.shape[1:]) if weight is not None and weight.ndim > 1 else 0
 
 
 def format_summary(rows: list[Row]) -> str:

@@ -1,5 +1,6 @@
 """Layers that hold their parameters, as in torch.nn."""
 
+from ..inspection import format_summary, summary
 from . import init
 from .layers import (
     AdaptiveAvgPool2d,
@@ -33,5 +34,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "format_summary",
     "init",
+    "summary",
 ]

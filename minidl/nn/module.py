@@ -95,6 +95,8 @@ class Module:
             raise ValueError("the state does not fit this network: " + "; ".join(problems))
         for name, array in own.items():
             array[...] = state[name]
+        for parameter in self.parameters():
+            parameter.version += 1
 
     def train(self, mode: bool = True) -> "Module":
         """Set training mode here and in all modules inside: dropout drops, batch norm uses the batch's statistics."""

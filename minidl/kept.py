@@ -1,0 +1,78 @@
+"""What a forward kept for its backward, and whether it is still as it was.
+
+A gradient is that of the values which forward saw. If a weight is updated, or an output written over, between a forward and
+its backward, the gradient is that of neither the old nor the new values. So every tensor counts its changes, and backward
+compares. What NumPy does to an array directly, `x.data[0] = 1`, cannot be counted; `detect_anomaly` finds that too.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .backend import Array, get_array_module
+
+_detecting = contextvars.ContextVar("detecting", default=False)
+
+
+@contextlib.contextmanager
+def detect_anomaly() -> Iterator[None]:
+    """Inside `with detect_anomaly():` around a forward and its backward, errors name the function they come from.
+
+    RuntimeError if an array that a forward kept has changed before its backward, however that was done, and at the first
+    function whose gradient is NaN or infinite. It copies whatever is kept: for looking for an error, not for training.
+    """
+    token = _detecting.set(True)
+    try:
+        yield
+    finally:
+        _detecting.reset(token)
+
+
+class Kept:
+    """The state of what a function's forward kept among its attributes.
+
+    tensors: the inputs and the output. Of those whose array was kept, the version counts; within detect_anomaly a copy of
+    every array that was kept is compared besides.
+    """
+
+    __slots__ = ("copies", "versions")
+
+    def __init__(self, function: Any, tensors: Sequence[Any]):
+        kept = [id(value) for value in vars(function).values()]
+        self.versions = [t.version if t is not None and id(t.data) in kept else None for t in tensors]
+        self.copies = {name: value.copy() for name, value in _arrays(function)} if _detecting.get() else {}
+
+    def check(self, function: Any, tensors: Sequence[Any]) -> None:
+        """Raise RuntimeError if something has changed since."""
+        for i, (tensor, version) in enumerate(zip(tensors, self.versions, strict=True)):
+            if version is not None and tensor.version != version:
+                what = "its output" if i == len(tensors) - 1 else f"its input {i}"
+                raise RuntimeError(
+                    f"{name_of(function)} needs {what}, of shape {tensor.shape}, for backward, but that was changed in place "
+                    "after forward: call backward before the optimiser's step, or run forward again"
+                )
+        for name, value in _arrays(function) if self.copies else ():
+            xp = get_array_module(value)
+            if not xp.array_equal(value, self.copies[name], equal_nan=value.dtype.kind == "f"):
+                raise RuntimeError(
+                    f"{name_of(function)} kept {name}, of shape {value.shape}, for backward, but that was changed in place after "
+                    "forward: change a copy of it"
+                )
+
+
+def check_finite(function: Any, gradients: Sequence[Array]) -> None:
+    """Within detect_anomaly: RuntimeError if a gradient that a function's backward gave is NaN or infinite."""
+    for i, gradient in enumerate(gradients) if _detecting.get() else ():
+        if gradient is not None and not get_array_module(gradient).isfinite(gradient).all():
+            raise RuntimeError(f"{name_of(function)}.backward gave a gradient for input {i} that is NaN or infinite")
+
+
+def name_of(function: Any) -> str:
+    """Its class, and the layer that called it."""
+    module = function.module
+    return type(function).__name__ + (f" of the layer {type(module).__name__}" if module is not None else "")
+
+
+def _arrays(function: Any) -> Iterator[tuple[str, Array]]:
+    return ((name, value) for name, value in vars(function).items() if hasattr(value, "strides") and hasattr(value, "copy"))

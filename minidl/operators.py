@@ -1,0 +1,91 @@
+"""What Python and NumPy ask of an array: the part of Tensor that has no derivative, and the names of the part that has."""
+
+from typing import Any
+
+import numpy as np
+
+from .backend import Array
+
+
+class Operators:
+    """The base of Tensor. Its operators are defined with their derivatives in functional/, which assigns them to Tensor."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
+    __hash__ = object.__hash__  # == compares element by element, but a tensor is a key by its identity
+    __add__: Any
+    __radd__: Any
+    __sub__: Any
+    __rsub__: Any
+    __mul__: Any
+    __rmul__: Any
+    __truediv__: Any
+    __rtruediv__: Any
+    __pow__: Any
+    __neg__: Any
+    __matmul__: Any
+    __rmatmul__: Any
+    __getitem__: Any
+    __lt__: Any
+    __le__: Any
+    __gt__: Any
+    __ge__: Any
+    sum: Any
+    mean: Any
+    max: Any
+    exp: Any
+    log: Any
+    reshape: Any
+    transpose: Any
+
+    data: Array
+    grad: Array
+    requires_grad: bool
+    creator: Any
+    shape = property(lambda self: self.data.shape)
+    ndim = property(lambda self: self.data.ndim)
+    dtype = property(lambda self: self.data.dtype)
+
+    def item(self) -> float:
+        """The value of a single number."""
+        return self.data.item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.data.size != 1:
+            raise ValueError(
+                f"a Tensor of shape {self.shape} is neither true nor false; compare its elements, or use .any() of .data"
+            )
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("a Tensor of a single number has no length")
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """NumPy's functions take a tensor that is not tracked; of a tracked one they would lose the gradient."""
+        if self.requires_grad:
+            raise TypeError("NumPy was given a Tensor that requires a gradient; give it tensor.data, or tensor.detach()")
+        if not isinstance(self.data, np.ndarray):
+            raise TypeError("NumPy was given a Tensor on a GPU; give it minidl.backend.to_numpy(tensor.data)")
+        return np.array(self.data, dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.data}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def __getstate__(self) -> tuple:
+        """For copy and pickle. What ties a tensor to others stays behind: its optimiser's buffer, and who waits for its gradient."""
+        if self.creator is not None:
+            raise RuntimeError("only leaves can be copied or pickled; this tensor was computed from others, use its .detach()")
+        return self.data, self.grad, self.requires_grad
+
+    def __setstate__(self, state: tuple) -> None:
+        data, grad, requires_grad = state
+        type(self).__init__(self, data, requires_grad)  # type: ignore[call-arg]
+        self.grad = grad
