@@ -1,19 +1,20 @@
 """Differentiable functions of tensors. Names, arguments and numerical conventions are PyTorch's."""
 
 from .activation import relu, sigmoid, tanh
-from .arithmetic import flatten
+from .arithmetic import cat, flatten, stack
 from .convolution import conv2d, convolution_algorithm
-from .dropout import dropout
-from .linear import linear
-from .loss import cross_entropy, log_softmax, softmax
+from .loss import cross_entropy, log_softmax, mse_loss, softmax
 from .normalization import batch_norm, local_response_norm
 from .padding import pad
 from .pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from .products import linear
+from .regularization import dropout
 
 __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "cat",
     "conv2d",
     "convolution_algorithm",
     "cross_entropy",
@@ -23,9 +24,11 @@ __all__ = [
     "local_response_norm",
     "log_softmax",
     "max_pool2d",
+    "mse_loss",
     "pad",
     "relu",
     "sigmoid",
     "softmax",
+    "stack",
     "tanh",
 ]

@@ -1,10 +1,18 @@
-"""Checks that functions share, of arguments and of shapes."""
+"""Checks that functions share, of arguments, shapes and dtypes."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, ParamSpec
+
+from ..autodiff import Function, Tensor
+from ..backend import device_of
+
+P = ParamSpec("P")
 
 
-def pair(value, name: str, at_least: int = 1) -> tuple[int, int]:
+def pair(value: Any, name: str, at_least: int = 1) -> tuple[int, int]:
     """3 -> (3, 3) and (3, 5) -> (3, 5), for the axes H and W."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(is_integer(v, at_least) for v in values):
@@ -17,11 +25,78 @@ def is_integer(value: Any, at_least: int) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= at_least
 
 
-def require_batch(x, function: str) -> None:
-    if x.ndim < 1:
-        raise ValueError(f"{function} takes x of shape (N, ...); got a single number")
-
-
-def require_4d(x, function: str) -> None:
+def require_4d(x: Tensor, function: str) -> None:
     if x.ndim != 4:
         raise ValueError(f"{function} takes x of shape (N, C, H, W); got {x.shape}")
+
+
+def require_default(function: str, default: Any, **argument: Any) -> None:
+    """For an argument that PyTorch has and minidl does not: at its default it changes nothing, and may be given."""
+    for name, value in argument.items():
+        if value != default:
+            raise ValueError(f"{function} takes {name}={default!r} only; got {value!r}")
+
+
+def as_tensor(value: Any) -> Tensor:
+    """A Tensor as it is; an array, a number or a list of numbers as one."""
+    return value if isinstance(value, Tensor) else Tensor(value)
+
+
+class Cast(Function):
+    """y = x in another dtype;  dx = dy in that of x."""
+
+    def __init__(self, dtype: Any):
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.astype(self.dtype)
+
+    def backward(self, grad):
+        return grad
+
+
+def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """For a public function whose arguments `names` are tensors: of floating-point numbers, one dtype and one device.
+
+    The function gets Tensors, whether it is called with these, arrays or lists; an argument that is None stays None. float16
+    is computed in float32 and rounded to float16 at the end: its sums would overflow at 65504. Raises TypeError for other
+    dtypes or two of them, ValueError for two devices.
+    """
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        order = list(inspect.signature(function).parameters)
+        places = [(name, order.index(name)) for name in names]
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Tensor:
+            positional = list(args)
+            given: dict[str, tuple[Any, Any, Tensor]] = {}  # name: (where it stands, under which key, the tensor)
+            for name, place in places:
+                where, key = (positional, place) if place < len(positional) else (kwargs, name)
+                value = positional[place] if where is positional else kwargs.get(name)
+                if value is not None:
+                    given[name] = where, key, as_tensor(value)
+            half = _check(function.__name__, {name: tensor for name, (_, _, tensor) in given.items()})
+            for where, key, tensor in given.values():
+                where[key] = Cast("float32")(tensor) if half else tensor
+            y = function(*positional, **kwargs)  # type: ignore[arg-type]
+            return Cast("float16")(y) if half and y.dtype == "float32" else y
+
+        return checked
+
+    return decorate
+
+
+def _check(function: str, tensors: dict[str, Tensor]) -> bool:
+    """Whether the dtype of all is float16."""
+    dtypes, devices = ({name: of(t.data) for name, t in tensors.items()} for of in (lambda a: a.dtype, device_of))
+    for name, dtype in dtypes.items():
+        if dtype.kind != "f":
+            raise TypeError(f"{function} takes floating-point numbers, but {name} is {dtype}: give {name}.astype('float32')")
+    for values, advice in ((dtypes, "convert one, as with net.to(dtype=...)"), (devices, "move one, as with net.to(device)")):
+        if len(set(values.values())) > 1:
+            error = TypeError if values is dtypes else ValueError
+            kind = "dtype" if values is dtypes else "device"
+            listed = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise error(f"{function} takes tensors of one {kind}; got {listed}: {advice}")
+    return next(iter(dtypes.values()), None) == "float16"

@@ -1,20 +1,31 @@
-"""Arithmetic and shape operations, and the operators and methods of Tensor made from them.
+"""Arithmetic, sums and shapes, and the operators and methods of Tensor made from them.
 
 Operands broadcast as in NumPy. What broadcasting repeated, backward sums: y[i, j] = a[j] + b[i, j] gives
 dL/da[j] = sum over i of dL/dy[i, j].
 """
 
+import itertools
 import math
+import operator
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
 
 from ..autodiff import Function, Tensor
-from ..backend import Array, get_array_module
+from ..backend import Array, as_array, get_array_module
+from .arguments import as_tensor
 
 
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
     """Undo broadcasting: sum grad over the axes along which `shape` was repeated."""
     extra = grad.ndim - len(shape)
     repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and grad.shape[extra + i] != 1)
-    return grad.sum(axis=repeated, keepdims=True).reshape(shape) if repeated else grad
+    return _sum(grad, repeated, keepdims=True).astype(grad.dtype).reshape(shape) if repeated else grad
+
+
+def _sum(x: Array, axis, keepdims: bool) -> Array:
+    """float16 is summed in float32, as its sums overflow at 65504."""
+    return x.sum(axis=axis, keepdims=keepdims, dtype="float32" if x.dtype == "float16" else None)
 
 
 class Add(Function):
@@ -88,27 +99,6 @@ class Power(Function):
         return grad * (self.exponent * self.x ** (self.exponent - 1))
 
 
-class MatMul(Function):
-    """Y = A B, for matrices and stacks of them;  dA = dY B^T, dB = A^T dY.
-
-    A vector on the left stands for one row, on the right for one column, as in NumPy.
-    """
-
-    def forward(self, a, b):
-        self.a, self.b = a, b
-        return a @ b
-
-    def backward(self, grad):
-        a, b = self.a, self.b
-        if b.ndim == 1:
-            b, grad = b[:, None], grad[..., None]
-        if a.ndim == 1:
-            a, grad = a[None, :], grad[..., None, :]
-        da = sum_to_shape(grad @ b.swapaxes(-1, -2), a.shape)
-        db = sum_to_shape(a.swapaxes(-1, -2) @ grad, b.shape)
-        return da.reshape(self.a.shape), db.reshape(self.b.shape)
-
-
 class Sum(Function):
     """y = sum of x over some axes;  dx = dy, repeated along them."""
 
@@ -116,8 +106,12 @@ class Sum(Function):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x):
+        y = self.sum(x)
+        return y.astype(x.dtype) if x.dtype == "float16" else y
+
+    def sum(self, x):
         self.shape = x.shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        return _sum(x, self.axis, self.keepdims)
 
     def backward(self, grad):
         xp = get_array_module(grad)
@@ -130,9 +124,10 @@ class Mean(Sum):
     """y = sum of x over some axes / their length n;  dx = dy / n, repeated along them."""
 
     def forward(self, x):
-        y = super().forward(x)
+        y = self.sum(x)
         self.count = x.size // max(1, y.size)
-        return y / self.count
+        y = y / self.count
+        return y.astype(x.dtype) if x.dtype == "float16" else y
 
     def backward(self, grad):
         return super().backward(grad / self.count)
@@ -162,16 +157,130 @@ class Transpose(Function):
         self.axes = axes
 
     def forward(self, x):
+        y = x.transpose(self.axes or None)
         self.axes = tuple(axis % x.ndim for axis in self.axes) or tuple(reversed(range(x.ndim)))
-        return x.transpose(self.axes)
+        return y
 
     def backward(self, grad):
         return grad.transpose([self.axes.index(i) for i in range(grad.ndim)])
 
 
-def flatten(x: Tensor, start_dim: int = 1) -> Tensor:
-    """(N, C, H, W) -> (N, C * H * W): the axes from start_dim on become one."""
-    return Reshape(*x.shape[:start_dim], math.prod(x.shape[start_dim:]))(x)
+class Max(Function):
+    """y = the largest x along some axes;  dx = dy where x is it. NaN is larger than anything.
+
+    Of equals, the first along one axis has dy; along several axes each has an equal share, as in PyTorch.
+    """
+
+    def __init__(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x):
+        y = x.max(axis=self.axis, keepdims=True)
+        largest = (x == y) | (x != x)
+        if isinstance(self.axis, Integral):
+            self.share = largest & (largest.cumsum(axis=self.axis) == 1)
+        else:
+            self.share = largest / largest.sum(axis=self.axis, keepdims=True)
+        self.shape = y.shape
+        return y if self.keepdims else y.squeeze(self.axis)
+
+    def backward(self, grad):
+        xp = get_array_module(grad)
+        return xp.where(self.share, grad.reshape(self.shape) * self.share, 0)
+
+
+class Exp(Function):
+    """y = e^x;  dx = dy y."""
+
+    def forward(self, x):
+        self.y = get_array_module(x).exp(x)
+        return self.y
+
+    def backward(self, grad):
+        return grad * self.y
+
+
+class Log(Function):
+    """y = ln x;  dx = dy / x."""
+
+    def forward(self, x):
+        self.x = x
+        return get_array_module(x).log(x)
+
+    def backward(self, grad):
+        return grad / self.x
+
+
+class GetItem(Function):
+    """y = x[key], with NumPy's slices, integers, and integer or boolean arrays;  dx is 0 but for what was taken: there, dy.
+
+    An element that was taken several times gets the sum.
+    """
+
+    def __init__(self, key: Any):
+        self.key = key
+
+    def forward(self, x):
+        self.shape = x.shape
+        return x[self.key]
+
+    def backward(self, grad):
+        xp = get_array_module(grad)
+        dx = xp.zeros(self.shape, grad.dtype)
+        xp.add.at(dx, self.key, grad)
+        return dx
+
+
+class Concatenate(Function):
+    """y = the x one behind the other, along an axis;  each dx is its part of dy."""
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, *arrays):
+        self.stops = list(itertools.accumulate(x.shape[self.axis] for x in arrays))
+        return get_array_module(arrays[0]).concatenate(arrays, axis=self.axis)
+
+    def backward(self, grad):
+        return get_array_module(grad).split(grad, self.stops[:-1], axis=self.axis)
+
+
+class Stack(Function):
+    """y = the x one behind the other, along a new axis;  each dx is its part of dy."""
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, *arrays):
+        return get_array_module(arrays[0]).stack(arrays, axis=self.axis)
+
+    def backward(self, grad):
+        return list(get_array_module(grad).moveaxis(grad, self.axis, 0))
+
+
+def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of equal shapes but for one axis, one behind the other along that axis."""
+    return Concatenate(axis)(*_several("cat", tensors))
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """n tensors of one shape, one behind the other along a new axis of length n."""
+    return Stack(axis)(*_several("stack", tensors))
+
+
+def _several(function: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(tensors, Tensor) or not len(tensors):
+        raise ValueError(f"{function} takes a list of tensors, at least one; got {tensors!r}")
+    return [as_tensor(x) for x in tensors]
+
+
+def flatten(x: Tensor, start_dim: int = 1, end_dim: int = -1) -> Tensor:
+    """(N, C, H, W) -> (N, C * H * W): the axes from start_dim to end_dim become one; negative ones count from the end."""
+    x = as_tensor(x)
+    first, last = (dim + x.ndim if dim < 0 else dim for dim in (start_dim, end_dim))
+    if not 0 <= first <= last < x.ndim:
+        raise ValueError(f"flatten of x {x.shape} takes two of its axes, in their order; got {start_dim} and {end_dim}")
+    return Reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])(x)
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
@@ -193,11 +302,34 @@ Tensor.__mul__ = lambda a, b: Multiply()(a, b)
 Tensor.__rmul__ = lambda a, b: Multiply()(b, a)
 Tensor.__truediv__ = lambda a, b: Divide()(a, b)
 Tensor.__rtruediv__ = lambda a, b: Divide()(b, a)
-Tensor.__matmul__ = lambda a, b: MatMul()(a, b)
-Tensor.__rmatmul__ = lambda a, b: MatMul()(b, a)
 Tensor.__neg__ = lambda x: Negate()(x)
 Tensor.__pow__ = _power
 Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
 Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
 Tensor.reshape = lambda x, *shape: Reshape(*_unpacked(shape))(x)
 Tensor.transpose = lambda x, *axes: Transpose(*_unpacked(axes))(x)
+Tensor.max = lambda x, axis=None, keepdims=False: Max(axis, keepdims)(x)
+Tensor.exp = lambda x: Exp()(x)
+Tensor.log = lambda x: Log()(x)
+Tensor.__getitem__ = lambda x, key: GetItem(_plain(key))(x)
+
+
+def _plain(key: Any) -> Any:
+    """An index with arrays for tensors."""
+    return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data if isinstance(key, Tensor) else key
+
+
+def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
+    """A comparison element by element, which gives booleans and has no gradient."""
+
+    def compare(a, b):
+        try:
+            return Tensor(comparison(a.data, b.data if isinstance(b, Tensor) else as_array(b, a.data)))
+        except TypeError:  # b holds no numbers
+            return NotImplemented
+
+    return compare
+
+
+for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Tensor, f"__{name}__", _compare(getattr(operator, name)))

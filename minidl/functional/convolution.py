@@ -2,11 +2,14 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
+from typing import Any
 
 from ..autodiff import Function, Tensor
-from ..backend import from_batch_last, to_batch_last
 from ..kernels import kernels_for
-from .arguments import is_integer, pair, require_4d
+from ..kernels.windows import output_size
+from .arguments import floating, is_integer, pair, require_4d, require_default
+from .padding import pad
 
 
 class Conv2d(Function):
@@ -16,30 +19,26 @@ class Conv2d(Function):
     Y = W P + b;  dW = dY P^T,  db = sum of dY over all places,  dP = W^T dY.
     col2im adds dP back to the pixels it came from: a pixel seen by several outputs gets the sum. That is dx.
     With groups, each group of outputs sees its own group of inputs only.
-    tile: 0 for this, or the m of Winograd's way to the same result, see kernels/winograd.py.
+    winograd_tile: None for this, or the m of Winograd's way to the same result, see kernels/winograd.py.
     """
 
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int, tile: int = 0):
-        self.geometry, self.tile = (stride, padding, groups), tile
+    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int, winograd_tile: int | None = None):
+        self.geometry, self.winograd_tile = (stride, padding, groups), winograd_tile
 
-    def forward(self, x, weight, bias=None):
-        self.x, self.weight = to_batch_last(x), weight
-        return from_batch_last(kernels_for(x).conv2d(self.x, weight, bias, *self.geometry, self.tile))
+    def forward(self, x, weight, bias):
+        self.x, self.weight, self.kernels = x, weight, kernels_for(x)
+        return self.kernels.conv2d(x, weight, bias, *self.geometry, self.winograd_tile)
 
     def backward(self, grad):
-        kernels, grad = kernels_for(grad), to_batch_last(grad)
-        options = self.tile, self.needs_grad[:2], self.buffers[1]
-        dx, dweight = kernels.conv2d_gradients(grad, self.x, self.weight, *self.geometry, *options)
-        dx = from_batch_last(dx) if dx is not None else None
-        dbias = kernels.channel_sums(grad) if any(self.needs_grad[2:]) else None
-        return (dx, dweight, dbias)[: len(self.inputs)]
+        options = self.winograd_tile, self.needs_grad, self.buffers[1]
+        return self.kernels.conv2d_backward(grad, self.x, self.weight, *self.geometry, *options)
 
 
 _algorithm = contextvars.ContextVar("convolution_algorithm", default="auto")
 
 
 @contextlib.contextmanager
-def convolution_algorithm(name: str):
+def convolution_algorithm(name: str) -> Iterator[None]:
     """Inside `with convolution_algorithm("im2col"):` convolutions are computed in that way; "auto", as otherwise: in
     Winograd's where the shapes say that it is faster. The results differ by rounding only.
     """
@@ -52,29 +51,52 @@ def convolution_algorithm(name: str):
         _algorithm.reset(token)
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, groups: int = 1) -> Tensor:
+@floating("x", "weight", "bias")
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    *,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
     """x (N, C, H, W), weight (O, C / groups, KH, KW), bias (O,) -> (N, O, OH, OW), OH = (H + 2 padding - KH) // stride + 1.
 
-    stride and padding: an integer, or a pair for H and W.
+    stride and padding: an integer, or a pair for H and W. padding "valid" is 0; "same" gives OH = H and OW = W, with one more
+    row and column of zeros behind the image than before it where the kernel's size is even; it takes stride 1.
     """
     require_4d(x, "conv2d")
-    stride, padding = pair(stride, "stride"), pair(padding, "padding", at_least=0)
+    require_default("conv2d", (1, 1), dilation=pair(dilation, "dilation"))
+    stride = pair(stride, "stride")
     if weight.ndim != 4:
         raise ValueError(f"conv2d takes a weight of shape (O, C / groups, KH, KW); got {weight.shape}")
+    x, padding = _padded(x, weight.shape[2:], stride, padding)
     (_, C, H, W), (O, CG, KH, KW) = x.shape, weight.shape
     if not is_integer(groups, 1) or CG * groups != C or O % groups:
         raise ValueError(
             f"conv2d with groups={groups} takes weights of {groups} x {CG} = {groups * CG} input channels and a multiple "
             f"of {groups} outputs; got x {x.shape} and weight {weight.shape}"
         )
-    if H + 2 * padding[0] < KH or W + 2 * padding[1] < KW:
-        raise ValueError(f"conv2d: the kernel {(KH, KW)} is larger than the image {(H, W)} with padding {padding}")
-    tile = 0
-    if _algorithm.get() == "auto" and x.dtype == weight.dtype:
-        tile = kernels_for(x.data).tile_size((H, W), weight.shape, stride, padding, groups, x.dtype)
-    function = Conv2d(stride, padding, groups, tile)
-    if bias is None:
-        return function(x, weight)
-    if bias.shape != (O,):
+    if not (KH and KW) or any(output_size(*axis) < 1 for axis in zip((H, W), (KH, KW), stride, padding, strict=True)):
+        raise ValueError(f"conv2d: the kernel {(KH, KW)} does not fit the image {(H, W)} with padding {padding}")
+    if bias is not None and bias.shape != (O,):
         raise ValueError(f"conv2d takes a bias of shape ({O},); got {bias.shape}")
-    return function(x, weight, bias)
+    tile = None
+    if _algorithm.get() == "auto":
+        tile = kernels_for(x.data).winograd_tile((H, W), weight.shape, stride, padding, groups, x.dtype)
+    return Conv2d(stride, padding, groups, tile)(x, weight, bias)
+
+
+def _padded(x: Tensor, kernel_size, stride, padding) -> tuple[Tensor, tuple[int, int]]:
+    """padding as a pair; x with what a pair cannot say padded already."""
+    if not isinstance(padding, str):
+        return x, pair(padding, "padding", at_least=0)
+    if padding not in ("valid", "same") or (padding == "same" and stride != (1, 1)):
+        raise ValueError(f'conv2d takes padding of numbers, "valid", or with stride 1 "same"; got {padding!r}, stride {stride}')
+    if padding == "valid":
+        return x, (0, 0)
+    KH, KW = kernel_size
+    more_below, more_right = (KH - 1) % 2, (KW - 1) % 2
+    return pad(x, (0, more_right, 0, more_below)) if more_below or more_right else x, ((KH - 1) // 2, (KW - 1) // 2)

@@ -1,15 +1,11 @@
 """Softmax and the cross-entropy of it."""
 
+from typing import Any
+
 from ..autodiff import Function, Tensor
-from ..backend import Array, as_array, from_batch_last, get_array_module, to_batch_last
+from ..backend import Array, as_array, get_array_module
 from ..kernels import kernels_for
-
-
-def _log_softmax(x: Array, axis: int) -> Array:
-    """x - log sum exp(x); the largest x is taken away first, so that nothing overflows."""
-    xp = get_array_module(x)
-    x = x - x.max(axis=axis, keepdims=True)
-    return x - xp.log(xp.exp(x).sum(axis=axis, keepdims=True))
+from .arguments import floating, require_default
 
 
 class Softmax(Function):
@@ -19,7 +15,7 @@ class Softmax(Function):
         self.axis = axis
 
     def forward(self, x):
-        self.y = get_array_module(x).exp(_log_softmax(x, self.axis))
+        self.y = get_array_module(x).exp(kernels_for(x).log_softmax(x, self.axis))
         return self.y
 
     def backward(self, grad):
@@ -33,7 +29,7 @@ class LogSoftmax(Function):
         self.axis = axis
 
     def forward(self, x):
-        self.y = _log_softmax(x, self.axis)
+        self.y = kernels_for(x).log_softmax(x, self.axis)
         return self.y
 
     def backward(self, grad):
@@ -51,34 +47,54 @@ class CrossEntropy(Function):
         self.labels, self.label_smoothing = labels, label_smoothing
 
     def forward(self, x):
-        log_p = _log_softmax(to_batch_last(x), axis=0)
-        self.p = get_array_module(x).exp(log_p)
-        e = self.label_smoothing
-        loss = -(1 - e) * kernels_for(x).at_labels(log_p, self.labels)
-        return loss - e * log_p.mean(axis=0) if e else loss
+        self.kernels = kernels_for(x)
+        loss, self.p = self.kernels.cross_entropy(x, self.labels, self.label_smoothing)
+        return loss
 
     def backward(self, grad):
-        e = self.label_smoothing
-        dx = self.p - e / len(self.p)
-        kernels_for(dx).subtract_at_labels(dx, self.labels, 1 - e)
-        return from_batch_last(dx * grad)
+        return self.kernels.cross_entropy_backward(grad, self.p, self.labels, self.label_smoothing)
 
 
+class SquaredError(Function):
+    """L = (x - t)^2, element by element;  dx = 2 dL (x - t), dt = -dx."""
+
+    def forward(self, x, target):
+        self.difference = x - target
+        return self.difference * self.difference
+
+    def backward(self, grad):
+        dx = 2 * grad * self.difference
+        return dx, -dx
+
+
+@floating("x")
 def softmax(x: Tensor, axis: int = 1) -> Tensor:
     """exp(x) / sum exp(x) along an axis: positive numbers that add up to 1. Any shape."""
     return Softmax(axis)(x)
 
 
+@floating("x")
 def log_softmax(x: Tensor, axis: int = 1) -> Tensor:
     """The logarithm of softmax, computed without rounding small probabilities to zero. Any shape."""
     return LogSoftmax(axis)(x)
 
 
-def cross_entropy(logits: Tensor, labels, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+@floating("logits")
+def cross_entropy(
+    logits: Tensor,
+    labels: Any,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    *,
+    weight: None = None,
+    ignore_index: int = -100,
+) -> Tensor:
     """-log softmax(logits)[label]: logits (N, C), labels (N,) an integer array -> a number, or (N,) with reduction "none".
 
     logits are the last layer's outputs, with no softmax of their own. reduction: "mean", "sum" or "none".
     """
+    require_default("cross_entropy", None, weight=weight)
+    require_default("cross_entropy", -100, ignore_index=ignore_index)
     labels = get_array_module(logits.data).asarray(labels.data if isinstance(labels, Tensor) else as_array(labels))
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy takes logits (N, C) and labels (N,); got {logits.shape} and {labels.shape}")
@@ -86,7 +102,21 @@ def cross_entropy(logits: Tensor, labels, label_smoothing: float = 0.0, reductio
         raise ValueError(f"cross_entropy takes integer labels; got {labels.dtype}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy takes label_smoothing between 0 and 1; got {label_smoothing}")
+    return _reduced("cross_entropy", CrossEntropy(labels, label_smoothing)(logits), reduction)
+
+
+@floating("x", "target")
+def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """(x - target)^2, for two tensors of one shape -> a number, or that shape with reduction "none".
+
+    reduction: "mean" over all elements, "sum" or "none".
+    """
+    if x.shape != target.shape:
+        raise ValueError(f"mse_loss takes x and target of one shape; got {x.shape} and {target.shape}")
+    return _reduced("mse_loss", SquaredError()(x, target), reduction)
+
+
+def _reduced(function: str, loss: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'cross_entropy takes reduction "mean", "sum" or "none"; got {reduction!r}')
-    loss = CrossEntropy(labels, label_smoothing)(logits)
+        raise ValueError(f'{function} takes reduction "mean", "sum" or "none"; got {reduction!r}')
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss

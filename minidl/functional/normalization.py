@@ -1,11 +1,9 @@
 """Batch normalisation, and local response normalisation."""
 
-from typing import Any
-
 from ..autodiff import Function, Tensor
-from ..backend import Array, from_batch_last, get_array_module, to_batch_last
+from ..backend import Array, get_array_module
 from ..kernels import kernels_for
-from .arguments import is_integer, require_4d
+from .arguments import floating, is_integer, require_4d
 
 
 class BatchNorm(Function):
@@ -13,63 +11,64 @@ class BatchNorm(Function):
 
     mean and var are those of the m = N H W values of the channel, so every x has a part in them, and
     dgamma = sum dy xhat,  dbeta = sum dy,  dx = gamma / sqrt(var + eps) (dy - dbeta / m - xhat dgamma / m).
-    Given mean and var from outside (the running ones, in evaluation), they are constants and the last two terms are gone.
-    With a communicator the batch is that of all ranks: mean, var and m, and in dx the sums dgamma and dbeta.
     """
 
-    def __init__(self, eps: float, mean: Array = None, var: Array = None, communicator: Any = None):
+    def __init__(self, eps: float):
         self.eps = eps
-        self.mean, self.var = mean, var
-        self.statistics_of_batch = mean is None
-        self.communicator = communicator
+
+    def statistics(self, x: Array) -> tuple:
+        """m, and each channel's mean and sum of squared distances from it."""
+        return max(1, x.size // x.shape[1]), *self.kernels.channel_statistics(x)
+
+    def over_batch(self, sums: Array) -> Array:
+        """The sums over the batch, of those over x."""
+        return sums
 
     def forward(self, x, weight, bias):
-        self.x = to_batch_last(x)
-        self.weight = weight
-        kernels, xp = kernels_for(x), get_array_module(x)
-        if self.statistics_of_batch:
-            self.mean, squares = kernels.channel_statistics(self.x)
-            self.count = self.x.size // len(self.x)
-            if self.communicator is not None:
-                self.count, self.mean, squares = _of_all_ranks(self.communicator, self.count, self.mean, squares)
-            elif self.count == 0:
-                self.count = 1
-            self.var = squares / self.count
-        inverse_std = 1 / xp.sqrt(self.var + self.eps)
-        self.inverse_std = inverse_std.astype(x.dtype)
-        scale = weight * inverse_std
-        shift = bias - self.mean * scale
-        return from_batch_last(kernels.scale_and_shift(self.x, scale.astype(x.dtype), shift.astype(x.dtype)))
+        self.x, self.weight, self.kernels = x, weight, kernels_for(x)
+        self.count, self.mean, squares = self.statistics(x)
+        self.var = squares / self.count
+        self.inverse_std = ((self.var + self.eps) ** -0.5).astype(x.dtype)
+        return self.kernels.scale_and_shift(x, *_scale_and_shift(self.mean, self.var, self.eps, weight, bias))
 
     def backward(self, grad):
-        kernels, grad = kernels_for(grad), to_batch_last(grad)
         mean = self.mean.astype(grad.dtype)
-        dbias, dweight = kernels.batch_norm_sums(grad, self.x, mean, self.inverse_std)
+        dbias, dweight = self.kernels.batch_norm_sums(grad, self.x, mean, self.inverse_std)
         dx = None
         if self.needs_grad[0]:
-            sums = get_array_module(grad).stack([dbias, dweight])
-            if self.communicator is not None:
-                self.communicator.all_reduce(sums)
-            m = self.count if self.statistics_of_batch else float("inf")
+            means = self.over_batch(get_array_module(grad).stack([dbias, dweight])) / self.count
             scale = self.weight * self.inverse_std
-            dx = kernels.batch_norm_gradient(grad, self.x, mean, self.inverse_std, scale, *(sums / m).astype(grad.dtype))
-            dx = from_batch_last(dx)
+            dx = self.kernels.batch_norm_backward(grad, self.x, mean, self.inverse_std, scale, *means.astype(grad.dtype))
         return dx, dweight, dbias
 
 
-def _of_all_ranks(communicator, count: int, mean: Array, squares: Array):
-    """Count, mean and sum of squared distances (M2) of the values of all ranks, from those of each; Chan et al. 1979.
+class Normalize(Function):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, with a mean and var that are constants: batch norm in evaluation.
 
-    Merged in this way, and not as E[x^2] - E[x]^2, they lose no digits where the mean is large.
+    dx = dy gamma / sqrt(var + eps),  dgamma = sum dy (x - mean) / sqrt(var + eps),  dbeta = sum dy.
     """
-    xp, C = get_array_module(mean), len(mean)
-    of_each = communicator.all_gather(xp.concatenate([xp.full(1, count, mean.dtype), mean, squares]))
-    counts, means, squares = of_each[:, :1], of_each[:, 1 : C + 1], of_each[:, C + 1 :]
-    count = counts.sum()
-    mean = (counts * means).sum(axis=0) / count
-    return count, mean, (squares + counts * (means - mean) ** 2).sum(axis=0)
+
+    def __init__(self, mean: Array, var: Array, eps: float):
+        self.mean, self.var, self.eps = mean, var, eps
+
+    def forward(self, x, weight, bias):
+        self.x, self.kernels = x, kernels_for(x)
+        self.scale, shift = _scale_and_shift(self.mean, self.var, self.eps, weight, bias)
+        return self.kernels.scale_and_shift(x, self.scale, shift)
+
+    def backward(self, grad):
+        inverse_std = ((self.var + self.eps) ** -0.5).astype(grad.dtype)
+        dbias, dweight = self.kernels.batch_norm_sums(grad, self.x, self.mean.astype(grad.dtype), inverse_std)
+        return self.kernels.scale_and_shift(grad, self.scale, self.scale * 0), dweight, dbias
 
 
+def _scale_and_shift(mean, var, eps, weight, bias):
+    """a and b, for which gamma (x - mean) / sqrt(var + eps) + beta = a x + b."""
+    scale = weight / get_array_module(var).sqrt(var + eps)
+    return scale.astype(weight.dtype), (bias - mean * scale).astype(weight.dtype)
+
+
+@floating("x", "weight", "bias")
 def batch_norm(
     x: Tensor,
     running_mean: Array = None,
@@ -79,30 +78,41 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    communicator: Any = None,
 ) -> Tensor:
     """Normalise each channel of x (N, C, ...); weight, bias, running_mean and running_var are (C,).
 
-    training: use the batch's statistics, and move the running ones (if given) towards them, in place, by `momentum`; the
-    running variance is the unbiased one, with m - 1. Otherwise use the running ones. communicator: x is a shard, perhaps an
-    empty one, of a batch that these ranks have together, whose statistics are used (see minidl.parallel).
+    training: use the batch's statistics, and move the running ones (if given; arrays, or Tensors whose data is written)
+    towards them, in place, by `momentum`; the running variance is the unbiased one, with m - 1. Otherwise use the running ones.
     """
+    if training and x.ndim > 1 and x.data.size == x.shape[1]:
+        raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
+    return normalize_channels(BatchNorm(eps) if training else None, x, running_mean, running_var, weight, bias, momentum, eps)
+
+
+def normalize_channels(
+    function: BatchNorm | None,
+    x: Tensor,
+    running_mean: Array,
+    running_var: Array,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """batch_norm by this function, which moves the running statistics; without one, by the running statistics."""
     if x.ndim < 2:
         raise ValueError(f"batch_norm takes x of shape (N, C, ...); got {x.shape}")
-    C = x.shape[1]
+    C, xp = x.shape[1], get_array_module(x.data)
+    running_mean, running_var = (t.data if isinstance(t, Tensor) else t for t in (running_mean, running_var))
     for name, value in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
         if value is not None and value.shape != (C,):
             raise ValueError(f"batch_norm of x {x.shape} takes {name} of shape ({C},); got {value.shape}")
-    xp = get_array_module(x.data)
     weight = Tensor(xp.ones(C, x.dtype)) if weight is None else weight
     bias = Tensor(xp.zeros(C, x.dtype)) if bias is None else bias
-    if not training:
+    if function is None:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm outside training needs running_mean and running_var")
-        return BatchNorm(eps, running_mean.copy(), running_var.copy())(x, weight, bias)
-    if x.data.size == C and communicator is None:
-        raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
-    function = BatchNorm(eps, communicator=communicator)
+        return Normalize(running_mean.copy(), running_var.copy(), eps)(x, weight, bias)
     y = function(x, weight, bias)
     m = function.count
     if running_mean is not None:
@@ -124,13 +134,12 @@ class LocalResponseNorm(Function):
         self.k = k
 
     def forward(self, x):
-        self.x = to_batch_last(x)
-        y, self.s = kernels_for(x).local_response_norm(self.x, *self.window, self.k)
-        return from_batch_last(y)
+        self.x, self.kernels = x, kernels_for(x)
+        y, self.s = self.kernels.local_response_norm(x, *self.window, self.k)
+        return y
 
     def backward(self, grad):
-        dx = kernels_for(grad).local_response_norm_gradient(to_batch_last(grad), self.x, self.s, *self.window)
-        return from_batch_last(dx)
+        return self.kernels.local_response_norm_backward(grad, self.x, self.s, *self.window)
 
 
 # What size and alpha stand for: (channels before, channels behind, what the sum of squares is multiplied by).
@@ -141,6 +150,7 @@ LRN_CONVENTIONS = {
 }
 
 
+@floating("x")
 def local_response_norm(
     x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, convention: str = "pytorch"
 ) -> Tensor:

@@ -1,9 +1,11 @@
 """Pooling: a window of each channel becomes its maximum or its mean."""
 
+from typing import Any
+
 from ..autodiff import Function, Tensor
-from ..backend import from_batch_last, get_array_module, to_batch_last
 from ..kernels import kernels_for
-from .arguments import is_integer, pair, require_4d
+from ..kernels.windows import output_size
+from .arguments import floating, is_integer, pair, require_4d, require_default
 
 
 class MaxPool2d(Function):
@@ -18,15 +20,12 @@ class MaxPool2d(Function):
         self.output_size = output_size
 
     def forward(self, x):
-        self.shape = to_batch_last(x).shape
-        y, self.argmax = kernels_for(x).max_pool2d(
-            to_batch_last(x), *self.window, self.output_size, with_argmax=self.needs_grad[0]
-        )
-        return from_batch_last(y)
+        self.shape, self.kernels = x.shape, kernels_for(x)
+        y, self.argmax = self.kernels.max_pool2d(x, *self.window, self.output_size, self.needs_grad[0])
+        return y
 
     def backward(self, grad):
-        kernels = kernels_for(grad)
-        return from_batch_last(kernels.max_pool2d_gradient(to_batch_last(grad), self.argmax, self.shape, *self.window))
+        return self.kernels.max_pool2d_backward(grad, self.argmax, self.shape, *self.window)
 
 
 class AvgPool2d(Function):
@@ -40,25 +39,33 @@ class AvgPool2d(Function):
     def __init__(self, windows: list[list[range]], divisors: list[list[int]]):
         self.windows, self.divisors = windows, divisors
 
-    def _divided(self, a):
-        return a / get_array_module(a).asarray(self.divisors, a.dtype)[:, :, None]
-
     def forward(self, x):
-        self.shape = to_batch_last(x).shape
-        return from_batch_last(self._divided(kernels_for(x).window_sums(to_batch_last(x), *self.windows)))
+        self.shape, self.kernels = x.shape, kernels_for(x)
+        return self.kernels.avg_pool2d(x, self.windows, self.divisors)
 
     def backward(self, grad):
-        grad = self._divided(to_batch_last(grad))
-        return from_batch_last(kernels_for(grad).window_sums_gradient(grad, *self.windows, self.shape))
+        return self.kernels.avg_pool2d_backward(grad, self.windows, self.divisors, self.shape)
 
 
-def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
+@floating("x")
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    *,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
     """x (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2 padding - kernel_size) // stride + 1.
 
     kernel_size, stride, padding: an integer, or a pair for H and W. stride None: kernel_size, windows that do not overlap;
     the paper's overlapping pooling is kernel_size 3, stride 2 (section 3.4). What is padded is never the maximum.
     ceil_mode: round OH up instead of down, but drop a window that would start in the padding behind the image.
     """
+    require_default("max_pool2d", (1, 1), dilation=pair(dilation, "dilation"))
+    require_default("max_pool2d", False, return_indices=return_indices)
     kernel_size, stride, padding, sizes = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
     around = []
     for n, k, s, p, windows in zip(x.shape[2:], kernel_size, stride, padding, sizes, strict=True):
@@ -66,11 +73,12 @@ def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, ceil_mode: bool =
     return MaxPool2d(kernel_size, stride, tuple(around), sizes)(x)
 
 
+@floating("x")
 def avg_pool2d(
     x: Tensor,
-    kernel_size,
-    stride=None,
-    padding=0,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -93,7 +101,8 @@ def avg_pool2d(
     return AvgPool2d(windows, divisors)(x)
 
 
-def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
+@floating("x")
+def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
     """x (N, C, H, W) -> (N, C, OH, OW) for any H and W: window i of an axis of n is from floor(i n / OH) to ceil((i + 1) n / OH).
 
     output_size: an integer, or a pair for H and W; None in the pair leaves that axis as it is.
@@ -121,8 +130,7 @@ def _geometry(function: str, x: Tensor, kernel_size, stride, padding, ceil_mode:
         raise ValueError(f"{function}: padding {padding} is more than half the kernel_size {kernel_size}")
     sizes = []
     for axis, n, k, s, p in zip("HW", x.shape[2:], kernel_size, stride, padding, strict=True):
-        windows = (n + 2 * p - k + (s - 1 if ceil_mode else 0)) // s + 1
-        if windows < 1:
+        sizes.append(output_size(n, k, s, p, ceil_mode))
+        if sizes[-1] < 1:
             raise ValueError(f"{function}: the window {k} is larger than {axis} = {n} with padding {p}; x is {x.shape}")
-        sizes.append(windows - 1 if (windows - 1) * s >= n + p else windows)
     return kernel_size, stride, padding, tuple(sizes)

@@ -1,35 +1,60 @@
-"""The fully connected layer."""
+"""Products of matrices: the fully connected layer, and the operator @."""
 
 from ..autodiff import Function, Tensor
-from ..backend import from_batch_last, to_batch_last
 from ..kernels import kernels_for
+from .arguments import floating
+from .arithmetic import sum_to_shape
 
 
 class Linear(Function):
-    """y[n, o] = sum_f x[n, f] W[o, f] + b[o]
+    """y[n, o] = sum_f x[n, f] W[o, f] + b[o], for matrices three products of them:
 
-    With the batch last, X (F, N) and Y (O, N), these are three products of matrices:
-    Y = W X + b;  dX = W^T dY,  dW = dY X^T,  db = sum over n of dY.
+    Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum over n of dY.
     """
 
-    def forward(self, x, weight, bias=None):
-        self.x, self.weight = to_batch_last(x), weight
-        return from_batch_last(kernels_for(x).linear(self.x, weight, bias))
+    def forward(self, x, weight, bias):
+        self.x, self.weight, self.kernels = x, weight, kernels_for(x)
+        return self.kernels.linear(x, weight, bias)
 
     def backward(self, grad):
-        kernels, grad = kernels_for(grad), to_batch_last(grad)
-        dx = from_batch_last(kernels.linear_input_gradient(grad, self.weight)) if self.needs_grad[0] else None
-        dweight = kernels.linear_weight_gradient(grad, self.x, self.buffers[1]) if self.needs_grad[1] else None
-        dbias = kernels.channel_sums(grad) if any(self.needs_grad[2:]) else None
-        return (dx, dweight, dbias)[: len(self.inputs)]
+        return self.kernels.linear_backward(grad, self.x, self.weight, self.needs_grad, self.buffers[1])
 
 
+class MatMul(Function):
+    """Y = A B, for matrices and stacks of them;  dA = dY B^T, dB = A^T dY.
+
+    A vector on the left stands for one row, on the right for one column, as in NumPy.
+    """
+
+    def forward(self, a, b):
+        self.a, self.b, self.kernels = a, b, kernels_for(a)
+        y = self.kernels.matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
+        y = y[..., 0] if b.ndim == 1 else y
+        return y if a.ndim > 1 else y[..., 0] if b.ndim == 1 else y[..., 0, :]
+
+    def backward(self, grad):
+        a, b = self.a, self.b
+        if b.ndim == 1:
+            b, grad = b[:, None], grad[..., None]
+        if a.ndim == 1:
+            a, grad = a[None, :], grad[..., None, :]
+        da = sum_to_shape(self.kernels.matmul(grad, b.swapaxes(-1, -2)), a.shape)
+        db = sum_to_shape(self.kernels.matmul(a.swapaxes(-1, -2), grad), b.shape)
+        return da.reshape(self.a.shape), db.reshape(self.b.shape)
+
+
+@floating("x", "weight", "bias")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (N, F), weight (O, F), bias (O,) -> (N, O)."""
-    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
-        raise ValueError(f"linear takes x (N, F) and weight (O, F) with the same F; got {x.shape} and {weight.shape}")
-    if bias is None:
-        return Linear()(x, weight)
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear takes a bias of shape ({weight.shape[0]},); got {bias.shape}")
-    return Linear()(x, weight, bias)
+    """x (..., F), weight (O, F), bias (O,) -> (..., O)."""
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear takes x (..., F) and weight (O, F) with the same F; got {x.shape} and {weight.shape}")
+    O, F = weight.shape
+    if bias is not None and bias.shape != (O,):
+        raise ValueError(f"linear takes a bias of shape ({O},); got {bias.shape}")
+    if x.ndim == 2:
+        return Linear()(x, weight, bias)
+    return Linear()(x.reshape(x.data.size // F if F else 0, F), weight, bias).reshape(*x.shape[:-1], O)
+
+
+Tensor.__matmul__ = lambda a, b: MatMul()(a, b)
+Tensor.__rmatmul__ = lambda a, b: MatMul()(b, a)

@@ -2,9 +2,8 @@
 
 from .. import random
 from ..autodiff import Function, Tensor
-from ..backend import from_batch_last, to_batch_last
 from ..kernels import kernels_for
-from .arguments import require_batch
+from .arguments import floating
 
 
 class Dropout(Function):
@@ -17,23 +16,26 @@ class Dropout(Function):
         self.p, self.draw = p, draw
 
     def forward(self, x):
-        x = to_batch_last(x)
-        self.mask = kernels_for(x).dropout_mask(x.shape, self.p, self.draw, x.dtype)
-        return from_batch_last(x * self.mask)
+        self.kernels = kernels_for(x)
+        self.mask = self.kernels.dropout_mask(x.shape, self.p, self.draw, x.dtype)
+        return self.kernels.multiply(x, self.mask)
 
     def backward(self, grad):
-        return from_batch_last(to_batch_last(grad) * self.mask)
+        return self.kernels.multiply(grad, self.mask)
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, key: int | None = None) -> Tensor:
+@floating("x")
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, inplace: bool = False, key: int | None = None) -> Tensor:
     """Set each element of x (N, ...) to zero with probability p in training, and scale the rest; the paper's section 4.2.
 
     The mask depends on the seed, the step, the sample's place in the global batch and key (an integer below 2**24), and on
-    nothing else. Without a key, calls are numbered within `minidl.random.context`.
+    nothing else. Without a key, calls are numbered within `minidl.random.context`. inplace: accepted as in PyTorch; x is
+    never written.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout takes a probability p between 0 and 1; got {p}")
     if not training or p == 0:
         return x
-    require_batch(x, "dropout")
+    if x.ndim < 1:
+        raise ValueError("dropout takes x of shape (N, ...); got a single number")
     return Dropout(p, random.next_draw(key))(x)

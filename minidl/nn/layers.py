@@ -1,7 +1,5 @@
 """The layers. Each holds its settings and parameters, and calls its function."""
 
-from typing import Any
-
 import numpy as np
 
 from .. import functional as F
@@ -29,7 +27,7 @@ class Conv2d(Module):
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
 
     def forward(self, x):
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class Linear(Module):
@@ -51,7 +49,7 @@ class MaxPool2d(Module):
         self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
 
     def forward(self, x):
-        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
 
 
 class AvgPool2d(Module):
@@ -90,7 +88,6 @@ class BatchNorm2d(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         self.eps, self.momentum = eps, momentum
-        self.communicator: Any = None  # set by parallel.DataParallel: the statistics are those of all ranks' batches
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))
         self.running_mean: Array
@@ -104,17 +101,11 @@ class BatchNorm2d(Module):
         require_4d(x, "BatchNorm2d")
         if self.training:
             self.num_batches_tracked += 1
-        return F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-            self.communicator,
-        )
+        return self.normalize(x, self.momentum)
+
+    def normalize(self, x, momentum):
+        state = self.running_mean, self.running_var, self.weight, self.bias
+        return F.batch_norm(x, *state, self.training, momentum, self.eps)
 
 
 class LocalResponseNorm(Module):

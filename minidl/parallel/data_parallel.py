@@ -9,9 +9,10 @@ import dataclasses
 
 from ..autodiff import Tensor
 from ..backend import Array
-from ..nn import BatchNorm2d, Module
+from ..nn import Module
 from ..optim import SGD
 from .communicator import Communicators, Work
+from .sync_batch_norm import synchronize_batch_norm
 
 BUCKET_BYTES = 4 << 20
 
@@ -40,9 +41,8 @@ class DataParallel:
     def __init__(self, model: Module, optimizer: SGD, communicators: Communicators, bucket_bytes: int = BUCKET_BYTES):
         for array in (*model.state_dict().values(), *optimizer.momentum_buffers):
             communicators.main.broadcast(array)
-        for _, module in model.named_modules():
-            if isinstance(module, BatchNorm2d) and communicators.size > 1:
-                module.communicator = communicators.main
+        if communicators.size > 1:
+            synchronize_batch_norm(model, communicators.main)
         self.communicators = communicators
         # From the last layer to the first: the order in which backward comes to them.
         self._buckets = [bucket for pair in reversed(optimizer.flat_gradients) for bucket in _buckets(*pair, bucket_bytes)]

@@ -1,0 +1,53 @@
+"""Batch normalisation over all devices: each normalises its shard by the statistics of the whole batch."""
+
+from ..autodiff import Tensor
+from ..backend import Array, get_array_module
+from ..functional.normalization import BatchNorm, normalize_channels
+from ..nn import BatchNorm2d, Module
+from .communicator import Communicator
+
+
+class SyncBatchNorm(BatchNorm):
+    """BatchNorm of a batch that is divided among ranks: mean, var and m are those of all, and in dx the sums of all.
+
+    dgamma and dbeta stay those of the shard: the sum of gradients over the ranks adds them up.
+    """
+
+    def __init__(self, eps: float, communicator: Communicator):
+        super().__init__(eps)
+        self.communicator = communicator
+
+    def statistics(self, x: Array) -> tuple:
+        """Those of each rank, merged; Chan et al. 1979. Not as E[x^2] - E[x]^2, which loses digits where the mean is large."""
+        xp, C = get_array_module(x), x.shape[1]
+        mean, squares = self.kernels.channel_statistics(x)
+        of_each = self.communicator.all_gather(xp.concatenate([xp.full(1, x.size // C, mean.dtype), mean, squares]))
+        counts, means, squares = of_each[:, :1], of_each[:, 1 : C + 1], of_each[:, C + 1 :]
+        count = counts.sum()
+        mean = (counts * means).sum(axis=0) / count
+        return count, mean, (squares + counts * (means - mean) ** 2).sum(axis=0)
+
+    def over_batch(self, sums: Array) -> Array:
+        self.communicator.all_reduce(sums)
+        return sums
+
+
+class SyncBatchNorm2d(BatchNorm2d):
+    """A BatchNorm2d whose batch is that of all ranks; a rank's shard may be empty. It has the other's parameters and buffers."""
+
+    def __init__(self, layer: BatchNorm2d, communicator: Communicator):
+        self.__dict__.update(layer.__dict__)
+        self.communicator = communicator
+
+    def normalize(self, x: Tensor, momentum: float) -> Tensor:
+        function = SyncBatchNorm(self.eps, self.communicator) if self.training else None
+        state = self.running_mean, self.running_var, self.weight, self.bias
+        return normalize_channels(function, x, *state, momentum, self.eps)
+
+
+def synchronize_batch_norm(model: Module, communicator: Communicator) -> None:
+    """Put a SyncBatchNorm2d in the place of every BatchNorm2d of a network."""
+    for _, module in list(model.named_modules()):
+        for name, child in list(vars(module).items()):
+            if isinstance(child, BatchNorm2d):
+                setattr(module, name, SyncBatchNorm2d(child, communicator))
