@@ -298,3 +298,14 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
     """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
     coefficients = lr, momentum, weight_decay, nesterov
     each("sgd_update", weight.dtype, weight.size, weight, grad, velocity, weight.size, *coefficients, loss)
+
+
+def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
+    """One step of Adam on flat arrays, in place, see optim.Adam; none if `loss`, an array of one float64, is not finite.
+
+    step: how many there were, an array of one float64, which counts this one: on the GPU, as the loss is known there only.
+    """
+    correction = cp.empty(2, np.float64)
+    each("adam_correction", weight.dtype, 1, step, correction, 1, *betas, loss)
+    arrays = weight, grad, exp_avg, exp_avg_sq, correction
+    each("adam_update", weight.dtype, weight.size, *arrays, weight.size, lr, *betas, eps, weight_decay, loss)

@@ -115,6 +115,16 @@ def _sgd(nesterov):
     return call
 
 
+def _adam(kernels, make):
+    weight, grad, exp_avg, exp_avg_sq = make(image, 1000), make(image, 1000), make(image, 1000), make(positive, 1000)
+    step, loss = (make(positive, 1).astype("float64") for _ in range(2))
+    step[...] = 0
+    for of_this_step in (None, loss, loss * np.inf):
+        settings = 0.1, (0.9, 0.999), 1e-8, 5e-4
+        kernels.adam_update(weight, grad, exp_avg, exp_avg_sq, step, *settings, of_this_step)
+    return weight, exp_avg, exp_avg_sq, step
+
+
 def _windows(kernels, make):
     rows, columns = [range(3), range(2, 5), range(4, 7)], [range(2), range(1, 5)]
     return (
@@ -144,6 +154,7 @@ CALLS = {
     "labels": _labels,
     "sgd": _sgd(False),
     "nesterov": _sgd(True),
+    "adam": _adam,
     "window sums": _windows,
 }
 
