@@ -1,11 +1,15 @@
 """Adam's rule, and what of it differs from SGD."""
 
+import ctypes
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from minidl import Tensor
-from minidl.backend import to_device, to_numpy
-from minidl.optim import Adam
+from minidl.backend import to_device, to_numpy, use_device
+from minidl.optim import Adam, clip_grad_norm_
 
 from .compare import assert_allclose, assert_array_equal
 from .test_optim import backward, parameters
@@ -68,6 +72,22 @@ def test_a_loss_that_is_not_finite_counts_for_nothing(device, dtype):
     for ours, expected in zip(weights([np.nan, 1, np.inf, -np.inf, 2, np.nan, 3]), weights([1, 2, 3]), strict=True):
         assert_array_equal(ours, to_numpy(expected))
     assert_allclose(weights([np.nan])[0], np.linspace(-1, 1, 4), rtol=1e-7)
+
+
+def test_a_step_with_clipping_does_not_wait_for_the_gpu():
+    if "SIMGPU_DEVICES" not in os.environ:
+        pytest.skip("takes the simulator's count of waits")
+    use_device("cupy")
+    p = Tensor(to_device(np.ones(4), "cupy"), requires_grad=True)
+    p.grad = p.data * 2
+    optimizer, loss = Adam([p]), to_device(np.ones(1), "cupy")
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libsimgpu" in line)
+    waits = []
+    for _ in range(3):
+        clip_grad_norm_(p, 1.0)
+        optimizer.step(loss)
+        waits.append(ctypes.CDLL(library).simgpu_host_waits())
+    assert waits[1] == waits[2], "the first may compile kernels"
 
 
 @pytest.mark.parametrize(
