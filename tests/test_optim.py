@@ -1,12 +1,15 @@
-"""SGD's rule, its flat buffers, and the schedules."""
+"""SGD's rule, the flat buffers of optimisers, their copies and states, and the schedules."""
+
+import copy
+import pickle
 
 import numpy as np
 import pytest
 
-from minidl import Tensor
+from minidl import Tensor, nn
 from minidl.backend import to_device
 from minidl.nn import Parameter
-from minidl.optim import SGD, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
+from minidl.optim import SGD, Adam, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 
 from .compare import assert_array_equal
 
@@ -32,7 +35,7 @@ def test_the_rule(monkeypatch, momentum, nesterov, weight_decay):
     params = parameters((3, 4), (40,))
     expected = [p.data.copy() for p in params]
     velocity = [np.zeros(p.shape) for p in params]
-    optimizer = SGD(params, 0.1, momentum, weight_decay, nesterov)
+    optimizer = SGD(params, 0.1, momentum, weight_decay=weight_decay, nesterov=nesterov)
     for step in range(3):
         backward(params, step)
         optimizer.step()
@@ -126,6 +129,15 @@ def test_replaced_data_is_noticed():
         (lambda p: dict(params=[p], lr=-1), "lr of at least 0; got -1"),
         (lambda p: dict(params=[p], lr=float("nan")), "lr of at least 0; got nan"),
         (lambda p: dict(params=[p], lr=0.1, nesterov=True), "nesterov needs a momentum"),
+        (lambda p: dict(params=[p], lr=0.1, momentum=0.9, nesterov=1), "nesterov of True or False; got 1"),
+        (lambda p: dict(params=[{"params": [p], "nesterov": "no"}], lr=0.1), "nesterov of True or False; got 'no'"),
+        (lambda p: dict(params=[p * 2], lr=0.1), r"takes leaves, and a tensor of shape \(3,\) was computed"),
+        (lambda p: dict(params=[p], lr=0.1, dampening=0.5), "SGD takes dampening=0 only; got 0.5"),
+        (lambda p: dict(params=[p], lr=0.1, maximize=True), "SGD takes maximize=False only; got True"),
+        (lambda p: dict(params=[p], lr=0.1, foreach=True), "SGD takes foreach=None only; got True"),
+        (lambda p: dict(params=[p], lr=0.1, differentiable=True), "SGD takes differentiable=False only; got True"),
+        (lambda p: dict(params=[p], lr=0.1, fused=True), "SGD takes fused=None only; got True"),
+        (lambda p: dict(params=[{"params": [p], "dampening": 0.5}], lr=0.1), "SGD takes dampening=0 only; got 0.5"),
         (lambda p: dict(params=[{"params": [p], "momentum": "x"}], lr=0.1), "momentum of at least 0; got 'x'"),
     ],
 )
@@ -143,12 +155,30 @@ def test_wrong_arguments(arguments, message):
         lambda p: [{"params": []}, p],
         lambda p: [p.data],
         lambda p: [("w", p)],
+        lambda p: [Tensor(np.arange(3))],
     ],
 )
 def test_what_is_no_parameter(params):
     (p,) = parameters((3,))
     with pytest.raises(TypeError, match="SGD takes"):
         SGD(params(p), lr=0.1)
+
+
+def test_what_has_a_place_and_what_a_name():
+    """PyTorch's fourth in order is dampening; and what has its default there may be given."""
+    (p,) = parameters((3,))
+    with pytest.raises(TypeError, match="positional"):
+        SGD([p], 0.1, 0.9, 0.0)
+    SGD([p], 0.1, 0.9, dampening=0, maximize=False, foreach=None, differentiable=False, fused=None)
+
+
+def test_a_gradient_stays_when_an_optimiser_is_made():
+    (p,) = parameters((3,))
+    (p * 2).sum().backward()
+    optimizer, before = SGD([p], 0.5), p.data.copy()
+    (p * 4).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(p.data, before - 3)
 
 
 def test_a_single_parameter_or_group_and_numbers_of_numpy():
@@ -315,3 +345,179 @@ def test_what_is_no_loss():
     for loss in (np.ones(2), 1.0):
         with pytest.raises(ValueError, match="step takes a loss of one number, a Tensor or an array"):
             SGD([p], lr=0.5).step(loss)
+
+
+# --- copies and states ---------------------------------------------------------------------------------------------
+
+MAKERS = {
+    "SGD": lambda params: SGD(params, 0.1, 0.9, weight_decay=0.01),
+    "Adam": lambda params: Adam(params, 0.1, weight_decay=0.01),
+}
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
+
+
+@pytest.fixture(params=MAKERS)
+def trained(request):
+    """A layer, its optimiser and schedule, some steps on."""
+    net = nn.Linear(3, 2).to(dtype=np.float64)
+    optimizer = MAKERS[request.param]([{"params": [net.weight]}, {"params": [net.bias], "lr": 0.2}])
+    schedule = StepLR(optimizer, 2)
+    train(net, optimizer, schedule)
+    return net, optimizer, schedule
+
+
+def train(net, optimizer, schedule, steps=3):
+    for _ in range(steps):
+        backward(optimizer.parameters, schedule.last_epoch)
+        optimizer.step()
+        schedule.step()
+
+
+def values(net):
+    return [p.data.copy() for p in net.parameters()]
+
+
+def assert_equal(arrays, others):
+    for one, other in zip(arrays, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_a_copy_goes_on_as_the_original_does(trained, way, order):
+    copied = COPIES[way](tuple(trained[i] for i in order))
+    copied = tuple(copied[order.index(i)] for i in range(3))
+    before = values(trained[0])
+    train(*copied)
+    assert_equal(values(trained[0]), before)
+    assert any((one != other).any() for one, other in zip(values(copied[0]), before, strict=True))
+    train(*trained)
+    assert_equal(values(copied[0]), values(trained[0]))
+    assert copied[2].get_last_lr() == trained[2].get_last_lr()
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_is_packed_and_has_the_gradients(trained, way):
+    net, optimizer, _ = trained
+    backward(net.parameters())
+    twin, copied = COPIES[way]((net, optimizer))
+    ((flat, members),) = copied.flat_gradients
+    assert all(p is q for p, q in zip(members, twin.parameters(), strict=True))
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        assert q.data.base is twin.weight.data.base and q.grad is q.grad_buffer and q.grad.base is flat
+        np.testing.assert_array_equal(q.grad, p.grad)
+    optimizer.step(), copied.step()
+    assert_equal(values(twin), values(net))
+
+
+def test_a_shallow_copy_shares_all(trained):
+    net, optimizer, schedule = trained
+    before = values(net)
+    train(net, copy.copy(optimizer), schedule)
+    assert all((one != other).all() for one, other in zip(values(net), before, strict=True))
+    train(net, optimizer, schedule)
+
+
+def test_a_state_goes_on_elsewhere(trained):
+    """Through a file, perhaps: the state is pickled, and the net is another."""
+    net, optimizer, schedule = trained
+    states = pickle.loads(pickle.dumps([part.state_dict() for part in trained]))
+    other = nn.Linear(3, 2).to(dtype=np.float64)
+    resumed = type(optimizer)([{"params": [other.weight]}, {"params": [other.bias]}], lr=7.0)
+    there = other, resumed, StepLR(resumed, 2)
+    for part, state in zip(there, states, strict=True):
+        part.load_state_dict(state)
+    train(*there), train(*trained)
+    assert_equal(values(other), values(net))
+    assert resumed.param_groups[1]["initial_lr"] == 0.2 and there[2].get_last_lr() == schedule.get_last_lr()
+
+
+def test_the_state_has_the_form_of_pytorchs():
+    optimizer = SGD([{"params": parameters((2, 3), (4,))}, {"params": parameters((5,)), "lr": 0.2}], 0.1, 0.9)
+    state = optimizer.state_dict()
+    assert [group["params"] for group in state["param_groups"]] == [[0, 1], [2]]
+    assert [group["lr"] for group in state["param_groups"]] == [0.1, 0.2]
+    assert {i: one["momentum_buffer"].shape for i, one in state["state"].items()} == {0: (2, 3), 1: (4,), 2: (5,)}
+    assert {name: a.shape for name, a in Adam(parameters((2, 3))).state_dict()["state"][0].items()} == {
+        "exp_avg": (2, 3),
+        "exp_avg_sq": (2, 3),
+        "step": (),
+    }
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("state"), "load_state_dict takes what SGD.state_dict gave"),
+        (lambda s: s["state"].pop(1), "missing momentum_buffer of parameter 1"),
+        (lambda s: s["state"].update({"1": s["state"].pop(1)}), "missing momentum_buffer of parameter 1; unexpected .*'1'"),
+        (lambda s: s["state"][1].update(exp_avg=np.ones(2)), "unexpected exp_avg of parameter 1"),
+        (lambda s: s["state"][1].update(momentum_buffer=np.ones(3)), r"parameter 1 is \(3,\), not \(2,\)"),
+        (lambda s: s["state"][1].update(momentum_buffer=["a", "b"]), r"parameter 1 is <U1, not \(2,\)"),
+        (lambda s: s["param_groups"].pop(), "missing lr of group 1"),
+        (lambda s: s["param_groups"][1].pop("momentum"), "missing momentum of group 1"),
+        (lambda s: s["param_groups"][1].update(betas=(0.9, 0.999)), "unexpected betas of group 1"),
+        (lambda s: s["param_groups"][1].update(params=[0]), r"params of group 1 is \[0\], not \[1\]"),
+        (lambda s: s["param_groups"][1].update(lr=-1), "lr of at least 0; got -1"),
+        (lambda s: s["param_groups"][1].update(initial_lr="x"), "initial_lr of at least 0; got 'x'"),
+        (lambda s: s["param_groups"][1].update(nesterov=1), "nesterov of True or False; got 1"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, message):
+    optimizer = SGD([{"params": parameters((3,))}, {"params": parameters((2,))}], 0.1, 0.9)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["state"][0]["momentum_buffer"] += 1
+    state["param_groups"][0]["lr"] = 5.0
+    change(state)
+    with pytest.raises(ValueError, match=message) as error:
+        optimizer.load_state_dict(state)
+    assert "\n" not in str(error.value)
+    assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.momentum_buffers[0].any()
+
+
+def test_a_plateau_goes_on_elsewhere():
+    errors = [5, 5, 5, 4, 4, 4, 4, 4]
+
+    def plateau():
+        return ReduceLROnPlateau(SGD(parameters((1,)), 1.0), patience=1, cooldown=1)
+
+    whole, first, second = plateau(), plateau(), plateau()
+    for error in errors:
+        whole.step(error)
+    for error in errors[:5]:
+        first.step(error)
+    second.load_state_dict(first.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    for error in errors[5:]:
+        second.step(error)
+    assert second.get_last_lr() == whole.get_last_lr() and second.state_dict() == whole.state_dict()
+
+
+@pytest.mark.parametrize(
+    "make_schedule, change, message",
+    [
+        (lambda o: StepLR(o, 2), lambda s: s.pop("last_epoch"), "StepLR takes a state with last_epoch, base_lrs; got"),
+        (lambda o: StepLR(o, 2), lambda s: s.update(best=1), "StepLR takes a state with last_epoch, base_lrs; got"),
+        (lambda o: StepLR(o, 2), lambda s: s.update(last_epoch=-1), "last_epoch of at least 0; got -1"),
+        (lambda o: StepLR(o, 2), lambda s: s.update(base_lrs=[1.0, 2.0]), r"base_lrs for 1 groups; got \[1.0, 2.0\]"),
+        (lambda o: StepLR(o, 2), lambda s: s.update(base_lrs=["x"]), r"base_lrs for 1 groups; got \['x'\]"),
+        (lambda o: OneCycleLR(o, 1.0, 9), lambda s: s.update(last_epoch=10), "made for 9 steps"),
+        (ReduceLROnPlateau, lambda s: s.update(best="x"), "ReduceLROnPlateau takes a best that is a number"),
+        (ReduceLROnPlateau, lambda s: s.update(num_bad_epochs=0.5), "counts of at least 0"),
+    ],
+)
+def test_a_schedules_state_that_does_not_fit_changes_nothing(make_schedule, change, message):
+    schedule = make_schedule(SGD(parameters((1,)), 1.0))
+    before, rates = schedule.state_dict(), schedule.get_last_lr()
+    state = before | ({"base_lrs": [9.0]} if "base_lrs" in before else {"cooldown_counter": 9})
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        schedule.load_state_dict(state)
+    assert schedule.state_dict() == before and schedule.get_last_lr() == rates
+
+
+def test_a_schedule_after_one_cycle_begins_where_that_began():
+    optimizer = SGD(parameters((1,)), 7.0)
+    one_cycle = OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
+    assert one_cycle.max_lrs == [1.0] and one_cycle.base_lrs == [1 / 25]
+    np.testing.assert_allclose(rates(StepLR(optimizer, 1), 2), [1 / 25, 1 / 250])

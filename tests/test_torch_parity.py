@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 import alexnet
 import minidl.functional as F
 from minidl import Tensor, nn, random
-from minidl.optim import SGD, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
+from minidl.optim import (
+    SGD,
+    Adam,
+    CosineAnnealingLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+    clip_grad_norm_,
+)
 
 from . import parity_table
 
@@ -241,6 +251,49 @@ def test_sgd_with_groups(settings):
         agree(p.data, t, np.float64, "SGD with groups")
 
 
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9), "eps": 1e-3}])
+def test_adam_with_groups(settings):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((4, 3)), rng.standard_normal(5)]
+    ours = [nn.Parameter(a.copy()) for a in arrays]
+    theirs = [torch.nn.Parameter(torch.tensor(a)) for a in arrays]
+    optimizers = [
+        kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.02, "weight_decay": 0.5}], lr=0.1, **settings)
+        for kind, params in ((Adam, ours), (torch.optim.Adam, theirs))
+    ]
+    for _ in range(20):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        for p, t in zip(ours, theirs, strict=True):
+            (p * p * p).sum().backward()
+            (t * t * t).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    states = (optimizer.state_dict()["state"] for optimizer in optimizers)
+    for p, t, state, twin in zip(ours, theirs, *(s.values() for s in states), strict=True):
+        agree(p.data, t, np.float64, "Adam with groups")
+        np.testing.assert_allclose(p.data, t.detach().numpy(), rtol=1e-12)
+        assert state.keys() == twin.keys()
+        for name, array in state.items():
+            np.testing.assert_allclose(array, twin[name].numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.5, np.inf])
+def test_clip_grad_norm(norm_type, max_norm):
+    rng = np.random.default_rng(0)
+    ours, theirs = [], []
+    for shape in ((4, 3), (5,)):
+        grad = rng.standard_normal(shape)
+        ours.append(nn.Parameter(np.zeros(shape)))
+        theirs.append(torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
+        ours[-1].grad, theirs[-1].grad = grad, torch.tensor(grad)
+    norm = clip_grad_norm_(ours, max_norm, norm_type)
+    np.testing.assert_allclose(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type).numpy(), rtol=1e-12)
+    for p, t in zip(ours, theirs, strict=True):
+        agree(p.grad, t.grad, np.float64, "clip_grad_norm_", "gradient")
+
+
 @pytest.mark.parametrize("total, pct_start", [(100, 0.3), (7, 0.5), (50, 0.04)])
 def test_one_cycle(total, pct_start):
     ours = SGD([nn.Parameter(np.ones(1))], 0.1)
@@ -282,11 +335,25 @@ def optimizers():
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # PyTorch's own, within its SequentialLR
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(name):
-    ours, theirs = optimizers()
+    agree_over_steps(name, *optimizers())
+
+
+def agree_over_steps(name, ours, theirs):
     schedule, twin = SCHEDULES[name][0](ours), SCHEDULES[name][1](theirs)
     for _ in range(16):
         np.testing.assert_allclose(schedule.get_last_lr(), twin.get_last_lr(), rtol=1e-12, atol=1e-15)
         theirs.step(), schedule.step(), twin.step()
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_made_after_one_cycle(name):
+    """It begins with the start of the cycle, and not with its highest rate."""
+    ours, theirs = optimizers()
+    first = OneCycleLR(ours, [0.5, 1.0], 20)
+    twin = lr_scheduler.OneCycleLR(theirs, [0.5, 1.0], 20, cycle_momentum=False)
+    np.testing.assert_allclose(first.base_lrs, twin.base_lrs, rtol=1e-12)
+    agree_over_steps(name, ours, theirs)
 
 
 @given(

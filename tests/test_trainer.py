@@ -91,7 +91,7 @@ def test_biases_have_a_rate_and_a_decay_of_their_own():
     settings = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert settings == [(0.5, 0.1), (1.0, 0.0)] * 2
     schedule, _ = trainer.build_schedules(config(schedule="one-cycle", epochs=1), optimizer, 10)
-    assert schedule.base_lrs == [0.5, 1.0] * 2
+    assert schedule.max_lrs == [0.5, 1.0] * 2
 
 
 def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_path):

@@ -362,3 +362,15 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
     """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
     coefficients = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
     each("sgd_update", weight.dtype, weight.size, weight=weight, grad=grad, velocity=velocity, **coefficients, loss=loss)
+
+
+def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
+    """One step of Adam on flat arrays, in place, see optim.Adam; none if `loss`, an array of one float64, is not finite.
+
+    step: how many there were, an array of one float64, which counts this one: on the GPU, as the loss is known there only.
+    """
+    correction = cp.empty(2, np.float64)
+    common = dict(correction=correction, beta1=betas[0], beta2=betas[1], loss=loss)
+    each("adam_correction", weight.dtype, 1, step=step, **common)
+    arrays = dict(weight=weight, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    each("adam_update", weight.dtype, weight.size, **arrays, lr=lr, eps=eps, weight_decay=weight_decay, **common)

@@ -306,3 +306,27 @@ extern "C" __global__ void sgd_update(real* weight, const real* grad, real* velo
         weight[i] -= lr * (nesterov ? step + momentum * velocity[i] : velocity[i]);
     }
 }
+
+// Counts a step, unless its loss is not finite. correction: 1 - beta1^t and sqrt(1 - beta2^t) of this step t.
+extern "C" __global__ void adam_correction(double* step, double* correction, int64 count, double beta1, double beta2,
+                                           const double* loss) {
+    if (loss && !isfinite(*loss)) return;
+    FOR_EACH(i, count) {
+        step[i] += 1;
+        correction[0] = 1 - pow(beta1, step[i]);
+        correction[1] = sqrt(1 - pow(beta2, step[i]));
+    }
+}
+
+extern "C" __global__ void adam_update(real* weight, const real* grad, real* exp_avg, real* exp_avg_sq, const double* correction,
+                                       int64 count, double lr, double beta1, double beta2, real eps, real weight_decay,
+                                       const double* loss) {
+    if (loss && !isfinite(*loss)) return;
+    const real rate = lr / correction[0], root = correction[1];
+    FOR_EACH(i, count) {
+        const real step = grad[i] + weight_decay * weight[i];
+        exp_avg[i] = (real)beta1 * exp_avg[i] + (real)(1 - beta1) * step;
+        exp_avg_sq[i] = (real)beta2 * exp_avg_sq[i] + (real)(1 - beta2) * step * step;
+        weight[i] -= rate * exp_avg[i] / (sqrt(exp_avg_sq[i]) / root + eps);
+    }
+}

@@ -399,3 +399,35 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
         w -= step
 
     parallel(work, array_chunks(weight, most=CHUNK_BYTES // 2))
+
+
+def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
+    """One step of Adam on flat arrays, in place, see optim.Adam; none if `loss`, an array of one float64, is not finite.
+
+    step: how many there were, an array of one float64, which counts this one.
+    """
+    if loss is not None and not np.isfinite(loss).all():
+        return
+    beta1, beta2 = betas
+    step += 1
+    t = step.item()
+    rate, root = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
+
+    def work(at):
+        w, g, m, v = (a[at] for a in (weight, grad, exp_avg, exp_avg_sq))
+        d = np.multiply(w, weight_decay, out=scratch("step", w.shape, w.dtype))
+        d += g
+        m *= beta1
+        m += np.multiply(d, 1 - beta1, out=scratch("part", w.shape, w.dtype))
+        d *= d
+        d *= 1 - beta2
+        v *= beta2
+        v += d
+        np.sqrt(v, out=d)
+        d /= root
+        d += eps
+        np.divide(m, d, out=d)
+        d *= rate
+        w -= d
+
+    parallel(work, array_chunks(weight, most=CHUNK_BYTES // 4))

@@ -57,7 +57,7 @@ def conv2d(x, weight, bias, stride, padding, groups, *_):
 
 
 def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
-    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j];  db[o] = sum over n, h, w of dy[n, o, h, w]
+    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j],  db[o] = that of dy[n, o, h, w]
 
     A pixel is seen by several windows, at another place (i, j) of each, and gets a part from all of them:
     dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j] dy[n, o, h, w]. Then the padding is cut off.
@@ -299,3 +299,19 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
     step = grad + weight_decay * weight
     velocity[...] = momentum * velocity + step
     weight -= lr * (step + momentum * velocity if nesterov else velocity)
+
+
+def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
+    """d = dw + weight_decay w;  m = beta1 m + (1 - beta1) d;  v = beta2 v + (1 - beta2) d^2;  t = t + 1
+
+    w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps); none if loss is not finite.
+    """
+    if loss is not None and not np.isfinite(loss).all():
+        return
+    beta1, beta2 = betas
+    step += 1
+    t = step.item()
+    d = grad + weight_decay * weight
+    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * d
+    exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * d**2
+    weight -= lr * (exp_avg / (1 - beta1**t)) / (np.sqrt(exp_avg_sq / (1 - beta2**t)) + eps)

@@ -152,6 +152,16 @@ def _sgd(nesterov):
     return call
 
 
+def _adam(kernels, make):
+    weight, grad, exp_avg, exp_avg_sq = make(image, 1000), make(image, 1000), make(image, 1000), make(positive, 1000)
+    step, loss = (make(positive, 1).astype("float64") for _ in range(2))
+    step[...] = 0
+    for of_this_step in (None, loss, loss * np.inf):
+        settings = 0.1, (0.9, 0.999), 1e-8, 5e-4
+        kernels.adam_update(weight, grad, exp_avg, exp_avg_sq, step, *settings, of_this_step)
+    return weight, exp_avg, exp_avg_sq, step
+
+
 CALLS = {
     "conv2d": _convolution((3, 3), (1, 1), (1, 1), 1),
     "conv2d with groups": _convolution((3, 2), (1, 1), (0, 1), 2),
@@ -182,6 +192,7 @@ CALLS = {
     "cross_entropy, smoothed": _cross_entropy(0.25),
     "sgd": _sgd(False),
     "nesterov": _sgd(True),
+    "adam": _adam,
 }
 
 

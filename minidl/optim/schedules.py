@@ -1,132 +1,13 @@
-"""Stochastic gradient descent over flat buffers, and schedules of its learning rate."""
+"""Schedules of the learning rate."""
 
 import bisect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from .autodiff import Tensor
-from .backend import Array, get_array_module
-from .functional.arguments import is_integer
-from .kernels import kernels_for
-
-
-class SGD:
-    """Gradient descent with momentum, PyTorch's rule (dampening 0):
-
-        d = grad + weight_decay w;  v = momentum v + d;  w = w - lr v,  or w - lr (d + momentum v) with nesterov.
-
-    With a constant lr this is the paper's section 5 with v scaled by -lr.
-
-    params: parameters, or groups of them: dicts {"params": ..., and lr, momentum, weight_decay or nesterov of its own}.
-    The parameters move into one flat buffer, in their order, and their gradients will be written into another: from here on
-    p.data and p.grad are views of these, so that a device sends all gradients as one array. Write into p.data, do not
-    replace it. A parameter without a gradient is left alone by step(). A later optimiser takes its parameters over from this.
-    """
-
-    def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        groups = _listed(params)
-        if not groups:
-            raise ValueError("SGD got no parameters")
-        if not isinstance(groups[0], dict):
-            groups = [{"params": groups}]
-        if not all(isinstance(group, dict) and "params" in group for group in groups):
-            raise TypeError(f'SGD takes parameters, or groups of them that are all dicts with "params"; got {groups}')
-        self.param_groups: list[dict[str, Any]] = [{**defaults, **g, "params": _listed(g["params"])} for g in groups]
-        for group in self.param_groups:
-            _check(group)
-        self.parameters: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
-        for p in self.parameters:
-            if not isinstance(p, Tensor):
-                raise TypeError(f"SGD takes tensors, such as net.parameters(); got a {type(p).__name__}")
-        for i, p in enumerate(self.parameters):
-            if any(p is other for other in self.parameters[:i]):
-                raise ValueError("a parameter is given to SGD twice")
-        self._views = self._pack()
-
-    def _pack(self) -> dict[int, tuple[Array, Array, Array]]:
-        """Move the parameters into flat buffers, one set for each dtype and device.
-
-        Returns, by place in self.parameters, the flat (data, gradient, velocity) of each.
-        """
-        kinds: dict[tuple, list[int]] = {}
-        for i, p in enumerate(self.parameters):
-            kinds.setdefault((p.dtype, str(getattr(p.data, "device", "cpu"))), []).append(i)
-        views = {}
-        self.flat_gradients: list[tuple[Array, list[Tensor]]] = []  # each flat buffer, and whose gradients lie in it
-        for members in kinds.values():
-            first = self.parameters[members[0]].data
-            xp = get_array_module(first)
-            total = sum(self.parameters[i].data.size for i in members)
-            flat = [xp.zeros(total, first.dtype) for _ in ("data", "gradient", "velocity")]
-            self.flat_gradients.append((flat[1], [self.parameters[i] for i in members]))
-            start = 0
-            for i in members:
-                p = self.parameters[i]
-                data, gradient, velocity = (buffer[start : start + p.data.size] for buffer in flat)
-                start += p.data.size
-                data[...] = p.data.reshape(-1)
-                views[i] = data, gradient, velocity
-                p.data, p.grad, p.grad_buffer = data.reshape(p.shape), None, gradient.reshape(p.shape)
-        self._owned = [p.data for p in self.parameters]
-        return views
-
-    def zero_grad(self) -> None:
-        """Forget the gradients: the next backward writes new ones, over the old where p.grad was a view of the flat buffer."""
-        for p in self.parameters:
-            p.grad = None
-
-    def step(self, loss: Tensor | Array | None = None) -> None:
-        """Update every parameter that has a gradient.
-
-        loss: one number, a Tensor or an array on their device. If it is not finite, nothing is changed; nobody waits for a
-        GPU to know it.
-        """
-        if loss is not None:
-            loss = _one_number(loss, self.parameters[0].data)
-        place = 0
-        for group in self.param_groups:
-            coefficients = [group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")]
-            for p in group["params"]:
-                data, gradient, velocity = self._views[place]
-                if p.data is not self._owned[place]:
-                    raise RuntimeError(
-                        f"the data of a parameter of shape {p.shape} was replaced after SGD packed it; write p.data[...] = ..."
-                    )
-                if p.grad is not None:
-                    if p.grad is not p.grad_buffer:
-                        p.grad_buffer[...] = p.grad
-                    kernels_for(data).sgd_update(data, gradient, velocity, *coefficients, loss)
-                    p.version += 1
-                place += 1
-
-    @property
-    def momentum_buffers(self) -> list[Array]:
-        """The velocity of each parameter, in their order and of their shape: views, to be saved or written into."""
-        return [self._views[i][2].reshape(p.shape) for i, p in enumerate(self.parameters)]
-
-
-def _listed(params) -> list:
-    return [params] if isinstance(params, (Tensor, dict)) else list(params)
-
-
-def _one_number(loss, like: Array) -> Array:
-    """A loss as the array of one float64 that the kernels take."""
-    array = loss.data if isinstance(loss, Tensor) else loss
-    if getattr(array, "size", 0) != 1 or get_array_module(array) is not get_array_module(like):
-        raise ValueError(f"step takes a loss of one number, a Tensor or an array on the parameters' device; got {loss!r}")
-    return array.reshape(1).astype("float64", copy=False)
-
-
-def _check(group: dict[str, Any]) -> None:
-    for name in ("lr", "momentum", "weight_decay"):
-        if not (isinstance(group[name], Real) and 0 <= group[name] < math.inf):
-            raise ValueError(f"SGD takes a {name} of at least 0; got {group[name]!r}")
-        group[name] = float(group[name])
-    if group["nesterov"] and not group["momentum"]:
-        raise ValueError("nesterov needs a momentum above 0")
+from ..functional.arguments import is_integer
+from .optimizer import Optimizer, is_number
 
 
 class LRScheduler:
@@ -136,7 +17,7 @@ class LRScheduler:
     rate, and does not multiply what another one set; SequentialLR puts them one after the other.
     """
 
-    def __init__(self, optimizer: SGD):
+    def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
         self.resume(0)
@@ -147,12 +28,30 @@ class LRScheduler:
 
     def resume(self, last_epoch: int) -> None:
         """Go to where `last_epoch` calls of step() lead."""
-        self.last_epoch = last_epoch
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.lr(base_lr, last_epoch)
+        self._go_to(last_epoch, self.base_lrs)
+
+    def _go_to(self, last_epoch: int, base_lrs: list[float]) -> None:
+        rates = [self.lr(base_lr, last_epoch) for base_lr in base_lrs]
+        self.last_epoch, self.base_lrs = last_epoch, base_lrs
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def step(self) -> None:
+        """Set the rates of the next step."""
         self.resume(self.last_epoch + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is. Its settings are not in it."""
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go to where a schedule of the same settings was. Raises ValueError, and changes nothing, if it cannot be there."""
+        last_epoch, base_lrs = _values(self, state_dict)
+        if not is_integer(last_epoch, 0):
+            raise ValueError(f"{type(self).__name__} takes a last_epoch of at least 0; got {last_epoch!r}")
+        if not isinstance(base_lrs, list) or len(base_lrs) != len(self.base_lrs) or not all(is_number(rate) for rate in base_lrs):
+            raise ValueError(f"{type(self).__name__} takes base_lrs for {len(self.base_lrs)} groups; got {base_lrs!r}")
+        self._go_to(int(last_epoch), list(base_lrs))
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group."""
@@ -162,13 +61,13 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """lr = base_lr gamma^(count // step_size): the paper's division by ten, at fixed times (section 5)."""
 
-    def __init__(self, optimizer: SGD, step_size: int, gamma: float = 0.1):
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
         if step_size < 1:
             raise ValueError(f"StepLR takes a step_size of at least 1; got {step_size}")
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer)
 
-    def lr(self, base_lr, count):
+    def lr(self, base_lr: float, count: int) -> float:
         return base_lr * self.gamma ** (count // self.step_size)
 
 
@@ -178,13 +77,13 @@ class CosineAnnealingLR(LRScheduler):
     Loshchilov and Hutter 2017, equation 5, without its restarts.
     """
 
-    def __init__(self, optimizer: SGD, T_max: int, eta_min: float = 0.0):
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
         if T_max < 1:
             raise ValueError(f"CosineAnnealingLR takes a T_max of at least 1; got {T_max}")
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
 
-    def lr(self, base_lr, count):
+    def lr(self, base_lr: float, count: int) -> float:
         return _cosine(base_lr, self.eta_min, count / self.T_max)
 
 
@@ -194,7 +93,7 @@ class LinearLR(LRScheduler):
     Goyal et al. 2017, section 2.2.
     """
 
-    def __init__(self, optimizer: SGD, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
+    def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1 or total_iters < 1:
             raise ValueError(
                 "LinearLR takes a start_factor above 0 and up to 1, an end_factor from 0 to 1 and total_iters of at least 1; "
@@ -203,7 +102,7 @@ class LinearLR(LRScheduler):
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer)
 
-    def lr(self, base_lr, count):
+    def lr(self, base_lr: float, count: int) -> float:
         done = min(count, self.total_iters) / self.total_iters
         return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * done)
 
@@ -214,7 +113,7 @@ class SequentialLR(LRScheduler):
     A warm-up before a cosine: SequentialLR(optimizer, [LinearLR(optimizer), CosineAnnealingLR(optimizer, 85)], [5]).
     """
 
-    def __init__(self, optimizer: SGD, schedulers: list[LRScheduler], milestones: list[int]):
+    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]):
         if any(not isinstance(scheduler, LRScheduler) for scheduler in schedulers):
             raise ValueError("SequentialLR takes schedules that are stepped without a metric; ReduceLROnPlateau is none")
         if not all(is_integer(milestone, 1) for milestone in milestones):
@@ -231,7 +130,7 @@ class SequentialLR(LRScheduler):
         self.schedulers, self.milestones = schedulers, milestones
         super().__init__(optimizer)
 
-    def lr(self, base_lr, count):
+    def lr(self, base_lr: float, count: int) -> float:
         i = bisect.bisect_right(self.milestones, count)
         return self.schedulers[i].lr(base_lr, count - (self.milestones[i - 1] if i else 0))
 
@@ -240,12 +139,13 @@ class OneCycleLR(LRScheduler):
     """Up from max_lr / div_factor to max_lr in the first pct_start of the steps, then down to a 1 / final_div_factor of the
     start, along half cosines. Smith and Topin 2017, with fastai's cosines; as PyTorch's with cycle_momentum=False.
 
-    max_lr: for all groups, or a list with one for each. One step() more than total_steps is an error.
+    max_lr: for all groups, or a list with one for each. One step() more than total_steps is an error. It sets the rate that a
+    later schedule begins with to its own start, max_lr / div_factor, whatever the optimiser was made with.
     """
 
     def __init__(
         self,
-        optimizer: SGD,
+        optimizer: Optimizer,
         max_lr: float | Iterable[float],
         total_steps: int,
         pct_start: float = 0.3,
@@ -262,17 +162,22 @@ class OneCycleLR(LRScheduler):
                 f"0 and 1; got {max_lr}, {total_steps} and {pct_start}"
             )
         for group, rate in zip(groups, rates, strict=True):
-            group["initial_lr"] = rate
+            group["initial_lr"] = rate / div_factor
         super().__init__(optimizer)
 
-    def lr(self, base_lr, count):
+    @property
+    def max_lrs(self) -> list[float]:
+        """The highest rate of each group."""
+        return [base_lr * self.div_factor for base_lr in self.base_lrs]
+
+    def lr(self, base_lr: float, count: int) -> float:
         if count > self.total_steps:
             raise ValueError(f"OneCycleLR was made for {self.total_steps} steps; this is one more")
-        start, end = base_lr / self.div_factor, base_lr / self.div_factor / self.final_div_factor
+        max_lr, end = base_lr * self.div_factor, base_lr / self.final_div_factor
         peak, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
         if count <= peak and peak > 0:
-            return _cosine(start, base_lr, count / peak)
-        return _cosine(base_lr, end, min(1.0, (count - peak) / (last - peak)) if last > peak else 1.0)
+            return _cosine(base_lr, max_lr, count / peak)
+        return _cosine(max_lr, end, min(1.0, (count - peak) / (last - peak)) if last > peak else 1.0)
 
 
 class ReduceLROnPlateau:
@@ -283,12 +188,13 @@ class ReduceLROnPlateau:
     "rel", by that much with "abs". cooldown: epochs after a reduction in which nothing is counted. min_lr: a bound for all
     groups, or a list with one for each. A reduction of less than eps is left out.
 
-    It depends on nothing but the metrics given to step(); to go on with a run, give it those of the epochs before.
+    It depends on nothing but the metrics given to step(); to go on with a run, give it those of the epochs before. Or load its
+    state, and the optimiser's, which has the rates.
     """
 
     def __init__(
         self,
-        optimizer: SGD,
+        optimizer: Optimizer,
         mode: str = "min",
         factor: float = 0.1,
         patience: int = 10,
@@ -339,6 +245,26 @@ class ReduceLROnPlateau:
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far. The rates are in the optimiser's state."""
+        return {"best": self.best, "num_bad_epochs": self.num_bad_epochs, "cooldown_counter": self.cooldown_counter}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Count on from there. Raises ValueError, and changes nothing, if it is no such state."""
+        best, *counts = _values(self, state_dict)
+        if not isinstance(best, Real) or not all(is_integer(count, 0) for count in counts):
+            raise ValueError(f"ReduceLROnPlateau takes a best that is a number and counts of at least 0; got {dict(state_dict)}")
+        self.best = float(best)
+        self.num_bad_epochs, self.cooldown_counter = counts
+
+
+def _values(schedule: LRScheduler | ReduceLROnPlateau, state_dict: Mapping[str, Any]) -> list:
+    """What a schedule's state dict holds, in the order of its own."""
+    names = list(schedule.state_dict())
+    if not isinstance(state_dict, Mapping) or set(state_dict) != set(names):
+        raise ValueError(f"{type(schedule).__name__} takes a state with {', '.join(names)}; got {state_dict!r:.80}")
+    return [state_dict[name] for name in names]
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:
