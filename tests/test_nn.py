@@ -67,6 +67,62 @@ def test_a_state_that_does_not_fit_is_refused_whole():
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.parametrize(
+    "bad, problem",
+    [
+        (np.array(["a", "b"]), "classifier.bias is <U1, which does not convert to float32"),
+        (np.ones(2, np.complex64), "classifier.bias is complex64, which does not convert to float32"),
+        ([None, None], "classifier.bias is object, which does not convert to float32"),
+        (np.ones(()), r"classifier.bias has shape \(\), not \(2,\)"),
+    ],
+)
+def test_a_state_with_a_bad_last_entry_changes_nothing(bad, problem):
+    net = Net()
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    with pytest.raises(ValueError, match=problem):
+        net.load_state_dict({name: array + 1 for name, array in before.items()} | {"classifier.bias": bad})
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_state_takes_tensors_and_what_converts():
+    layer = nn.BatchNorm2d(2)
+    state = layer.state_dict() | {
+        "weight": Tensor(np.array([2.0, 3.0])),
+        "bias": [4, 5],
+        "running_mean": np.array([True, False]),
+        "num_batches_tracked": np.int32(6),
+    }
+    assert layer.load_state_dict(state) == ([], [])
+    loaded = {name: (array.dtype, array.tolist()) for name, array in layer.state_dict().items()}
+    f, i = np.dtype(np.float32), np.dtype(np.int64)
+    assert loaded["weight"] == (f, [2, 3]) and loaded["bias"] == (f, [4, 5])
+    assert loaded["running_mean"] == (f, [1, 0]) and loaded["num_batches_tracked"] == (i, 6)
+    with pytest.raises(ValueError, match="num_batches_tracked is float32, which does not convert to int64"):
+        layer.load_state_dict(state | {"num_batches_tracked": 6.0})
+    with pytest.raises(TypeError, match="takes names and arrays, such as state_dict.. gives; got a str"):
+        layer.load_state_dict("net.safetensors")
+
+
+def test_a_state_that_is_not_strict_loads_what_is_there():
+    net = Net()
+    keys = net.load_state_dict({"classifier.bias": np.ones(2), "extra": np.ones(3)}, strict=False)
+    assert keys.unexpected_keys == ["extra"] and keys.missing_keys == [name for name in net.state_dict() if name != NAMES[-1]]
+    np.testing.assert_array_equal(net.classifier.bias.data, 1)
+    with pytest.raises(ValueError, match=r"classifier.bias has shape \(3,\)"):
+        net.load_state_dict({"classifier.bias": np.ones(3)}, strict=False)
+
+
+def test_a_state_is_of_the_arrays_themselves():
+    net = Net()
+    state = net.state_dict()
+    net.classifier.bias.data[...] = 3
+    assert (state["classifier.bias"] == 3).all()
+    SGD(net.parameters(), lr=0.1)
+    net.classifier.bias.data[...] = 4
+    assert (state["classifier.bias"] == 3).all() and (net.state_dict()["classifier.bias"] == 4).all()
+
+
 def test_train_and_eval_reach_every_module():
     net = Net()
     net.eval()
@@ -84,6 +140,8 @@ def test_to_changes_parameters_and_buffers():
     assert kinds.pop("features.1.num_batches_tracked") == np.int64
     assert set(kinds.values()) == {np.dtype(np.float64)}
     assert net.to("numpy") is net
+    with pytest.raises(TypeError, match="a network has a floating-point dtype; got int64"):
+        net.to(dtype=np.int64)
     with pytest.raises(ValueError, match='"numpy", "cupy" or "cupy:0"; got \'gpu\''):
         net.to("gpu")
 
@@ -106,14 +164,125 @@ def test_sequential_by_place_and_by_name():
         nn.Sequential(layers[0], F.relu)
 
 
-def test_forward_hooks_see_and_leave():
+def test_a_sequential_is_indexed_sliced_and_added_to():
+    a, b, c, d = nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1), nn.Tanh()
+    net = nn.Sequential(a, b, c)
+    assert net[-1] is c and list(net[1:]) == [b, c]
+    assert [name for name, _ in net[1:].named_parameters()] == ["2.weight", "2.bias"], "a part keeps its names"
+    assert net.append(d) is net and list(net) == [a, b, c, d] and net[3] is d
+    assert list(net[2:].append(b)) == [c, d, b], "the name 2 is taken"
+    net[-1] = b
+    assert list(net) == [a, b, c, b]
+    named = nn.Sequential({"first": a, "second": c})
+    assert isinstance(named[:1], nn.Sequential) and named[:1].first is a
+    assert list(named.append(d).named_children()) == [("first", a), ("second", c), ("2", d)]
+    with pytest.raises(IndexError, match="this Sequential has 3 modules; there is none at 3"):
+        named[3]
+    for name in ("forward", "a.b", ""):
+        with pytest.raises(ValueError, match=f"a module of Sequential cannot have the name '{name}'"):
+            nn.Sequential({name: a})
+
+
+def test_a_module_list_holds_what_a_list_would_hide():
+    class Tower(nn.Module):
+        def __init__(self):
+            self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    tower = Tower()
+    assert [name for name, _ in tower.named_parameters()] == [f"layers.{i}.{part}" for i in (0, 1) for part in ("weight", "bias")]
+    assert tower(Tensor(np.ones((1, 2), np.float32))).shape == (1, 2)
+    a, b, c, d = (nn.Tanh() for _ in range(4))
+    modules = nn.ModuleList([a]).append(c).extend([d])
+    modules.insert(1, b)
+    assert list(modules) == [a, b, c, d] and len(modules) == 4 and modules[-1] is d
+    assert [name for name, _ in modules.named_children()] == ["0", "1", "2", "3"]
+    assert isinstance(modules[1:3], nn.ModuleList) and [name for name, _ in modules[1:3].named_children()] == ["0", "1"]
+    modules[0] = d
+    assert modules[0] is d and len(modules) == 4
+    with pytest.raises(TypeError, match="a ModuleList has no forward; call the modules in it"):
+        modules(1)
+    with pytest.raises(TypeError, match="ModuleList takes Modules; 4 is a int"):
+        modules.append(3)
+
+
+@pytest.mark.parametrize(
+    "hidden", [[nn.ReLU()], (nn.ReLU(), 1), {"a": nn.ReLU()}, [nn.Parameter(np.ones(2))], [[nn.ReLU()]], {"a": [nn.ReLU()]}]
+)
+def test_modules_hidden_in_a_list_are_refused(hidden):
+    net = nn.Module()
+    with pytest.raises(
+        TypeError, match=f"Module.parts is a {type(hidden).__name__} of Modules .* nn.ModuleList or nn.Sequential"
+    ):
+        net.parts = hidden
+    net.parts = [1, "a", np.ones(2)]
+
+
+def test_modules_children_and_buffers_are_listed():
+    net = Net()
+    assert [type(module).__name__ for module in net.modules()] == (
+        "Net Sequential Conv2d BatchNorm2d ReLU MaxPool2d Dropout Linear".split()
+    )
+    assert [name for name, _ in net.named_children()] == ["features", "drop", "classifier"]
+    assert list(net.children()) == [net.features, net.drop, net.classifier]
+    running = [f"features.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")]
+    assert [name for name, _ in net.named_buffers()] == running
+    assert next(iter(net.buffers())) is net.features[1].running_mean
+    shared = nn.Sequential(net.drop, net.drop)
+    assert [name for name, _ in shared.named_modules()] == ["", "0"] and len(shared) == 2
+
+
+def test_a_buffer_is_an_array_or_nothing():
+    net = nn.Module()
+    net.register_buffer("absent", None)
+    net.register_buffer("mean", np.ones(2))
+    assert list(net.state_dict()) == ["mean"] and net.to(dtype=np.float32).mean.dtype == np.float32
+    with pytest.raises(TypeError, match="buffer std is a Tensor; a buffer is an array, such as its .data"):
+        net.register_buffer("std", Tensor(np.ones(2)))
+
+
+def test_forward_takes_what_a_module_says():
+    class Mixed(nn.Module):
+        def forward(self, x, y, *, scale=1.0, shift):
+            return x * scale + y + shift
+
+    x, y = Tensor(np.ones(2)), Tensor(np.full(2, 3.0))
+    out = Mixed()(x, y=y, shift=0.5, scale=2.0)
+    np.testing.assert_array_equal(out.data, 5.5)
+    with pytest.raises(TypeError, match="Module defines no forward"):
+        nn.Module()(x)
+
+
+def test_forward_hooks_see_replace_and_leave():
     seen = []
-    layer = nn.ReLU()
-    remove = layer.register_forward_hook(lambda module, x, y: seen.append((module, x.shape, y.shape)))
-    layer(Tensor(np.ones((2, 3))))
-    remove()
-    layer(Tensor(np.ones((2, 3))))
-    assert seen == [(layer, (2, 3), (2, 3))]
+    layer = nn.Tanh()
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append((module, args, output)))
+    x = Tensor(np.ones((2, 3)))
+    y = layer(x)
+    assert seen[0][0] is layer and seen[0][1] == (x,) and seen[0][2] is y
+    doubling = layer.register_forward_hook(lambda module, args, output: output * 2)
+    again = layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    np.testing.assert_array_equal(layer(x).data, 2 * y.data)
+    np.testing.assert_array_equal(seen[-1].data, 2 * y.data, "later hooks get what earlier ones gave")
+    for registered in (handle, doubling, again, again):
+        registered.remove()
+    np.testing.assert_array_equal(layer(x).data, y.data)
+    assert len(seen) == 3
+
+
+def test_gradients_are_switched_off_and_forgotten():
+    net = Net()
+    assert net.features.requires_grad_(False) is net.features
+    net(Tensor(np.random.default_rng(0).standard_normal((4, 3, 4, 4)).astype(np.float32))).sum().backward()
+    assert [p.grad is not None for p in net.parameters()] == [False] * 4 + [True] * 2
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+    net.requires_grad_()
+    assert all(p.requires_grad for p in net.parameters())
 
 
 def test_he_initialisation():

@@ -15,7 +15,7 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .module import Module, Parameter, Sequential
+from .module import Module, ModuleList, Parameter, Sequential
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -28,6 +28,7 @@ __all__ = [
     "LocalResponseNorm",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "ReLU",
     "Sequential",

@@ -28,7 +28,7 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
     seen: set[int] = set()
 
     def record(name: str):
-        def hook(module, x, y):
+        def hook(module, args, y):
             own = [p for p in vars(module).values() if isinstance(p, Tensor) and id(p) not in seen]
             seen.update(map(id, own))
             shape = y.shape[1:]
@@ -38,7 +38,7 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
         return hook
 
     leaves = [(n, m) for n, m in model.named_modules() if not any(isinstance(v, Module) for v in vars(m).values())]
-    removers = [module.register_forward_hook(record(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(record(name)) for name, module in leaves]
     modes = [(module, module.training) for _, module in model.named_modules()]
     parameter = next(model.parameters(), None)
     try:
@@ -48,8 +48,8 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> list[Row]:
     finally:
         for module, training in modes:
             module.training = training
-        for remove in removers:
-            remove()
+        for handle in handles:
+            handle.remove()
     return rows
 
 
