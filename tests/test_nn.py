@@ -257,6 +257,21 @@ def test_forward_takes_what_a_module_says():
         nn.Module()(x)
 
 
+def test_an_output_is_of_the_innermost_module_that_made_it():
+    class Outer(nn.Module):
+        def __init__(self):
+            self.inner = nn.Tanh()
+
+        def forward(self, x, extra=None):
+            return self.inner(x) if extra is None else extra
+
+    net, x = Outer(), Tensor(np.ones(2), requires_grad=True)
+    assert net(x).creator.module is net.inner
+    made_elsewhere = x * 2
+    net(x, extra=made_elsewhere), nn.Identity()(made_elsewhere)
+    assert made_elsewhere.creator.module is None
+
+
 def test_forward_hooks_see_replace_and_leave():
     seen = []
     layer = nn.Tanh()
@@ -283,6 +298,66 @@ def test_gradients_are_switched_off_and_forgotten():
     assert all(p.grad is None for p in net.parameters())
     net.requires_grad_()
     assert all(p.requires_grad for p in net.parameters())
+
+
+def test_repr_shows_every_layer():
+    assert repr(Net()) == (
+        "Net(\n"
+        "  (features): Sequential(\n"
+        "    (0): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))\n"
+        "    (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)\n"
+        "    (2): ReLU()\n"
+        "    (3): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)\n"
+        "  )\n"
+        "  (drop): Dropout(p=0.5, inplace=False)\n"
+        "  (classifier): Linear(in_features=4, out_features=2, bias=True)\n"
+        ")"
+    )
+    assert repr(nn.LocalResponseNorm(3, convention="paper")) == (
+        "LocalResponseNorm(3, alpha=0.0001, beta=0.75, k=1.0, convention=paper)"
+    )
+    assert repr(nn.ModuleList([nn.Sequential(), nn.ReLU()])) == "ModuleList(\n  (0): Sequential()\n  (1): ReLU()\n)"
+
+
+def test_an_alexnet_written_for_pytorch_runs():
+    """The two-part form that torchvision's has, with narrower layers; only the imports are ours."""
+
+    class AlexNet(nn.Module):
+        def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
+            super().__init__()
+            self.features = nn.Sequential(
+                nn.Conv2d(3, 8, kernel_size=11, stride=4, padding=2),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(kernel_size=3, stride=2),
+                nn.Conv2d(8, 12, kernel_size=5, padding=2),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(kernel_size=3, stride=2),
+                nn.Conv2d(12, 8, kernel_size=3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(kernel_size=3, stride=2),
+            )
+            self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+            self.classifier = nn.Sequential(
+                nn.Dropout(p=dropout),
+                nn.Linear(8 * 6 * 6, 16),
+                nn.ReLU(inplace=True),
+                nn.Dropout(p=dropout),
+                nn.Linear(16, num_classes),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.features(x)
+            x = self.avgpool(x)
+            x = F.flatten(x, 1)
+            return self.classifier(x)
+
+    net = AlexNet(num_classes=7)
+    logits = net(Tensor(np.random.default_rng(0).standard_normal((2, 3, 95, 95)).astype(np.float32)))
+    assert logits.shape == (2, 7)
+    nn.CrossEntropyLoss()(logits, np.array([3, 6])).backward()
+    assert all(p.grad.any() for p in net.parameters())
+    net.classifier[-1] = nn.Linear(16, 3)
+    assert net.eval()(Tensor(np.ones((1, 3, 70, 80), np.float32))).shape == (1, 3)
 
 
 def test_he_initialisation():
@@ -322,18 +397,84 @@ def test_settings_reach_the_function_as_they_are():
     pairs = [
         (nn.AvgPool2d(3, 2, 1, True, False)(x), F.avg_pool2d(x, 3, 2, 1, True, False)),
         (nn.AvgPool2d(2, divisor_override=3)(x), F.avg_pool2d(x, 2, divisor_override=3)),
-        (nn.MaxPool2d(3, 2, 1, ceil_mode=True)(x), F.max_pool2d(x, 3, 2, 1, True)),
+        (nn.MaxPool2d(3, 2, 1, ceil_mode=True)(x), F.max_pool2d(x, 3, 2, 1, ceil_mode=True)),
         (nn.LocalResponseNorm(3, 0.1, 0.6, 2.0, "paper")(x), F.local_response_norm(x, 3, 0.1, 0.6, 2.0, "paper")),
     ]
+    logits, labels = Tensor(np.random.default_rng(0).standard_normal((3, 5))), np.array([4, 0, 1])
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
+    pairs.append((loss(logits, labels), F.cross_entropy(logits, labels, 0.1, "none")))
     for layer, function in pairs:
         np.testing.assert_array_equal(layer.data, function.data)
 
 
-def test_layers_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="groups=2 does not divide 3 input and 4 output channels"):
-        nn.Conv2d(3, 4, 3, groups=2)
-    with pytest.raises(ValueError, match=r"BatchNorm2d takes x of shape \(N, C, H, W\); got \(2, 3\)"):
-        nn.BatchNorm2d(3)(Tensor(np.ones((2, 3))))
+def test_batch_norm_1d_is_batch_norm_of_two_or_three_axes():
+    rng = np.random.default_rng(0)
+    for shape in [(5, 3), (5, 3, 4)]:
+        x = rng.standard_normal(shape).astype(np.float32)
+        y = nn.BatchNorm1d(3)(Tensor(x)).data
+        axes = (0, *range(2, x.ndim))
+        np.testing.assert_allclose(y.mean(axis=axes), 0, atol=1e-6)
+        np.testing.assert_allclose(y.std(axis=axes), 1, atol=1e-4)
+    with pytest.raises(ValueError, match=r"BatchNorm1d takes x of shape \(N, C\) or \(N, C, L\); got \(2, 3, 4, 4\)"):
+        nn.BatchNorm1d(3)(Tensor(np.ones((2, 3, 4, 4))))
+
+
+def test_batch_norm_without_a_momentum_averages_all_batches():
+    layer, rng = nn.BatchNorm1d(3, momentum=None), np.random.default_rng(0)
+    batches = [rng.standard_normal((5, 3)).astype(np.float32) for _ in range(4)]
+    layer.eval()(Tensor(batches[0]))
+    for batch in batches:
+        layer.train()(Tensor(batch))
+    np.testing.assert_allclose(layer.running_mean, np.mean([b.mean(axis=0) for b in batches], axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer.running_var, np.mean([b.var(axis=0, ddof=1) for b in batches], axis=0), rtol=1e-5)
+
+
+def test_linear_layers_without_inputs_or_outputs():
+    np.testing.assert_array_equal(nn.Linear(0, 3)(Tensor(np.ones((2, 0), np.float32))).data, np.zeros((2, 3)))
+    assert nn.Linear(3, 0)(Tensor(np.ones((2, 3), np.float32))).shape == (2, 0)
+
+
+def test_settings_with_one_value_are_taken_by_name():
+    nn.Conv2d(3, 4, 3, dilation=1, padding_mode="zeros", device=None, dtype=None)
+    nn.MaxPool2d(3, 2, dilation=(1, 1), return_indices=False)
+    nn.BatchNorm2d(3, affine=True, track_running_stats=True, device="numpy", dtype=np.float32)
+    for layer in (nn.Conv2d(3, 4, 3, dtype=np.float64), nn.Linear(3, 4, dtype="float64"), nn.BatchNorm1d(3, dtype=np.float64)):
+        assert {p.dtype for p in layer.parameters()} == {np.dtype(np.float64)}
+    x = Tensor(np.array([[-1.0, 2.0]]))
+    assert nn.ReLU(inplace=True)(x).data.tolist() == [[0, 2]] and x.data.tolist() == [[-1, 2]]
+    assert nn.Identity()(x) is x and nn.Dropout(inplace=True).eval()(x) is x
+
+
+@pytest.mark.parametrize(
+    "layer, problem",
+    [
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups=2 does not divide 3 input and 4 output channels"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=0), "Conv2d takes an integer of at least 1 as groups; got 0"),
+        (lambda: nn.Conv2d(-3, 4, 3), "Conv2d takes an integer of at least 1 as in_channels; got -3"),
+        (lambda: nn.Conv2d(3, 4.0, 3), "Conv2d takes an integer of at least 1 as out_channels; got 4.0"),
+        (lambda: nn.Conv2d(3, 4, 0), "kernel_size must be an integer of at least 1, or a pair of them; got 0"),
+        (lambda: nn.Conv2d(3, 4, 3, dilation=2), r"Conv2d takes dilation=\(1, 1\) only; got \(2, 2\)"),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="reflect"), "Conv2d takes padding_mode='zeros' only; got 'reflect'"),
+        (lambda: nn.Conv2d(3, 4, 3, padding="full"), '"valid" or "same"; got \'full\''),
+        (lambda: nn.Conv2d(3, 4, 3, 2, padding="same"), 'Conv2d takes padding="same" with a stride of 1; got stride 2'),
+        (lambda: nn.Linear(-1, 3), "Linear takes an integer of at least 0 as in_features; got -1"),
+        (lambda: nn.Linear(3, "2"), "Linear takes an integer of at least 0 as out_features; got '2'"),
+        (lambda: nn.BatchNorm2d(-1), "BatchNorm2d takes an integer of at least 0 as num_features; got -1"),
+        (lambda: nn.BatchNorm1d(2.5), "BatchNorm1d takes an integer of at least 0 as num_features; got 2.5"),
+        (lambda: nn.BatchNorm2d(3, affine=False), "BatchNorm2d takes affine=True only; got False"),
+        (lambda: nn.BatchNorm2d(3, track_running_stats=False), "takes track_running_stats=True only; got False"),
+        (lambda: nn.MaxPool2d(3, return_indices=True), "MaxPool2d takes return_indices=False only; got True"),
+        (lambda: nn.MaxPool2d(3, dilation=2), r"MaxPool2d takes dilation=\(1, 1\) only; got \(2, 2\)"),
+        (lambda: nn.Dropout(1.5), "Dropout takes a probability p between 0 and 1; got 1.5"),
+        (
+            lambda: nn.BatchNorm2d(3)(Tensor(np.ones((2, 3)))),
+            r"BatchNorm2d takes x of shape \(N, C, H, W\); got \(2, 3\)",
+        ),
+    ],
+)
+def test_layers_refuse_what_does_not_fit(layer, problem):
+    with pytest.raises(ValueError, match=problem):
+        layer()
 
 
 def test_summary_counts_shapes_parameters_and_products():
