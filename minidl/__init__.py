@@ -5,6 +5,7 @@ from .autodiff import Function, Tensor, no_grad
 from .backend import get_matmul_precision, set_matmul_precision
 from .gradcheck import GradientError, gradcheck
 from .graph import graph
+from .serialization import load, save
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -17,10 +18,12 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "graph",
+    "load",
     "nn",
     "no_grad",
     "optim",
     "random",
+    "save",
     "set_matmul_precision",
     "set_num_threads",
 ]

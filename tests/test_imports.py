@@ -13,7 +13,7 @@ ORDER = [
     {"backend", "random"},
     {"kernels", "autodiff"},
     {"functional"},
-    {"nn"},
+    {"nn", "serialization"},
     {"optim"},
     {"gradcheck", "checkpoint", "graph", "parallel"},
     {"selftest"},
