@@ -386,6 +386,9 @@ def test_he_initialisation():
         (lambda: nn.Tanh(), (2, 4, 8, 8)),
         (lambda: nn.Sigmoid(), (2, 4, 8, 8)),
         (lambda: nn.Flatten(), (2, 256)),
+        (lambda: nn.Flatten(1, 2), (2, 32, 8)),
+        (lambda: nn.Conv2d(4, 6, 3, padding="same"), (2, 6, 8, 8)),
+        (lambda: nn.Conv2d(4, 6, 3, padding="valid"), (2, 6, 6, 6)),
     ],
 )
 def test_layers_pass_their_settings_on(layer, output):
@@ -403,6 +406,7 @@ def test_settings_reach_the_function_as_they_are():
     logits, labels = Tensor(np.random.default_rng(0).standard_normal((3, 5))), np.array([4, 0, 1])
     loss = nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
     pairs.append((loss(logits, labels), F.cross_entropy(logits, labels, 0.1, "none")))
+    pairs.append((nn.MSELoss(reduction="sum")(x, x * 2), F.mse_loss(x, x * 2, "sum")))
     for layer, function in pairs:
         np.testing.assert_array_equal(layer.data, function.data)
 

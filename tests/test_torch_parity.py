@@ -180,7 +180,10 @@ LAYERS = {
     "Conv2d": ((4, 6, (3, 5), (1, 2), (1, 2)), {"groups": 2}),
     "Conv2d, strided, no bias": ((4, 8, 5), {"stride": 3, "padding": 1, "bias": False}),
     "Linear": ((10, 7), {}),
+    "Conv2d, same": ((4, 6, (5, 3)), {"padding": "same"}),
+    "Conv2d, valid": ((4, 6, 3), {"padding": "valid"}),
     "Linear, no bias": ((10, 7, False), {}),
+    "Linear, of (N, C, H, F)": ((8, 7), {}),
     "MaxPool2d": ((3, 2), {}),
     "MaxPool2d, padded, ceil_mode": ((3, 2, 1), {"ceil_mode": True}),
     "AvgPool2d": ((2,), {}),
@@ -195,6 +198,7 @@ LAYERS = {
     "BatchNorm2d, eps and momentum": ((4, 1e-2, 0.3), {}),
     "BatchNorm2d, cumulative average": ((4, 1e-5, None), {}),
     "Flatten": ((), {}),
+    "Flatten, the inner axes": ((1, 2), {}),
 }
 
 
@@ -207,7 +211,7 @@ def test_layers(name, dtype):
     theirs.to(torch.float64 if dtype == np.float64 else torch.float32)
     ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((6, 10) if kind == "Linear" else (6, 4, 9, 8)).astype(dtype)
+    images = rng.standard_normal((6, 10) if args[:1] == (10,) else (6, 4, 9, 8)).astype(dtype)
     x, t = Tensor(images, requires_grad=True), torch.tensor(images, requires_grad=True)
     y, twin = ours(x), theirs(t)
     agree(y.data, twin, dtype, name)
@@ -257,6 +261,12 @@ def test_batch_norm_1d_over_steps_and_in_evaluation(shape, momentum):
 def test_cross_entropy_loss(settings):
     loss, twin = nn.CrossEntropyLoss(**settings), torch.nn.CrossEntropyLoss(**settings)
     compare("CrossEntropyLoss", lambda x: loss(x, LABELS), lambda x: twin(x, torch.tensor(LABELS)), [(5, 4)], np.float64)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_mse_loss(reduction):
+    loss, twin = nn.MSELoss(reduction=reduction), torch.nn.MSELoss(reduction=reduction)
+    compare("MSELoss", loss, twin, [(5, 4), (5, 4)], np.float64)
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"momentum": 0.9, "nesterov": True}])

@@ -83,7 +83,7 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """y = x W^T + b for x (N, in_features); weight (out_features, in_features), He's normal distribution, bias zero.
+    """y = x W^T + b for x (..., in_features); weight (out_features, in_features), He's normal distribution, bias zero.
 
     device and dtype as in Module.to.
     """
@@ -291,16 +291,16 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """(N, C, H, W) -> (N, C * H * W): the axes from start_dim on become one."""
+    """(N, C, H, W) -> (N, C * H * W): the axes from start_dim to end_dim become one."""
 
-    def __init__(self, start_dim: int = 1):
-        self.start_dim = start_dim
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(x, self.start_dim)
+        return F.flatten(x, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim=-1"
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Identity(Module):
@@ -318,3 +318,13 @@ class CrossEntropyLoss(Module):
 
     def forward(self, logits: Tensor, labels: Tensor | Array) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction=self.reduction)
+
+
+class MSELoss(Module):
+    """The mean of the squared differences of x and target, of the same shape, see functional.mse_loss."""
+
+    def __init__(self, *, reduction: str = "mean"):
+        self.reduction = reduction
+
+    def forward(self, x: Tensor, target: Tensor | Array) -> Tensor:
+        return F.mse_loss(x, target, reduction=self.reduction)
