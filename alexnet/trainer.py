@@ -173,16 +173,16 @@ def first_not_finite(model: Module, batch: Batch, communicators: Communicators =
     outputs: list[tuple[str, Module, bool]] = []
 
     def watch(name: str):
-        def hook(module, x, y):
+        def hook(module, args, y):
             outputs.append((name, module, not get_array_module(y.data).isfinite(y.data).all()))
 
         return hook
 
-    removers = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     with no_grad():
         model(Tensor(batch.images))
-    for remove in removers:
-        remove()
+    for handle in handles:
+        handle.remove()
     wrong = _sum_over_ranks(communicators, device_of(batch.images), [float(wrong) for _, _, wrong in outputs])
     if not wrong.any():
         return "all layers are finite, the loss itself overflowed"

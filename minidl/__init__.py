@@ -6,6 +6,7 @@ from .backend import get_matmul_precision, set_matmul_precision
 from .inspection import GradientError, gradcheck, graph
 from .kept import detect_anomaly
 from .kernels import use_kernels
+from .serialization import load, save
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -19,10 +20,12 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "graph",
+    "load",
     "nn",
     "no_grad",
     "optim",
     "random",
+    "save",
     "set_matmul_precision",
     "set_num_threads",
     "use_kernels",

@@ -80,7 +80,7 @@ class Operators:
         return f"Tensor({self.data}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __getstate__(self) -> tuple:
-        """For copy and pickle. What ties a tensor to others stays behind: its optimiser's buffer, and who waits for its gradient."""
+        """For copy and pickle. What ties a tensor to others stays behind: an optimiser's buffer, who waits for its gradient."""
         if self.creator is not None:
             raise RuntimeError("only leaves can be copied or pickled; this tensor was computed from others, use its .detach()")
         return self.data, self.grad, self.requires_grad

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there."""
+"""A file of arrays, a checkpoint too, is whole or not there."""
 
 import os
 import resource
@@ -6,7 +6,8 @@ import resource
 import numpy as np
 import pytest
 
-from minidl import checkpoint
+import minidl
+from minidl import Tensor, checkpoint, nn
 from minidl.errors import UserError
 
 ARRAYS = {
@@ -49,7 +50,10 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b)])
+DAMAGE = [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_refused(tmp_path, damage):
     file = tmp_path / "a.safetensors"
     checkpoint.save(file, ARRAYS, FACTS)
@@ -66,3 +70,88 @@ def test_another_safetensors_file_is_refused(tmp_path):
         checkpoint.load(tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="not a checkpoint"):
         checkpoint.load(tmp_path / "missing.safetensors")
+
+
+STATE = ARRAYS | {
+    "truth": np.array([True, False]),
+    "half": np.array([0.1, -np.inf], np.float16),
+    "bytes": np.arange(3, dtype=np.uint8),
+    "every other": np.arange(6)[::2],
+    "big-endian": np.arange(3, dtype=">f4"),
+    "scalar": np.float32(0.1),
+    "tensor": Tensor(np.ones((2, 1), np.float32)),
+}
+
+
+def test_a_saved_state_is_loaded(tmp_path):
+    file = tmp_path / "a.safetensors"
+    minidl.save(STATE, file)
+    loaded = minidl.load(str(file))
+    assert set(loaded) == set(STATE)
+    for name, value in STATE.items():
+        array = value.data if isinstance(value, Tensor) else value
+        assert type(loaded[name]) is np.ndarray and loaded[name].flags.writeable
+        assert loaded[name].dtype == array.dtype.newbyteorder("=") and loaded[name].shape == array.shape
+        np.testing.assert_array_equal(loaded[name], array)
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_a_network_goes_through_a_file(tmp_path):
+    one, two = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2))
+    one(Tensor(np.random.default_rng(0).standard_normal((4, 3, 4, 4)).astype(np.float32)))
+    minidl.save(one.state_dict(), tmp_path / "net.safetensors")
+    two.load_state_dict(minidl.load(tmp_path / "net.safetensors"))
+    for name, array in one.state_dict().items():
+        np.testing.assert_array_equal(two.state_dict()[name], array)
+
+
+def test_a_saved_state_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "a.safetensors"
+    minidl.save(ARRAYS, file)
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        minidl.save(STATE, file)
+    assert file.read_bytes() == before and os.listdir(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "state, problem",
+    [
+        (nn.ReLU(), r"save takes names and arrays, such as net.state_dict\(\); got a ReLU"),
+        ({"a": np.ones(2), "group": {"b": np.ones(2)}}, "one level deep; group is a dict"),
+        ({"lr": 0.1}, "save takes arrays and Tensors by name, one level deep; lr is a float"),
+        ({3: np.ones(2)}, "save takes names that are strings, other than __metadata__; got 3"),
+        ({"__metadata__": np.ones(2)}, "other than __metadata__; got '__metadata__'"),
+        ({"words": np.array(["a"])}, "floats of up to 64 bits; words is <U1"),
+        ({"z": np.ones(2, np.complex64)}, "floats of up to 64 bits; z is complex64"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused(tmp_path, state, problem):
+    with pytest.raises(TypeError, match=problem):
+        minidl.save(state, tmp_path / "a.safetensors")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path}/no to save a.safetensors in; make it first"):
+        minidl.save(ARRAYS, tmp_path / "no/a.safetensors")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_refused(tmp_path, damage):
+    file = tmp_path / "a.safetensors"
+    minidl.save(ARRAYS, file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match="a.safetensors is not a safetensors file that NumPy can hold, or is damaged"):
+        minidl.load(file)
+
+
+def test_a_file_that_is_not_there_or_of_another_dtype_is_refused(tmp_path):
+    for path in (tmp_path / "missing.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"there is no file {path}"):
+            minidl.load(path)
+    header = b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(ValueError, match=r"not a safetensors file that NumPy can hold, .*bfloat16"):
+        minidl.load(tmp_path / "a.safetensors")

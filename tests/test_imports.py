@@ -16,7 +16,7 @@ ORDER = [
     {"kernels", "autodiff"},
     {"functional"},
     {"inspection"},
-    {"nn"},
+    {"nn", "serialization"},
     {"optim"},
     {"checkpoint", "parallel"},
     {"selftest"},

@@ -36,10 +36,10 @@ def test_a_training_step_of_a_net(name, size, copies, monkeypatch):
     wrong, gradients = [], 0
 
     def watch(name):
-        def hook(module, x, y):
+        def hook(module, args, y):
             if not is_batch_last(y.data):
                 wrong.append(f"output of {name}")
-            if name == "flatten" and not np.shares_memory(x.data, y.data):
+            if name == "flatten" and not np.shares_memory(args[0].data, y.data):
                 wrong.append("flatten copies")
 
         return hook

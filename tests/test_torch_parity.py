@@ -190,7 +190,10 @@ LAYERS = {
     "Conv2d": ((4, 6, (3, 5), (1, 2), (1, 2)), {"groups": 2}),
     "Conv2d, strided, no bias": ((4, 8, 5), {"stride": 3, "padding": 1, "bias": False}),
     "Linear": ((10, 7), {}),
+    "Conv2d, same": ((4, 6, (5, 3)), {"padding": "same"}),
+    "Conv2d, valid": ((4, 6, 3), {"padding": "valid"}),
     "Linear, no bias": ((10, 7, False), {}),
+    "Linear, of (N, C, H, F)": ((8, 7), {}),
     "MaxPool2d": ((3, 2), {}),
     "MaxPool2d, padded, ceil_mode": ((3, 2, 1), {"ceil_mode": True}),
     "AvgPool2d": ((2,), {}),
@@ -203,7 +206,9 @@ LAYERS = {
     "LocalResponseNorm, even": ((2, 0.5, 0.6), {}),
     "BatchNorm2d": ((4,), {}),
     "BatchNorm2d, eps and momentum": ((4, 1e-2, 0.3), {}),
+    "BatchNorm2d, cumulative average": ((4, 1e-5, None), {}),
     "Flatten": ((), {}),
+    "Flatten, the inner axes": ((1, 2), {}),
 }
 
 
@@ -216,7 +221,7 @@ def test_layers(name, dtype):
     theirs.to(torch.float64 if dtype == np.float64 else torch.float32)
     ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((6, 10) if kind == "Linear" else (6, 4, 9, 8)).astype(dtype)
+    images = rng.standard_normal((6, 10) if args[:1] == (10,) else (6, 4, 9, 8)).astype(dtype)
     x, t = Tensor(images, requires_grad=True), torch.tensor(images, requires_grad=True)
     y, twin = ours(x), theirs(t)
     agree(y.data, twin, dtype, name)
@@ -227,6 +232,51 @@ def test_layers(name, dtype):
         agree(p.grad, q.grad, dtype, name, f"gradient of {parameter}")
     ours.eval(), theirs.eval()
     agree(ours(x).data, theirs(t), dtype, name, "value in evaluation")
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "BatchNorm" not in name])  # whose differs between versions
+def test_layers_show_their_settings(name):
+    (args, kwargs), kind = LAYERS[name], name.split(",")[0]
+    assert repr(getattr(nn, kind)(*args, **kwargs)) == repr(getattr(torch.nn, kind)(*args, **kwargs))
+
+
+def test_a_network_shows_its_layers():
+    def network(nn):
+        parts = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(inplace=True), nn.Dropout(0.2))
+        return nn.Sequential(parts, nn.ModuleList([nn.Linear(2, 3), nn.Identity(), nn.Sequential()]), nn.Tanh())
+
+    assert repr(network(nn)) == repr(network(torch.nn))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4)])
+def test_batch_norm_1d_over_steps_and_in_evaluation(shape, momentum):
+    ours, theirs = nn.BatchNorm1d(3, momentum=momentum).to(dtype=np.float64), torch.nn.BatchNorm1d(3, momentum=momentum).double()
+    rng, subject = np.random.default_rng(0), "BatchNorm1d over steps"
+    for _ in range(3):
+        images = rng.standard_normal(shape) * 3 + 1
+        x, t = Tensor(images, requires_grad=True), torch.tensor(images, requires_grad=True)
+        y, twin = ours(x), theirs(t)
+        agree(y.data, twin, np.float64, subject)
+        grad = rng.standard_normal(shape)
+        y.backward(grad), twin.backward(torch.tensor(grad))
+        agree(x.grad, t.grad, np.float64, subject, "gradient of the input")
+    for name, array in ours.state_dict().items():
+        agree(array, theirs.state_dict()[name], np.float64, subject, name)
+    ours.eval(), theirs.eval()
+    agree(ours(x).data, theirs(t), np.float64, subject)
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "reduction": "sum"}])
+def test_cross_entropy_loss(settings):
+    loss, twin = nn.CrossEntropyLoss(**settings), torch.nn.CrossEntropyLoss(**settings)
+    compare("CrossEntropyLoss", lambda x: loss(x, LABELS), lambda x: twin(x, torch.tensor(LABELS)), [(5, 4)], np.float64)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_mse_loss(reduction):
+    loss, twin = nn.MSELoss(reduction=reduction), torch.nn.MSELoss(reduction=reduction)
+    compare("MSELoss", loss, twin, [(5, 4), (5, 4)], np.float64)
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"momentum": 0.9, "nesterov": True}])

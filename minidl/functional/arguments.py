@@ -30,11 +30,11 @@ def require_4d(x: Tensor, function: str) -> None:
         raise ValueError(f"{function} takes x of shape (N, C, H, W); got {x.shape}")
 
 
-def require_default(function: str, default: Any, **argument: Any) -> None:
-    """For an argument that PyTorch has and minidl does not: at its default it changes nothing, and may be given."""
-    for name, value in argument.items():
-        if value != default:
-            raise ValueError(f"{function} takes {name}={default!r} only; got {value!r}")
+def require_only(owner: str, **settings: tuple[Any, Any]) -> None:
+    """For settings that PyTorch has and minidl does not, name=(what was given, the only value there is): it changes nothing."""
+    for name, (value, only) in settings.items():
+        if value != only:
+            raise ValueError(f"{owner} takes {name}={only!r} only; got {value!r}")
 
 
 def as_tensor(value: Any) -> Tensor:

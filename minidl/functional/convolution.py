@@ -8,7 +8,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from ..kernels.windows import output_size
-from .arguments import floating, is_integer, pair, require_4d, require_default
+from .arguments import floating, is_integer, pair, require_4d, require_only
 from .padding import pad
 
 
@@ -68,7 +68,7 @@ def conv2d(
     row and column of zeros behind the image than before it where the kernel's size is even; it takes stride 1.
     """
     require_4d(x, "conv2d")
-    require_default("conv2d", (1, 1), dilation=pair(dilation, "dilation"))
+    require_only("conv2d", dilation=(pair(dilation, "dilation"), (1, 1)))
     stride = pair(stride, "stride")
     if weight.ndim != 4:
         raise ValueError(f"conv2d takes a weight of shape (O, C / groups, KH, KW); got {weight.shape}")

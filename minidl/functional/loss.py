@@ -5,7 +5,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..backend import Array, as_array, get_array_module
 from ..kernels import kernels_for
-from .arguments import floating, require_default
+from .arguments import floating, require_only
 
 
 class Softmax(Function):
@@ -93,8 +93,7 @@ def cross_entropy(
 
     logits are the last layer's outputs, with no softmax of their own. reduction: "mean", "sum" or "none".
     """
-    require_default("cross_entropy", None, weight=weight)
-    require_default("cross_entropy", -100, ignore_index=ignore_index)
+    require_only("cross_entropy", weight=(weight, None), ignore_index=(ignore_index, -100))
     labels = get_array_module(logits.data).asarray(labels.data if isinstance(labels, Tensor) else as_array(labels))
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy takes logits (N, C) and labels (N,); got {logits.shape} and {labels.shape}")

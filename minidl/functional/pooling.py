@@ -5,7 +5,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from ..kernels.windows import output_size
-from .arguments import floating, is_integer, pair, require_4d, require_default
+from .arguments import floating, is_integer, pair, require_4d, require_only
 
 
 class MaxPool2d(Function):
@@ -64,8 +64,7 @@ def max_pool2d(
     the paper's overlapping pooling is kernel_size 3, stride 2 (section 3.4). What is padded is never the maximum.
     ceil_mode: round OH up instead of down, but drop a window that would start in the padding behind the image.
     """
-    require_default("max_pool2d", (1, 1), dilation=pair(dilation, "dilation"))
-    require_default("max_pool2d", False, return_indices=return_indices)
+    require_only("max_pool2d", dilation=(pair(dilation, "dilation"), (1, 1)), return_indices=(return_indices, False))
     kernel_size, stride, padding, sizes = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
     around = []
     for n, k, s, p, windows in zip(x.shape[2:], kernel_size, stride, padding, sizes, strict=True):

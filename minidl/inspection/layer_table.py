@@ -27,7 +27,7 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
     seen: set[int] = set()
 
     def record(name: str):
-        def hook(module, x, y):
+        def hook(module, args, y):
             own = [p for p in vars(module).values() if isinstance(p, Tensor) and id(p) not in seen]
             seen.update(map(id, own))
             shape = y.shape[1:]
@@ -39,7 +39,7 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
     modules = list(model.named_modules())
     with_others_inside = {name.rpartition(".")[0] for name, _ in modules if name}
     leaves = [(name, module) for name, module in modules if name not in with_others_inside]
-    removers = [module.register_forward_hook(record(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(record(name)) for name, module in leaves]
     modes = [(module, module.training) for _, module in modules]
     parameter = next(model.parameters(), None)
     try:
@@ -49,13 +49,13 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
     finally:
         for module, training in modes:
             module.training = training
-        for remove in removers:
-            remove()
+        for handle in handles:
+            handle.remove()
     return rows
 
 
 def _macs(module: Any, output_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of the products, whose weights (O, ...) have two axes or more; what is done once an element is not counted."""
+    """Multiply-adds of the products, whose weights (O, ...) have two axes or more; what comes once an element does not count."""
     weight = getattr(module, "weight", None)
     return math.prod(output_shape) * math.prod(weight.shape[1:]) if weight is not None and weight.ndim > 1 else 0
 

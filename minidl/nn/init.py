@@ -4,18 +4,24 @@ import math
 
 from .. import random
 from ..autodiff import Tensor
-from ..backend import get_array_module
+from ..backend import Array, get_array_module
+
+
+def write(tensor: Tensor, value: Array | float) -> None:
+    """Replace a tensor's values where they are, and count the change."""
+    tensor.data[...] = value
+    tensor.version += 1
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
     """Fill with draws from N(mean, std^2)."""
     draws = random.host_generator().normal(mean, std, tensor.shape)
-    tensor.data[...] = get_array_module(tensor.data).asarray(draws)
+    write(tensor, get_array_module(tensor.data).asarray(draws))
 
 
 def constant_(tensor: Tensor, value: float) -> None:
     """Fill with one value."""
-    tensor.data[...] = value
+    write(tensor, value)
 
 
 def fan_in(tensor: Tensor) -> int:
@@ -24,5 +30,9 @@ def fan_in(tensor: Tensor) -> int:
 
 
 def kaiming_normal_(tensor: Tensor) -> None:
-    """N(0, 2 / fan_in): keeps the variance of activations through ReLU layers. He et al. 2015, equation 10."""
-    normal_(tensor, 0.0, math.sqrt(2 / fan_in(tensor)))
+    """N(0, 2 / fan_in): keeps the variance of activations through ReLU layers. He et al. 2015, equation 10.
+
+    A fan_in of 0 leaves nothing to draw.
+    """
+    if fan_in(tensor):
+        normal_(tensor, 0.0, math.sqrt(2 / fan_in(tensor)))

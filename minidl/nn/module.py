@@ -1,12 +1,14 @@
 """Module: a part of a network, with the parameters, buffers and modules that it holds, in order of definition."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autodiff import Tensor
-from ..backend import Array, to_device
+from ..autodiff import Function, Tensor
+from ..backend import Array, as_array, device_of, to_device
+from .init import write
 
 
 class Parameter(Tensor):
@@ -14,104 +16,203 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data, requires_grad: bool = True):
+    def __init__(self, data: Any, requires_grad: bool = True):
         super().__init__(data, requires_grad)
 
 
+class RemovableHandle:
+    """What takes a hook off again."""
+
+    def __init__(self, hooks: dict["RemovableHandle", Callable[..., Any]], hook: Callable[..., Any]):
+        self._hooks = hooks
+        hooks[self] = hook
+
+    def remove(self) -> None:
+        self._hooks.pop(self, None)
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names that a network has and a state has not, and the other way round."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Module:
-    """Base of all layers and networks. A subclass defines forward(x), and keeps its Parameters and Modules as attributes."""
+    """Base of all layers and networks. A subclass defines forward, and keeps its Parameters and Modules as attributes."""
 
     training = True
+    _buffers: tuple[str, ...] = ()  # the attributes that are buffers
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __setattr__(self, name: str, value: Any) -> None:
+        if _holds_modules(value):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a {type(value).__name__} of Modules or Parameters, which nobody would find "
+                "there; make it an nn.ModuleList or nn.Sequential, and give each Parameter an attribute of its own"
+            )
+        super().__setattr__(name, value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes: a subclass's own, called as module(...)."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y = self.forward(x)
-        if isinstance(y, Tensor) and y is not x and y.creator and y.creator.module is None:
-            y.creator.module = self
-        for hook in self.__dict__.get("_forward_hooks", ()):
-            hook(self, x, y)
-        return y
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.forward(*args, **kwargs)
+        given = any(output is value for value in (*args, *kwargs.values()))
+        if isinstance(output, Tensor) and not given and isinstance(output.creator, Function) and output.creator.module is None:
+            output.creator.module = self
+        for hook in list(self.__dict__.get("_forward_hooks", {}).values()):
+            result = hook(self, args, output)
+            output = output if result is None else result
+        return output
 
-    def register_forward_hook(self, hook: Callable[["Module", Tensor, Tensor], None]) -> Callable[[], None]:
-        """Call hook(module, input, output) after every forward. Returns the function that takes the hook off again."""
-        hooks = self.__dict__.setdefault("_forward_hooks", [])
-        hooks.append(hook)
-        return lambda: hooks.remove(hook)
+    def register_forward_hook(self, hook: Callable[["Module", tuple[Any, ...], Any], Any]) -> RemovableHandle:
+        """Call hook(module, args, output) after every forward; args: the positional arguments, a tuple.
+
+        What it returns takes the output's place, unless it is None. The handle's remove() takes the hook off again.
+        """
+        return RemovableHandle(self.__dict__.setdefault("_forward_hooks", {}), hook)
 
     def register_buffer(self, name: str, array: Array) -> None:
-        """Keep an array that is part of the state but is not trained."""
-        self.__dict__.setdefault("_buffers", []).append(name)
+        """Keep an array that is part of the state but is not trained. None: a buffer that is not there."""
+        if isinstance(array, Tensor):
+            raise TypeError(f"buffer {name} is a {type(array).__name__}; a buffer is an array, such as its .data")
+        self._buffers = (*self._buffers, name)
         setattr(self, name, array)
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """(name, module) of this module ("") and of all inside it, the outer first."""
-        yield prefix, self
+    def add_module(self, name: str, module: "Module") -> None:
+        """Hold a module as the attribute `name`."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} takes Modules; {name} is a {type(module).__name__}")
+        if not name or "." in name or hasattr(type(self), name):
+            raise ValueError(f"a module of {type(self).__name__} cannot have the name {name!r}; choose another")
+        setattr(self, name, module)
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of the modules that this one holds itself."""
         for name, value in self.__dict__.items():
             if isinstance(value, Module):
-                yield from value.named_modules(f"{prefix}.{name}" if prefix else name)
+                yield name, value
 
-    def _named(self, belongs: Callable[["Module", str, Any], bool]) -> Iterator[tuple[str, "Module", str]]:
-        """(full name, module, attribute), each object once, however many modules share it."""
+    def children(self) -> Iterator["Module"]:
+        """The modules that this one holds itself."""
+        for _, module in self.named_children():
+            yield module
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of this module ("") and of all inside it, the outer first, each once."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+                stack += reversed([(f"{name}.{child}" if name else child, m) for child, m in module.named_children()])
+
+    def modules(self) -> Iterator["Module"]:
+        """This module and all inside it, the outer first, each once."""
+        for _, module in self.named_modules():
+            yield module
+
+    def _named(self, belongs: Callable[["Module", str, Any], bool]) -> Iterator[tuple[str, Any]]:
+        """(name, value) of the attributes that belong, each object once, however many modules share it."""
         seen: list[Any] = []
         for prefix, module in self.named_modules():
             for attribute, value in module.__dict__.items():
                 if belongs(module, attribute, value) and not any(value is other for other in seen):
                     seen.append(value)
-                    yield f"{prefix}.{attribute}" if prefix else attribute, module, attribute
+                    yield f"{prefix}.{attribute}" if prefix else attribute, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, parameter) in order of definition."""
-        for name, module, attribute in self._named(lambda module, attribute, value: isinstance(value, Parameter)):
-            yield name, getattr(module, attribute)
+        return self._named(_is_parameter)
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters in order of definition."""
         for _, parameter in self.named_parameters():
             yield parameter
 
-    def state_dict(self) -> dict[str, Array]:
-        """Name -> array of all parameters and buffers, not copied."""
-        state = {}
-        for name, module, attribute in self._named(
-            lambda module, attribute, value: isinstance(value, Parameter) or attribute in module.__dict__.get("_buffers", ())
-        ):
-            value = getattr(module, attribute)
-            state[name] = value.data if isinstance(value, Parameter) else value
-        return state
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """(name, array) in order of definition."""
+        return self._named(_is_buffer)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy arrays into the parameters and buffers, which stay where they are. All names and shapes must match."""
-        own = self.state_dict()
-        problems = [f"missing {name}" for name in own if name not in state]
-        problems += [f"unexpected {name}" for name in state if name not in own]
-        problems += [
-            f"{name} has shape {np.shape(state[name])}, not {array.shape}"
-            for name, array in own.items()
-            if name in state and np.shape(state[name]) != array.shape
-        ]
+    def buffers(self) -> Iterator[Array]:
+        """The buffers in order of definition."""
+        for _, array in self.named_buffers():
+            yield array
+
+    def _named_state(self) -> dict[str, Any]:
+        """Name -> parameter or buffer."""
+        return dict(self._named(lambda *attribute: _is_parameter(*attribute) or _is_buffer(*attribute)))
+
+    def state_dict(self) -> dict[str, Array]:
+        """Name -> array of all parameters and buffers.
+
+        The arrays are those of the network, not copies: they change as it is trained. An optimiser moves the parameters
+        into a buffer of its own when it is made; a state taken before that keeps the old arrays, which change no more.
+        """
+        return {name: own.data if isinstance(own, Tensor) else own for name, own in self._named_state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy a state into the parameters and buffers, which stay where they are; names and shapes must match.
+
+        state: name -> array or Tensor, of a dtype that converts to the network's: integers to floating point, but no
+        complex numbers and no strings. strict=False: names that only one side has are left out, and returned.
+
+        Raises ValueError, with nothing changed, if a part does not fit.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict takes names and arrays, such as state_dict() gives; got a {type(state).__name__}")
+        own = self._named_state()
+        keys = IncompatibleKeys([name for name in own if name not in state], [name for name in state if name not in own])
+        problems = [f"missing {name}" for name in keys.missing_keys] if strict else []
+        problems += [f"unexpected {name}" for name in keys.unexpected_keys] if strict else []
+        loaded = {
+            name: value.data if isinstance(value, Tensor) else as_array(value) for name, value in state.items() if name in own
+        }
+        for name, array in loaded.items():
+            if array.shape != own[name].shape:
+                problems.append(f"{name} has shape {array.shape}, not {own[name].shape}")
+            elif not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
+                problems.append(f"{name} is {array.dtype}, which does not convert to {own[name].dtype}")
         if problems:
             raise ValueError("the state does not fit this network: " + "; ".join(problems))
-        for name, array in own.items():
-            array[...] = state[name]
-        for parameter in self.parameters():
-            parameter.version += 1
+        for name, array in loaded.items():
+            if isinstance(own[name], Tensor):
+                write(own[name], to_device(array, device_of(own[name].data)))
+            else:
+                own[name][...] = to_device(array, device_of(own[name]))
+        return keys
 
     def train(self, mode: bool = True) -> "Module":
         """Set training mode here and in all modules inside: dropout drops, batch norm uses the batch's statistics."""
-        for _, module in self.named_modules():
+        for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> "Module":
+        """Set evaluation mode: train(False)."""
         return self.train(False)
 
-    def to(self, device: str | None = None, dtype=None) -> "Module":
-        """Move parameters and buffers to a device ("numpy", "cupy:0") and floating-point ones to a dtype.
+    def requires_grad_(self, requires_grad: bool = True) -> "Module":
+        """Whether backward shall leave gradients in the parameters: False freezes them."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the parameters' gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, device: str | None = None, dtype: Any = None) -> "Module":
+        """Move parameters and buffers to a device ("numpy", "cupy:0") and floating-point ones to a floating-point dtype.
 
         Before an optimiser is made: it packs the parameters into one buffer, where they have to stay.
         """
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise TypeError(f"a network has a floating-point dtype; got {np.dtype(dtype)}")
 
         def moved(array):
             if dtype is not None and array.dtype.kind == "f":
@@ -121,39 +222,123 @@ class Module:
         for name, parameter in self.named_parameters():
             if parameter.grad_buffer is not None:
                 raise RuntimeError(f"{name} is packed by an optimiser already; call .to() before making the optimiser")
-        for _, module in self.named_modules():
+        for module in self.modules():
             for attribute, value in list(module.__dict__.items()):
                 if isinstance(value, Parameter):
                     value.data, value.grad = moved(value.data), None
-                elif attribute in module.__dict__.get("_buffers", ()):
+                elif _is_buffer(module, attribute, value):
                     setattr(module, attribute, moved(value))
         return self
 
+    def extra_repr(self) -> str:
+        """The settings that repr shows."""
+        return ""
 
-class Sequential(Module):
-    """Modules applied one after the other: Sequential(a, b), named 0, 1, ..., or Sequential({"conv1": a, "relu1": b})."""
+    def __repr__(self) -> str:
+        settings = self.extra_repr()
+        parts = [f"({name}): {module!r}" for name, module in self.named_children()]
+        if parts:
+            lines = "\n".join([settings, *parts] if settings else parts)
+            settings = "\n" + textwrap.indent(lines, "  ") + "\n"
+        return f"{type(self).__name__}({settings})"
 
-    def __init__(self, *modules):
-        named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else dict(enumerate(modules))
-        for name, module in named.items():
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential takes Modules; {name} is a {type(module).__name__}")
-            setattr(self, str(name), module)
-        self._order = [str(name) for name in named]
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"this Sequential has no {name}; it has {', '.join(self.__dict__.get('_order', ()))}")
+def _is_parameter(module: Module, attribute: str, value: Any) -> bool:
+    return isinstance(value, Parameter)
+
+
+def _is_buffer(module: Module, attribute: str, value: Any) -> bool:
+    return attribute in module._buffers and value is not None
+
+
+def _holds_modules(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return any(isinstance(part, (Module, Parameter)) or _holds_modules(part) for part in parts)
+
+
+class _Modules(Module):
+    """Modules in an order, found by their places as well as by their names."""
 
     def __iter__(self) -> Iterator[Module]:
-        return (getattr(self, name) for name in self._order)
+        return self.children()
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(list(self.children()))
 
-    def __getitem__(self, index: int) -> Module:
-        return getattr(self, self._order[index])
+    def _name(self, index: int) -> str:
+        names = [name for name, _ in self.named_children()]
+        try:
+            return names[index]
+        except IndexError:
+            raise IndexError(f"this {type(self).__name__} has {len(names)} modules; there is none at {index}") from None
 
-    def forward(self, x):
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(self._name(index), module)
+
+
+class Sequential(_Modules):
+    """Modules applied one after the other: Sequential(a, b), named 0, 1, ..., or Sequential({"conv1": a, "relu1": b}).
+
+    net[-1] is its last module, net[1:3] a Sequential of some of its modules, under their names.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]):
+        named: Mapping[Any, Any] = dict(enumerate(modules))
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named = modules[0]
+        for name, module in named.items():
+            self.add_module(str(name), module)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this Sequential has no {name}; it has {', '.join(name for name, _ in self.named_children())}")
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
+        return getattr(self, self._name(index))
+
+    def append(self, module: Module) -> "Sequential":
+        """Put a module behind the others, named by the first number from len(self) on that is no name yet."""
+        number = len(self)
+        while str(number) in self.__dict__:
+            number += 1
+        self.add_module(str(number), module)
+        return self
+
+    def forward(self, x: Any) -> Any:
         for module in self:
             x = module(x)
         return x
+
+
+class ModuleList(_Modules):
+    """Modules in a list, named 0, 1, ...: ModuleList([a, b]). It only holds them; the network that has it calls them."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        self.extend(modules)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return ModuleList(list(self)[index])
+        return getattr(self, self._name(index))
+
+    def append(self, module: Module) -> "ModuleList":
+        """Put a module behind the others."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> "ModuleList":
+        """Put modules behind the others."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module before the one at a place, as list.insert does."""
+        modules = list(self)
+        modules.insert(index, module)
+        for i, part in enumerate(modules):
+            self.add_module(str(i), part)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a ModuleList has no forward; call the modules in it, or use nn.Sequential")

@@ -1,9 +1,9 @@
 """Batch normalisation over all devices: each normalises its shard by the statistics of the whole batch."""
 
+from .. import nn
 from ..autodiff import Tensor
 from ..backend import Array, get_array_module
 from ..functional.normalization import BatchNorm, normalize_channels
-from ..nn import BatchNorm2d, Module
 from .communicator import Communicator
 
 
@@ -32,10 +32,10 @@ class SyncBatchNorm(BatchNorm):
         return sums
 
 
-class SyncBatchNorm2d(BatchNorm2d):
-    """A BatchNorm2d whose batch is that of all ranks; a rank's shard may be empty. It has the other's parameters and buffers."""
+class Synchronized(nn.BatchNorm):
+    """What the two layers share: they take the place of a batch normalisation, with its parameters and buffers."""
 
-    def __init__(self, layer: BatchNorm2d, communicator: Communicator):
+    def __init__(self, layer: nn.BatchNorm, communicator: Communicator):
         self.__dict__.update(layer.__dict__)
         self.communicator = communicator
 
@@ -45,9 +45,20 @@ class SyncBatchNorm2d(BatchNorm2d):
         return normalize_channels(function, x, *state, momentum, self.eps)
 
 
-def synchronize_batch_norm(model: Module, communicator: Communicator) -> None:
-    """Put a SyncBatchNorm2d in the place of every BatchNorm2d of a network."""
-    for _, module in list(model.named_modules()):
-        for name, child in list(vars(module).items()):
-            if isinstance(child, BatchNorm2d):
-                setattr(module, name, SyncBatchNorm2d(child, communicator))
+class SyncBatchNorm1d(Synchronized, nn.BatchNorm1d):
+    """A BatchNorm1d whose batch is that of all ranks; a rank's shard of it may be empty."""
+
+
+class SyncBatchNorm2d(Synchronized, nn.BatchNorm2d):
+    """A BatchNorm2d whose batch is that of all ranks; a rank's shard of it may be empty."""
+
+
+def synchronize_batch_norm(model: nn.Module, communicator: Communicator) -> None:
+    """Put a SyncBatchNorm in the place of every batch normalisation inside a network."""
+    if isinstance(model, nn.BatchNorm):
+        raise ValueError("a network that is one batch normalisation cannot be replaced in place: put it into a Sequential")
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm):
+                kind = SyncBatchNorm1d if isinstance(child, nn.BatchNorm1d) else SyncBatchNorm2d
+                setattr(module, name, kind(child, communicator))

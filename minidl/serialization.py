@@ -1,0 +1,89 @@
+"""Arrays in a safetensors file, written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .autodiff import Tensor
+from .backend import Array, to_numpy
+
+
+def save(state: Mapping[str, Array | Tensor], path: str | os.PathLike[str]) -> None:
+    """Write arrays and Tensors by name, such as net.state_dict(), to a safetensors file, for `load`.
+
+    Whatever happens, `path` is the old file or the new one, never a part. Raises TypeError if state is anything else, and
+    OSError if there is no such folder or the disk does not take it.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"save takes names and arrays, such as net.state_dict(); got a {type(state).__name__}")
+    arrays = {}
+    for name, value in state.items():
+        array = value.data if isinstance(value, Tensor) else value
+        if not isinstance(name, str) or name == "__metadata__":
+            raise TypeError(f"save takes names that are strings, other than __metadata__; got {name!r}")
+        if not hasattr(array, "__array_interface__") and not hasattr(array, "__cuda_array_interface__"):
+            raise TypeError(f"save takes arrays and Tensors by name, one level deep; {name} is a {type(value).__name__}")
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            raise TypeError(f"save takes booleans, integers and floats of up to 64 bits; {name} is {array.dtype}")
+        arrays[name] = array
+    write(Path(path), arrays)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file by name, on the host; net.load_state_dict takes them.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is another kind of file, or damaged.
+    """
+    from safetensors import SafetensorError
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return read(Path(path))[0]
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
+        raise ValueError(f"{path} is not a safetensors file that NumPy can hold, or is damaged ({error})") from None
+
+
+def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays and metadata, whole or not at all: if it raises, nothing is left of the new file.
+
+    Raises OSError if there is no such folder or the disk does not take it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in; make it first")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        tensors = {key: np.asarray(to_numpy(array), order="C") for key, array in arrays.items()}
+        try:
+            save_file(tensors, name, metadata=metadata)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from None
+        _to_disk(name)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _to_disk(path.parent)
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, metadata) of a safetensors file. Raises SafetensorError or OSError if it is not one, or is damaged."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _to_disk(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
