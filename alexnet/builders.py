@@ -10,8 +10,8 @@ from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from . import models
 from .augment import RandomCrop, RandomHorizontalFlip
+from .config import Config
 from .datasets import Dataset
-from .run import Config
 
 
 def build_model(config: Config, dataset: Dataset) -> Module:
@@ -24,26 +24,27 @@ def build_model(config: Config, dataset: Dataset) -> Module:
 
 def build_optimizer(config: Config, model: Module) -> SGD:
     """SGD over the parameters in their order, with what the recipe says of biases."""
-    groups = []
+    recipe, groups = config.recipe, []
     for name, parameter in model.named_parameters():
         group: dict[str, Any] = {"params": [parameter]}
         if name.endswith("bias"):
-            group |= {"lr": config.lr * config.bias_lr, "weight_decay": config.weight_decay if config.bias_decay else 0.0}
+            group |= {"lr": recipe.lr * recipe.bias_lr, "weight_decay": recipe.weight_decay if recipe.bias_decay else 0.0}
         groups.append(group)
-    return SGD(groups, config.lr, config.momentum, config.weight_decay)
+    return SGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
 
 
 def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
     """The learning-rate schedule of a run: one that is stepped after every batch, or one that is given every epoch's error."""
+    recipe = config.recipe
     rates = [group["lr"] for group in optimizer.param_groups]
-    if config.schedule == "step":
-        return StepLR(optimizer, config.step_epochs * epoch_steps), None
-    if config.schedule == "one-cycle":
-        return OneCycleLR(optimizer, rates, config.epochs * epoch_steps), None
-    if config.schedule != "plateau":
-        raise UserError(f"config.json: schedule {config.schedule!r}; there are step, one-cycle and plateau")
+    if recipe.schedule == "step":
+        return StepLR(optimizer, recipe.step_epochs * epoch_steps), None
+    if recipe.schedule == "one-cycle":
+        return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps), None
+    if recipe.schedule != "plateau":
+        raise UserError(f"config.json: schedule {recipe.schedule!r}; there are step, one-cycle and plateau")
     # Three divisions by ten, as in the paper's section 5.
-    return None, ReduceLROnPlateau(optimizer, patience=config.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
+    return None, ReduceLROnPlateau(optimizer, patience=recipe.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 
 
 def build_loaders(config: Config, dataset: Dataset, rank: int, size: int) -> tuple[DataLoader, DataLoader]:
@@ -52,14 +53,16 @@ def build_loaders(config: Config, dataset: Dataset, rank: int, size: int) -> tup
     train_loader = DataLoader(
         train.images,
         train.labels,
-        config.batch_size,
+        config.recipe.batch_size,
         training_transform(config, dataset),
         shuffle=True,
         seed=config.seed,
         rank=rank,
         size=size,
     )
-    return train_loader, DataLoader(test.images, test.labels, config.batch_size, normalize(config, dataset), rank=rank, size=size)
+    return train_loader, DataLoader(
+        test.images, test.labels, config.recipe.batch_size, normalize(config, dataset), rank=rank, size=size
+    )
 
 
 def normalize(config: Config, dataset: Dataset) -> Transform:
@@ -70,8 +73,8 @@ def normalize(config: Config, dataset: Dataset) -> Transform:
 def training_transform(config: Config, dataset: Dataset) -> Transform:
     """The recipe's augmentation, then what every image goes through."""
     steps: list[Transform] = []
-    if config.crop_padding:
-        steps.append(RandomCrop(config.crop_padding, config.seed))
-    if config.reflection:
+    if config.recipe.crop_padding:
+        steps.append(RandomCrop(config.recipe.crop_padding, config.seed))
+    if config.recipe.reflection:
         steps.append(RandomHorizontalFlip(config.seed))
     return Compose([*steps, normalize(config, dataset)])

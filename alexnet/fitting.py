@@ -38,12 +38,12 @@ def fit(
     is true, and TrainingError if the loss leaves the numbers or the disk takes no more. Called by all ranks; rank 0 alone
     prints, reads and writes.
     """
-    config, rank = folder.config, communicators.rank
+    config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
     train_loader, test_loader = build_loaders(config, dataset, rank, communicators.size)
     model = build_model(config, dataset).to(device)
     optimizer = build_optimizer(config, model)
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
-    progress, errors = Progress(), np.zeros(config.epochs)
+    progress, errors = Progress(), np.zeros(epochs)
     if resume and rank == 0:
         try:
             progress = _restore(folder, model, optimizer)
@@ -66,7 +66,7 @@ def fit(
         images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
         print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
     evaluation = None
-    while progress.epoch < config.epochs:
+    while progress.epoch < epochs:
         try:
             train_one_epoch(model, optimizer, scheduler, train_loader, progress, seed=config.seed, stop=stop, parallel=parallel)
             evaluation = evaluate(model, test_loader, stop, communicators)
@@ -81,7 +81,7 @@ def fit(
         if rank == 0:
             _save(folder, model, optimizer, progress, row)
             print(
-                f"epoch {row['epoch']}/{config.epochs}: train loss {row['train_loss']:.4f} accuracy "
+                f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f} accuracy "
                 f"{row['train_accuracy']:.4f}, test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
                 f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
                 flush=True,

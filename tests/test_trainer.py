@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 import train
 from alexnet import builders, datasets, fitting, training
+from alexnet.config import Config
+from alexnet.recipes import RECIPES
 from alexnet.run import RunFolder
 from minidl import checkpoint, nn, random
 from minidl.backend import to_numpy
@@ -80,7 +83,48 @@ def test_evaluation_is_of_every_image_once_and_without_dropout():
 def config(**settings):
     """A short run on digits; the settings replace the recipe's."""
     run = train.config(train.parser().parse_args(["--data", "digits", "--limit-train", "8", "--limit-test", "10"]))
-    return dataclasses.replace(run, **settings)
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **settings))
+
+
+def test_options_replace_fields_of_the_recipe():
+    asked = ["--data", "digits", "--recipe", "paper", "--epochs", "3", "--batch-size", "7", "--lr", "0.5"]
+    recipe = train.config(train.parser().parse_args(asked)).recipe
+    assert recipe == dataclasses.replace(RECIPES["paper"], epochs=3, batch_size=7, lr=0.5)
+
+
+@pytest.mark.parametrize(
+    "options, rate",
+    [
+        ([], 0.05),
+        (["--model", "cifar-lrn"], 0.02),
+        (["--model", "alexnet-2012"], 0.01),
+        (["--data", "digits"], 0.02),
+        (["--data", "digits", "--model", "cifar-lrn"], 0.01),
+        (["--recipe", "deck"], 0.01),
+        (["--recipe", "paper"], 0.01),
+    ],
+)
+def test_the_rate_is_of_the_recipe_and_the_network(options, rate):
+    assert train.config(train.parser().parse_args(options)).recipe.lr == rate
+
+
+def test_config_json_is_flat_and_those_of_earlier_runs_load():
+    run = config(bias_lr=2.0, bias_decay=False)
+    settings = json.loads(run.to_json())
+    assert (settings["recipe"], settings["lr"], settings["bias_lr"]) == ("digits", 0.02, 2.0)
+    assert not any(isinstance(value, dict) for key, value in settings.items() if key != "versions")
+    assert Config.from_json(run.to_json()) == run
+    for key in ("bias_lr", "bias_decay", "precision"):  # they came later
+        del settings[key]
+    assert Config.from_json(json.dumps(settings)) == config(bias_lr=1.0, bias_decay=True)
+
+
+@pytest.mark.parametrize("key", ["recipe", "epochs", "model"])
+def test_config_json_without_a_setting_is_refused(key):
+    settings = json.loads(config().to_json())
+    del settings[key]
+    with pytest.raises(TypeError, match="missing 1 required"):
+        Config.from_json(json.dumps(settings))
 
 
 def test_biases_have_a_rate_and_a_decay_of_their_own():
