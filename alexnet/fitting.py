@@ -43,7 +43,7 @@ def fit(
     model = build_model(config, dataset).to(device)
     optimizer = build_optimizer(config, model)
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
-    progress, errors = Progress(), np.zeros(epochs)
+    progress, errors = Progress(), np.zeros(epochs)  # of each epoch behind, the test error: a plateau is told them again
     if resume and rank == 0:
         try:
             progress = _restore(folder, model, optimizer)
@@ -51,7 +51,7 @@ def fit(
             raise UserError(f"--resume {folder.path}: cannot write there: {error.strerror or error}") from None
         for row in folder.metrics():
             errors[row["epoch"] - 1] = 1 - row["test_accuracy"]
-    parallel = DataParallel(model, optimizer, communicators)
+    parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
     if resume:
         facts = from_rank_0(communicators, device, dataclasses.astuple(progress))
         progress = Progress(*(type(own)(fact) for own, fact in zip(dataclasses.astuple(Progress()), facts, strict=True)))
