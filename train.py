@@ -11,6 +11,7 @@ Exit status: 0 done, 1 the training failed, 2 wrong usage or data, 130 or 143 st
 """
 
 import argparse
+import dataclasses
 import math
 import os
 import platform
@@ -21,13 +22,26 @@ import numpy as np
 
 import minidl
 from alexnet import launch
+from alexnet.config import Config
 from alexnet.datasets import cifar10_place
 from alexnet.models import MODELS
-from alexnet.recipes import PAPER_LR, RECIPES, recipe
-from alexnet.run import Config, RunFolder
+from alexnet.recipes import RECIPES, Recipe, find_recipe
+from alexnet.run import RunFolder
 from minidl.backend import PRECISIONS
 from minidl.errors import UserError
 from minidl.parallel import mpi
+
+# What a run has unless it is asked for something else; the recipe tells the rest.
+DEFAULTS = {
+    "backend": "numpy",
+    "model": "cifar-bn",
+    "data": "cifar10",
+    "dtype": "float32",
+    "precision": "fp32",
+    "seed": 0,
+    "limit_train": None,
+    "limit_test": None,
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,41 +113,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def config(args: argparse.Namespace) -> Config:
-    """All settings of a new run: what was asked for, the recipe's values for the rest."""
-    backend, devices = getattr(args, "backend", "numpy"), getattr(args, "devices", [0])
+    """All settings of a new run: what was asked for, else the defaults and the recipe's values."""
+    asked = vars(args)
+    settings = {name: asked.get(name, default) for name, default in DEFAULTS.items()}
+    devices = asked.get("devices", [0])
     world_size = neighbours = len(devices)
     if mpi.started():
         world_size, neighbours = mpi.world_size(), mpi.local_rank()[1]
-        devices = getattr(args, "devices", list(range(neighbours)))
+        devices = asked.get("devices", list(range(neighbours)))
         if len(devices) != neighbours:
             raise UserError(f"--devices: MPI has started {neighbours} processes here, each of which needs one device")
-    model, data = getattr(args, "model", "cifar-bn"), getattr(args, "data", "cifar10")
-    precision, dtype = getattr(args, "precision", "fp32"), getattr(args, "dtype", "float32")
-    if precision != "fp32" and (backend, dtype) != ("cupy", "float32"):
+    precision = settings["precision"]
+    if precision != "fp32" and (settings["backend"], settings["dtype"]) != ("cupy", "float32"):
         raise UserError(f"--precision {precision} is for GPUs and float32: it takes --backend cupy, and no other --dtype")
-    name, values = recipe(getattr(args, "recipe", None), data)
+    data = settings["data"]
+    recipe = find_recipe(asked.get("recipe"), data, settings["model"])
+    changes = {field.name: asked[field.name] for field in dataclasses.fields(Recipe) if field.name in asked}
     return Config(
-        model=model,
-        data=data,
-        data_dir=None if data == "digits" else str(cifar10_place(getattr(args, "data_dir", None))),
-        recipe=name,
-        epochs=getattr(args, "epochs", values.epochs),
-        batch_size=getattr(args, "batch_size", values.batch_size),
-        lr=getattr(args, "lr", values.lr.get(model, PAPER_LR)),
-        momentum=values.momentum,
-        weight_decay=values.weight_decay,
-        bias_lr=values.bias_lr,
-        bias_decay=values.bias_decay,
-        schedule=values.schedule,
-        step_epochs=values.step_epochs,
-        crop_padding=values.crop_padding,
-        reflection=values.reflection,
-        dtype=dtype,
-        precision=precision,
-        seed=getattr(args, "seed", 0),
-        limit_train=getattr(args, "limit_train", None),
-        limit_test=getattr(args, "limit_test", None),
-        backend=backend,
+        **settings,
+        recipe=dataclasses.replace(recipe, **changes),
+        data_dir=None if data == "digits" else str(cifar10_place(asked.get("data_dir"))),
         devices=devices,
         world_size=world_size,
         threads=max(1, minidl.get_num_threads() // neighbours),

@@ -18,9 +18,11 @@ from minidl.parallel import Communicators, launch, mpi
 from minidl.parallel.communicator import timeout
 
 from . import datasets
+from .config import Config
+from .fitting import fit
 from .models import LEAST_IMAGE_SIZE
-from .run import Config, RunFolder
-from .trainer import Evaluation, Stopped, fit
+from .run import RunFolder
+from .training import Evaluation, Stopped
 
 
 def start(config: Config, out: Path | None) -> int:

@@ -1,7 +1,6 @@
 """A run and its folder: config.json, metrics.jsonl, checkpoints/ and pictures."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -13,38 +12,9 @@ from typing import Any
 from minidl import checkpoint
 from minidl.errors import UserError
 
+from .config import Config
+
 KEPT_CHECKPOINTS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Everything that decides a run's numbers, and where they were computed."""
-
-    model: str
-    data: str
-    data_dir: str | None
-    recipe: str
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    schedule: str
-    step_epochs: int
-    crop_padding: int
-    reflection: bool
-    dtype: str
-    seed: int
-    limit_train: int | None
-    limit_test: int | None
-    backend: str
-    devices: list[int]
-    world_size: int
-    threads: int
-    versions: dict[str, str]
-    bias_lr: float = 1.0  # of runs begun before recipes had a say in it
-    bias_decay: bool = True
-    precision: str = "fp32"
 
 
 class RunFolder:
@@ -57,7 +27,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path | None, config: Config) -> "RunFolder":
         """A new folder; without a path, one named after the run and the time."""
-        default = Path("runs") / f"{config.model}-{Path(config.data).name}-{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+        default = Path("runs") / f"{config.model}-{Path(config.data).name}-{config.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         wanted = path or default
         attempt, number = wanted, 1
         missing = [parent for parent in wanted.parents if not parent.exists()]
@@ -80,8 +50,7 @@ class RunFolder:
         folder.made_parents = missing
         try:
             (attempt / "checkpoints").mkdir()
-            text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-            folder._replace("config.json", text)
+            folder._replace("config.json", config.to_json())
         except OSError as error:
             shutil.rmtree(attempt, ignore_errors=True)
             raise UserError(f"--out {attempt}: cannot write there: {error.strerror}") from None
@@ -92,7 +61,7 @@ class RunFolder:
         """The folder of an earlier run."""
         file = path / "config.json"
         try:
-            config = Config(**json.loads(file.read_text()))
+            config = Config.from_json(file.read_text())
         except FileNotFoundError:
             raise UserError(f"--resume {path}: this is not a run, there is no {file}") from None
         except (OSError, ValueError, TypeError) as error:

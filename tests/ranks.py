@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet import datasets, trainer
+from alexnet import builders, datasets, fitting, training
+from alexnet.config import Config
 from alexnet.launch import join
-from alexnet.run import Config
 from minidl.backend import to_numpy, use_device
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
@@ -117,19 +117,21 @@ def train(communicators, stop, config: Config):
     device, communicators = join(config, communicators)
     dataset = datasets.load(config.data, config.data_dir)
     subset = dataset.train.first(config.limit_train, "--limit-train")
-    transform = trainer.training_transform(config, dataset)
+    transform = builders.training_transform(config, dataset)
     shard = {"rank": communicators.rank, "size": communicators.size}
-    loader = DataLoader(subset.images, subset.labels, config.batch_size, transform, shuffle=True, seed=config.seed, **shard)
-    model = trainer.build_model(config, dataset).to(device)
-    optimizer = trainer.build_optimizer(config, model)
-    scheduler, _ = trainer.build_schedules(config, optimizer, 1000)
+    loader = DataLoader(
+        subset.images, subset.labels, config.recipe.batch_size, transform, shuffle=True, seed=config.seed, **shard
+    )
+    model = builders.build_model(config, dataset).to(device)
+    optimizer = builders.build_optimizer(config, model)
+    scheduler, _ = builders.build_schedules(config, optimizer, 1000)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
-    progress = trainer.Progress()
-    trainer.train_one_epoch(model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel)
+    progress = training.Progress()
+    training.train_one_epoch(model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel)
     test = dataset.test.first(11, "--limit-test")
-    test_loader = DataLoader(test.images, test.labels, config.batch_size, trainer.normalize(config, dataset), **shard)
-    evaluation = trainer.evaluate(model, test_loader, communicators=communicators)
-    state = {name: to_numpy(array) for name, array in trainer._state(model, optimizer).items()}
+    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalize(config, dataset), **shard)
+    evaluation = training.evaluate(model, test_loader, communicators=communicators)
+    state = {name: to_numpy(array) for name, array in fitting._state(model, optimizer).items()}
     return {
         "loss": progress.loss,
         "correct": progress.correct,

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 import train
-from alexnet import datasets, trainer
+from alexnet import builders, datasets, fitting, training
+from alexnet.config import Config
+from alexnet.recipes import RECIPES
 from alexnet.run import RunFolder
 from minidl import checkpoint, nn, random
 from minidl.backend import to_numpy
@@ -37,31 +40,31 @@ def test_every_step_of_the_run_has_masks_of_its_own(monkeypatch):
         steps.append((seed, step))
         yield
 
-    monkeypatch.setattr(trainer.random, "context", watched)
+    monkeypatch.setattr(training.random, "context", watched)
     everything = parts()
-    progress = trainer.Progress()
-    trainer.train_one_epoch(*everything, progress, seed=7)
-    progress = trainer.Progress(epoch=1, step=progress.step)
-    trainer.train_one_epoch(*everything, progress, seed=7)
+    progress = training.Progress()
+    training.train_one_epoch(*everything, progress, seed=7)
+    progress = training.Progress(epoch=1, step=progress.step)
+    training.train_one_epoch(*everything, progress, seed=7)
     assert steps == [(7, step) for step in range(6)]
 
 
 def test_the_sums_of_an_epoch():
-    progress = trainer.Progress()
-    trainer.train_one_epoch(*parts(), progress, seed=0)
+    progress = training.Progress()
+    training.train_one_epoch(*parts(), progress, seed=0)
     assert (progress.step, progress.batch, progress.seen) == (3, 3, 10)
     assert 0 <= progress.correct <= 10 and progress.loss > 0 and progress.seconds > 0
 
 
 def test_an_epoch_that_is_stopped_goes_on_to_the_same_weights():
     whole = parts()
-    trainer.train_one_epoch(*whole, trainer.Progress(), seed=0)
+    training.train_one_epoch(*whole, training.Progress(), seed=0)
     halves = parts()
-    progress = trainer.Progress()
-    with pytest.raises(trainer.Stopped):
-        trainer.train_one_epoch(*halves, progress, seed=0, stop=lambda: progress.batch == 0)
+    progress = training.Progress()
+    with pytest.raises(training.Stopped):
+        training.train_one_epoch(*halves, progress, seed=0, stop=lambda: progress.batch == 0)
     assert progress.batch == 1
-    trainer.train_one_epoch(*halves, progress, seed=0)
+    training.train_one_epoch(*halves, progress, seed=0)
     for one, other in zip(whole[0].parameters(), halves[0].parameters(), strict=True):
         np.testing.assert_array_equal(one.data, other.data)
 
@@ -69,7 +72,7 @@ def test_an_epoch_that_is_stopped_goes_on_to_the_same_weights():
 def test_evaluation_is_of_every_image_once_and_without_dropout():
     net, *_ = parts()
     results = [
-        trainer.evaluate(net, DataLoader(IMAGES, LABELS, size, lambda images, indices, epoch: images)) for size in (3, 10, 64)
+        training.evaluate(net, DataLoader(IMAGES, LABELS, size, lambda images, indices, epoch: images)) for size in (3, 10, 64)
     ]
     for result in results:
         np.testing.assert_array_equal(result.predictions, results[0].predictions)
@@ -80,17 +83,58 @@ def test_evaluation_is_of_every_image_once_and_without_dropout():
 def config(**settings):
     """A short run on digits; the settings replace the recipe's."""
     run = train.config(train.parser().parse_args(["--data", "digits", "--limit-train", "8", "--limit-test", "10"]))
-    return dataclasses.replace(run, **settings)
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **settings))
+
+
+def test_options_replace_fields_of_the_recipe():
+    asked = ["--data", "digits", "--recipe", "paper", "--epochs", "3", "--batch-size", "7", "--lr", "0.5"]
+    recipe = train.config(train.parser().parse_args(asked)).recipe
+    assert recipe == dataclasses.replace(RECIPES["paper"], epochs=3, batch_size=7, lr=0.5)
+
+
+@pytest.mark.parametrize(
+    "options, rate",
+    [
+        ([], 0.05),
+        (["--model", "cifar-lrn"], 0.02),
+        (["--model", "alexnet-2012"], 0.01),
+        (["--data", "digits"], 0.02),
+        (["--data", "digits", "--model", "cifar-lrn"], 0.01),
+        (["--recipe", "deck"], 0.01),
+        (["--recipe", "paper"], 0.01),
+    ],
+)
+def test_the_rate_is_of_the_recipe_and_the_network(options, rate):
+    assert train.config(train.parser().parse_args(options)).recipe.lr == rate
+
+
+def test_config_json_is_flat_and_those_of_earlier_runs_load():
+    run = config(bias_lr=2.0, bias_decay=False)
+    settings = json.loads(run.to_json())
+    assert (settings["recipe"], settings["lr"], settings["bias_lr"]) == ("digits", 0.02, 2.0)
+    assert not any(isinstance(value, dict) for key, value in settings.items() if key != "versions")
+    assert Config.from_json(run.to_json()) == run
+    for key in ("bias_lr", "bias_decay", "precision"):  # they came later
+        del settings[key]
+    assert Config.from_json(json.dumps(settings)) == config(bias_lr=1.0, bias_decay=True)
+
+
+@pytest.mark.parametrize("key", ["recipe", "epochs", "model"])
+def test_config_json_without_a_setting_is_refused(key):
+    settings = json.loads(config().to_json())
+    del settings[key]
+    with pytest.raises(TypeError, match="missing 1 required"):
+        Config.from_json(json.dumps(settings))
 
 
 def test_biases_have_a_rate_and_a_decay_of_their_own():
     """The 2012 code's: twice the rate, no decay. The order of the parameters stays that of their definition."""
     net, *_ = parts()
-    optimizer = trainer.build_optimizer(config(lr=0.5, weight_decay=0.1, bias_lr=2.0, bias_decay=False), net)
+    optimizer = builders.build_optimizer(config(lr=0.5, weight_decay=0.1, bias_lr=2.0, bias_decay=False), net)
     assert [p.shape for p in optimizer.parameters] == [p.shape for p in net.parameters()]
     settings = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert settings == [(0.5, 0.1), (1.0, 0.0)] * 2
-    schedule, _ = trainer.build_schedules(config(schedule="one-cycle", epochs=1), optimizer, 10)
+    schedule, _ = builders.build_schedules(config(schedule="one-cycle", epochs=1), optimizer, 10)
     assert schedule.max_lrs == [0.5, 1.0] * 2
 
 
@@ -98,10 +142,10 @@ def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_
     """With a rate that teaches nothing the error never falls: a tenth after each epoch, but for the first, and three times."""
     settings = config(schedule="plateau", step_epochs=1, lr=1e-4, epochs=6, bias_lr=2.0)
     whole, halves = (RunFolder.create(tmp_path / name, settings) for name in ("whole", "halves"))
-    trainer.fit(whole, datasets.digits())
-    with pytest.raises(trainer.Stopped):
-        trainer.fit(halves, datasets.digits(), stop=lambda: len(halves.metrics()) == 2)
-    trainer.fit(halves, datasets.digits(), resume=True)
+    fitting.fit(whole, datasets.digits())
+    with pytest.raises(training.Stopped):
+        fitting.fit(halves, datasets.digits(), stop=lambda: len(halves.metrics()) == 2)
+    fitting.fit(halves, datasets.digits(), resume=True)
     rates = [row["lr"] for row in whole.metrics()]
     np.testing.assert_allclose(rates, [1e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-7])
     assert rates == [row["lr"] for row in halves.metrics()]
@@ -117,6 +161,6 @@ def test_the_weights_are_as_they_were_when_a_loss_is_not_finite(device):
     before = [to_numpy(p.data).copy() for p in net.parameters()]
     message = r"step 1 \(epoch 1\); the first layer whose output is not finite is fc \(Linear\), as its weights are not"
     with np.errstate(invalid="ignore"), pytest.raises(TrainingError, match=message):
-        trainer.train_one_epoch(net, optimizer, schedule, loader, trainer.Progress(), seed=0)
+        training.train_one_epoch(net, optimizer, schedule, loader, training.Progress(), seed=0)
     for p, value in zip(net.parameters(), before, strict=True):
         np.testing.assert_array_equal(to_numpy(p.data), value)

@@ -1,0 +1,21 @@
+"""Numbers that a process has on the host, and the other ranks' too: they go by way of the device that each computes on."""
+
+import numpy as np
+import numpy.typing as npt
+
+from minidl.backend import to_device, to_numpy
+from minidl.parallel import Communicators
+
+
+def sum_over_ranks(communicators: Communicators, device: str, values: npt.ArrayLike) -> np.ndarray:
+    """The sum over all ranks of `values`, which have the same shape and dtype on each."""
+    array = to_device(np.array(values), device)
+    communicators.main.all_reduce(array)
+    return to_numpy(array)
+
+
+def from_rank_0(communicators: Communicators, device: str, values: npt.ArrayLike) -> np.ndarray:
+    """Rank 0's `values`, as float64; the others' have the same shape."""
+    array = to_device(np.array(values, np.float64), device)
+    communicators.main.broadcast(array)
+    return to_numpy(array)

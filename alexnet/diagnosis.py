@@ -1,0 +1,35 @@
+"""Where a network leaves the numbers: the first layer whose output is not finite."""
+
+import numpy as np
+
+from minidl import Tensor, no_grad
+from minidl.backend import device_of, get_array_module, to_numpy
+from minidl.data import Batch
+from minidl.nn import Module, Parameter
+from minidl.parallel import ALONE, Communicators
+
+from .collectives import sum_over_ranks
+
+
+def first_not_finite(model: Module, batch: Batch, communicators: Communicators = ALONE) -> str:
+    """Run the batch again, on all ranks, and tell the first layer whose output is not finite on any of them."""
+    outputs: list[tuple[str, Module, bool]] = []
+
+    def watch(name: str):
+        def hook(module, args, y):
+            outputs.append((name, module, not get_array_module(y.data).isfinite(y.data).all()))
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    with no_grad():
+        model(Tensor(batch.images))
+    for handle in handles:
+        handle.remove()
+    wrong = sum_over_ranks(communicators, device_of(batch.images), [float(wrong) for _, _, wrong in outputs])
+    if not wrong.any():
+        return "all layers are finite, the loss itself overflowed"
+    name, module, _ = outputs[int(np.flatnonzero(wrong)[0])]
+    own = [p for p in vars(module).values() if isinstance(p, Parameter)]
+    weights = "" if all(np.isfinite(to_numpy(p.data)).all() for p in own) else ", as its weights are not"
+    return f"the first layer whose output is not finite is {name} ({type(module).__name__}){weights}"

@@ -1,0 +1,197 @@
+"""Training for an epoch, step by step, and evaluation."""
+
+import collections
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+from tqdm import tqdm
+
+import minidl.functional as F
+from minidl import Tensor, no_grad, random
+from minidl.backend import Array, copy_to_host, device_of, get_array_module, to_numpy
+from minidl.data import Batch, DataLoader
+from minidl.errors import TrainingError
+from minidl.nn import Module
+from minidl.optim import SGD, LRScheduler
+from minidl.parallel import ALONE, Communicators, DataParallel, feed
+
+from .collectives import sum_over_ranks
+from .diagnosis import first_not_finite
+
+tqdm.set_lock(threading.RLock())  # its own is for several processes too, and lies in /dev/shm
+
+
+class Stopped(Exception):
+    """The run was asked to stop; whoever catches this saves what it has done."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is: complete epochs, optimiser steps in all, and batches of the epoch at hand with the sums over them."""
+
+    epoch: int = 0
+    step: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    lr: float = 0.0
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """Mean loss and accuracy over a data set, and the class predicted for each of its images."""
+
+    loss: float
+    accuracy: float
+    predictions: np.ndarray
+
+
+def never() -> bool:
+    return False
+
+
+def train_one_epoch(
+    model: Module,
+    optimizer: SGD,
+    scheduler: LRScheduler | None,
+    loader: DataLoader,
+    progress: Progress,
+    *,
+    seed: int,
+    stop: Callable[[], bool] = never,
+    parallel: DataParallel | None = None,
+) -> None:
+    """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
+
+    Returns after the last batch. Raises Stopped after the first batch in which stop() is true, on any rank, and
+    TrainingError if a loss is not finite, with the weights as they were before. parallel: what keeps this device in
+    step with others; the loader gives its shard, and the sums are those of all.
+    """
+    model.train()
+    parallel = parallel or DataParallel(model, optimizer, ALONE)
+    device = device_of(optimizer.parameters[0].data)
+    with (
+        _bar(f"epoch {progress.epoch + 1}", len(loader.labels), parallel.communicators, progress.seen) as bar,
+        closing(feed(loader.epoch(progress.epoch, progress.batch), device)) as batches,
+    ):
+        sums = RunningSums(model, progress, parallel.communicators, stop, bar)
+        for batch in batches:
+            # What dropout draws depends on the seed, the step and the image: not on the devices, nor on a stop in between.
+            masks = seed, progress.step + len(sums.unread), batch.first_sample
+            training_step(model, optimizer, parallel, batch, masks, sums)
+            progress.lr = optimizer.param_groups[0]["lr"]
+            if scheduler is not None:
+                scheduler.step()
+            if sums.stopping:
+                break
+        while sums.unread:
+            sums.read()
+    if sums.stopping:
+        raise Stopped
+
+
+def training_step(
+    model: Module, optimizer: SGD, parallel: DataParallel, batch: Batch, masks: tuple[int, int, int], sums: "RunningSums"
+) -> None:
+    """A step down the gradient of the batch's mean loss. batch: this rank's shard; masks: the random context of its dropout."""
+    with random.context(*masks):
+        logits = model(Tensor(batch.images))
+    loss = F.cross_entropy(logits, batch.labels, reduction="sum") / batch.global_size  # the mean, once summed over the ranks
+    optimizer.zero_grad()
+    loss.backward()
+    parallel.synchronize()
+    mean_loss = sums.add(batch, masks, loss, logits)
+    optimizer.step(mean_loss)
+
+
+class RunningSums:
+    """Loss, hits and votes to stop: of a step, summed over the ranks on their devices; of the epoch, in progress on the host.
+
+    The host reads a GPU's sums a step late, when the next step is in the GPU's queue, so that neither waits for the other.
+    It does so before that step's update is queued: if the loss was not finite, the weights stay as they were.
+    """
+
+    def __init__(
+        self, model: Module, progress: Progress, communicators: Communicators, stop: Callable[[], bool], bar: tqdm
+    ) -> None:
+        self.model, self.progress, self.communicators, self.stop, self.bar = model, progress, communicators, stop, bar
+        self.late = 0 if device_of(next(model.parameters()).data) == "numpy" else 1
+        self.unread: collections.deque[tuple[Batch, tuple[int, int, int], Callable[[], list]]] = collections.deque()
+        self.stopping = False
+        self.started = time.perf_counter() - progress.seconds
+
+    def add(self, batch: Batch, masks: tuple[int, int, int], loss: Tensor, logits: Tensor) -> Array:
+        """Sum a step's numbers over the ranks. Returns its mean loss (1,), still on the device. Raises as read does."""
+        sums = get_array_module(loss.data).zeros(3)
+        sums[0], sums[1], sums[2] = loss.data, (logits.data.argmax(axis=1) == batch.labels).sum(), self.stop()
+        self.communicators.main.all_reduce(sums)
+        self.unread.append((batch, masks, copy_to_host(sums)))
+        if len(self.unread) > self.late:
+            self.read()
+        return sums[:1]
+
+    def read(self) -> None:
+        """Count the oldest step that is not read yet. Raises TrainingError if its loss is not finite."""
+        batch, masks, values = self.unread.popleft()
+        loss, correct, votes = values()
+        progress = self.progress
+        if not math.isfinite(loss):
+            with random.context(*masks):
+                place = first_not_finite(self.model, batch, self.communicators)
+            raise TrainingError(
+                f"the loss is {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}); {place}; a smaller --lr may help"
+            )
+        progress.step += 1
+        progress.batch += 1
+        progress.seen += batch.global_size
+        progress.loss += loss * batch.global_size
+        progress.correct += int(correct)
+        progress.seconds = time.perf_counter() - self.started
+        self.stopping = self.stopping or bool(votes)
+        self.bar.set_postfix(
+            loss=f"{progress.loss / progress.seen:.4f}", accuracy=f"{progress.correct / progress.seen:.4f}", refresh=False
+        )
+        self.bar.update(batch.global_size)
+
+
+def evaluate(
+    model: Module, loader: DataLoader, stop: Callable[[], bool] = never, communicators: Communicators = ALONE
+) -> Evaluation:
+    """Loss and accuracy without dropout, with batch norm's running statistics. Raises Stopped at once if stop() is true.
+
+    With several ranks, each takes its shards, and all get the result for every image.
+    """
+    model.eval()
+    total, predictions = 0.0, np.zeros(len(loader.labels), np.int64)
+    device = device_of(next(model.parameters()).data)
+    with (
+        no_grad(),
+        _bar("test", len(loader.labels), communicators) as bar,
+        closing(feed(loader.epoch(0), device)) as batches,
+    ):
+        for batch in batches:
+            logits = model(Tensor(batch.images))
+            loss = F.cross_entropy(logits, batch.labels, reduction="sum").item()
+            loss, stopping = sum_over_ranks(communicators, device, [loss, stop()])
+            if stopping:
+                raise Stopped
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss on test images is {loss}; {first_not_finite(model, batch, communicators)}")
+            total += loss
+            predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
+            bar.update(batch.global_size)
+    predictions = sum_over_ranks(communicators, device, predictions)
+    return Evaluation(total / len(predictions), float((predictions == loader.labels).mean()), predictions)
+
+
+def _bar(what: str, total: int, communicators: Communicators, done: int = 0) -> tqdm:
+    """A progress bar on standard error, of rank 0; none if that is no terminal."""
+    hidden = True if communicators.rank else None
+    return tqdm(desc=what, total=total, initial=done, unit="img", disable=hidden, leave=False, dynamic_ncols=True)
