@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 import minidl
 import minidl.functional as F
 from minidl import Tensor, nn, random
-from minidl.kernels.im2col import im2col
+from minidl.kernels.columns import im2col
 from minidl.optim import SGD
 
 BLUE, GREEN, YELLOW, RED, GREY = "#cfe2f7", "#d5efd8", "#fff0bf", "#f9d5cd", "#e6e6e6"

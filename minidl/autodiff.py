@@ -51,7 +51,9 @@ class Tensor(Operators):
         if isinstance(data, Tensor):
             raise TypeError("data is a Tensor already; use it, its .data, or its .detach()")
         self._data: Array = as_array(data)
-        if requires_grad and self._data.dtype.kind != "f":
+        if self.dtype.kind not in "biuf":
+            raise TypeError(f"a tensor holds real numbers or booleans; got {data!r:.80} of {self.dtype}")
+        if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"only floating-point tensors have gradients; this one is {self.dtype}")
         self.requires_grad = requires_grad
         self.grad: Array = None
@@ -186,9 +188,12 @@ class Function:
         if len(gradients) != len(self.inputs):
             raise ValueError(f"{name}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
         for i, (x, needed) in enumerate(zip(self.inputs, self.needs_grad, strict=True)):
+            if x is None or not needed:
+                gradients[i] = None
+                continue
             shape = None if gradients[i] is None else gradients[i].shape
-            if needed and shape != x.shape:
+            if shape != x.shape:
                 raise ValueError(f"{name}.backward gave a gradient of shape {shape} for input {i} of shape {x.shape}")
-            gradients[i] = gradients[i].astype(x.dtype, copy=False) if needed else None
+            gradients[i] = gradients[i].astype(x.dtype, copy=False)
         check_finite(self, gradients)
         return gradients

@@ -113,13 +113,10 @@ def as_array(value, like: Array = None) -> Array:
         fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(number, float))
         xp = get_array_module(like)
         return xp.asarray(number, dtype=like.dtype if fits else xp.float32 if isinstance(number, float) else None)
-    if not (hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__")):
-        value = np.asarray(value)
-        value = value.astype(np.float32) if value.dtype == np.float64 else value
-    array = np.asarray(value) if isinstance(value, np.generic) else value
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"a tensor holds real numbers or booleans; got {array.dtype}")
-    return array
+    if hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__"):
+        return np.asarray(value) if isinstance(value, np.generic) else value
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def to_device(array: Array, device: str) -> Array:

@@ -170,9 +170,7 @@ def train_with(communicators, stop, bug, config):
     """train, without one of the waits that it needs."""
     import cupy
 
-    from minidl.parallel import nccl
-
-    feed = sys.modules["minidl.parallel.feed"]  # the package has a function of this name
+    from minidl.parallel import input_batches, nccl
 
     class Unordered(cupy.cuda.Stream):
         def wait_event(self, event):
@@ -189,19 +187,19 @@ def train_with(communicators, stop, bug, config):
 
         nccl.NCCLCommunicator.__init__ = without_waits
     elif bug == "a batch is overwritten":
-        feed.SLOTS = 1
-        feed.Slot.guard = lambda self, stream: None
+        input_batches.SLOTS = 1
+        input_batches.Slot.guard = lambda self, stream: None
     elif bug == "a buffer is freed too early":
-        copy = feed.Slot.copy
+        copy = input_batches.Slot.copy
 
         def copy_and_free(self, arrays, stream):
             copies = copy(self, arrays, stream)
             self.pinned, self.size = None, 0
             return copies
 
-        feed.Slot.copy = copy_and_free
+        input_batches.Slot.copy = copy_and_free
     elif bug == "a batch is read too early":
-        feed.Slot.publish = lambda self, stream: None
+        input_batches.Slot.publish = lambda self, stream: None
     return train(communicators, stop, config)
 
 

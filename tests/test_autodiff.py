@@ -151,9 +151,9 @@ def test_nothing_is_computed_that_nobody_needs():
 
 
 def test_conv1_computes_no_gradient_of_the_image(monkeypatch):
-    from minidl.kernels import im2col
+    from minidl.kernels import columns
 
-    monkeypatch.setattr(im2col, "conv2d_input_gradient", lambda *_: pytest.fail("nobody needs it"))
+    monkeypatch.setattr(columns, "conv2d_input_gradient", lambda *_: pytest.fail("nobody needs it"))
     weight = Tensor(np.ones((1, 1, 3, 3)), requires_grad=True)
     F.conv2d(Tensor(np.ones((1, 1, 4, 4))), weight).sum().backward()
     assert_array_equal(weight.grad, np.full((1, 1, 3, 3), 4.0))

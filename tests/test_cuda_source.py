@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "minidl/kernels/kernels.cu"
-USERS = ["kernels/cuda.py", "kernels/cupy_kernels.py", "parallel/nccl.py", "parallel/feed.py", "backend.py"]
+USERS = ["kernels/cuda.py", "kernels/cupy_kernels.py", "parallel/nccl.py", "parallel/input_batches.py", "backend.py"]
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 
 

@@ -100,9 +100,9 @@ def test_conv2d_is_its_definition(device, data):
 @pytest.mark.parametrize("column_bytes", [1, 500, 1 << 24])
 @pytest.mark.parametrize("stride, padding, groups", [(1, 0, 1), (1, 2, 1), (2, 1, 2), ((2, 3), (0, 1), 1)])
 def test_conv2d_in_chunks_of_any_size(make, monkeypatch, column_bytes, stride, padding, groups):
-    from minidl.kernels import im2col
+    from minidl.kernels import columns
 
-    monkeypatch.setattr(im2col, "COLUMN_BYTES", column_bytes)
+    monkeypatch.setattr(columns, "COLUMN_BYTES", column_bytes)
     x, weight, bias = make(3, 4, 6, 7), make(4, 4 // groups, 3, 3, seed=1), make(4, seed=2)
     pairs = [p if isinstance(p, tuple) else (p, p) for p in (stride, padding)]
     arrays = [to_numpy(t.data) for t in (x, weight, bias)]

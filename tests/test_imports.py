@@ -21,7 +21,7 @@ ORDER = [
     {"checkpoint", "parallel"},
     {"selftest"},
 ]
-COMMUNICATORS = {"communicator.py", "shared_memory.py", "mpi.py", "nccl.py", "launch.py", "watchdog.py"}
+COMMUNICATORS = {"communicator.py", "shared_memory.py", "mpi.py", "nccl.py", "processes.py", "watchdog.py"}
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 FILES = sorted((ROOT / "minidl").rglob("*.py"))
 

@@ -31,7 +31,7 @@ def backward(params, step=0):
 def test_the_rule(monkeypatch, momentum, nesterov, weight_decay):
     from minidl.kernels import numpy_kernels
 
-    monkeypatch.setattr(numpy_kernels, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", 100)
     params = parameters((3, 4), (40,))
     expected = [p.data.copy() for p in params]
     velocity = [np.zeros(p.shape) for p in params]

@@ -79,7 +79,7 @@ def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]
             half = _check(function.__name__, {name: tensor for name, (_, _, tensor) in given.items()})
             for where, key, tensor in given.values():
                 where[key] = Cast("float32")(tensor) if half else tensor
-            y = function(*positional, **kwargs)  # type: ignore[arg-type]
+            y = function(*positional, **kwargs)
             return Cast("float16")(y) if half and y.dtype == "float32" else y
 
         return checked
@@ -89,14 +89,15 @@ def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]
 
 def _check(function: str, tensors: dict[str, Tensor]) -> bool:
     """Whether the dtype of all is float16."""
-    dtypes, devices = ({name: of(t.data) for name, t in tensors.items()} for of in (lambda a: a.dtype, device_of))
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     for name, dtype in dtypes.items():
         if dtype.kind != "f":
             raise TypeError(f"{function} takes floating-point numbers, but {name} is {dtype}: give {name}.astype('float32')")
-    for values, advice in ((dtypes, "convert one, as with net.to(dtype=...)"), (devices, "move one, as with net.to(device)")):
-        if len(set(values.values())) > 1:
-            error = TypeError if values is dtypes else ValueError
-            kind = "dtype" if values is dtypes else "device"
-            listed = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise error(f"{function} takes tensors of one {kind}; got {listed}: {advice}")
+    if len(set(dtypes.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"{function} takes tensors of one dtype; got {listed}: convert one, as with net.to(dtype=...)")
+    devices = {name: device_of(tensor.data) for name, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"{function} takes tensors on one device; got {listed}: move one, as with net.to(device)")
     return next(iter(dtypes.values()), None) == "float16"

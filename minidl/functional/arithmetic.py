@@ -171,13 +171,14 @@ class Max(Function):
     Of equals, the first along one axis has dy; along several axes each has an equal share, as in PyTorch.
     """
 
-    def __init__(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
+    def __init__(self, axis: Any = None, keepdims: bool = False):
         self.axis, self.keepdims = axis, keepdims
+        self.one_axis = isinstance(axis, Integral)
 
     def forward(self, x):
         y = x.max(axis=self.axis, keepdims=True)
         largest = (x == y) | (x != x)
-        if isinstance(self.axis, Integral):
+        if self.one_axis:
             self.share = largest & (largest.cumsum(axis=self.axis) == 1)
         else:
             self.share = largest / largest.sum(axis=self.axis, keepdims=True)
@@ -324,7 +325,7 @@ def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], T
 
     def compare(a, b):
         try:
-            return Tensor(comparison(a.data, b.data if isinstance(b, Tensor) else as_array(b, a.data)))
+            return Tensor(comparison(a.data, (b if isinstance(b, Tensor) else Tensor(as_array(b, a.data))).data))
         except TypeError:  # b holds no numbers
             return NotImplemented
 

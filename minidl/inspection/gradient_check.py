@@ -121,10 +121,10 @@ def _analytic(fn: Callable[..., Tensor], inputs: Sequence[Tensor], checked: dict
     found = dict(walk(output, get_array_module(output.data).asarray(weights)))
     gradients = {name: to_numpy(found[x]) if x in found else np.zeros(x.shape) for name, x in checked.items()}
     with no_grad():
-        untracked = [to_numpy(fn(*inputs).data) for _ in range(2)]
-    if not np.array_equal(*untracked):
+        untracked, again = (to_numpy(fn(*inputs).data) for _ in range(2))
+    if not np.array_equal(untracked, again):
         raise ValueError("gradcheck needs a function that gives the same for the same inputs; this one changes")
-    if not np.allclose(value, untracked[0], rtol=1e-9, atol=1e-12):
+    if not np.allclose(value, untracked, rtol=1e-9, atol=1e-12):
         raise ValueError("gradcheck needs a function that gives the same under no_grad; this one does not")
     return gradients, weights, float(np.sqrt(((value * weights) ** 2).sum()))
 

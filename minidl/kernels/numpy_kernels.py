@@ -6,14 +6,15 @@ positions, whose intermediate results lie in scratch memory and, but for the lar
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 
 from .. import random
 from ..partition import chunks, chunks_of_bytes, length
 from ..threads import get_num_threads, parallel
-from . import im2col, winograd
-from .im2col import pad
+from . import columns, winograd
+from .columns import pad
 from .layout import from_batch_last, to_batch_last
 from .memory import scratch
 from .shared import avg_pool2d as avg_pool2d
@@ -55,7 +56,7 @@ def _select(values, drop, out):
 def linear(x, weight, bias):
     """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
     x = to_batch_last(x)
-    y = np.empty((len(weight), x.shape[1]), np.result_type(weight, x))
+    y = np.empty((len(weight), x.shape[1]), x.dtype)
 
     def work(outputs):
         np.matmul(weight[outputs], x, out=y[outputs])
@@ -69,17 +70,13 @@ def linear(x, weight, bias):
 def linear_backward(grad, x, weight, needs=(True, True, True), out=None):
     """(dx, dweight, dbias), None where it is not needed. dweight is written into `out` if given."""
     grad, x = to_batch_last(grad), to_batch_last(x)
-    dx = dweight = dbias = None
+    dx: Any = np.empty(x.shape, x.dtype) if needs[0] else None
+    dweight: Any = (np.empty(weight.shape, x.dtype) if out is None else out) if needs[1] else None
     if needs[0]:
-        dx = np.empty(x.shape, np.result_type(weight, grad))
         parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), array_chunks(weight, axis=1, most=ANY))
-        dx = from_batch_last(dx)
     if needs[1]:
-        dweight = np.empty(weight.shape, np.result_type(grad, x)) if out is None else out
         parallel(lambda at: np.matmul(grad[at], x.T, out=dweight[at]), array_chunks(dweight, most=ANY))
-    if needs[2]:
-        dbias = channel_sums(grad)
-    return dx, dweight, dbias
+    return from_batch_last(dx) if needs[0] else None, dweight, channel_sums(grad) if needs[2] else None
 
 
 def matmul(a, b):
@@ -93,7 +90,7 @@ def conv2d(x, weight, bias, stride, padding, groups, winograd_tile):
     """winograd_tile: see winograd.winograd_tile; None for im2col."""
     x = to_batch_last(x)
     if winograd_tile is None:
-        return from_batch_last(im2col.conv2d(x, weight, bias, stride, padding, groups))
+        return from_batch_last(columns.conv2d(x, weight, bias, stride, padding, groups))
     return from_batch_last(winograd.conv2d(x, weight, bias, padding, groups, winograd_tile))
 
 
@@ -101,8 +98,8 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, winograd_tile, nee
     """(dx, dweight, dbias), None where it is not needed. dweight is written into `out` if given."""
     grad, x = to_batch_last(grad), to_batch_last(x)
     if winograd_tile is None:
-        dx = im2col.conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None
-        dweight = im2col.conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out) if needs[1] else None
+        dx = columns.conv2d_input_gradient(grad, x.shape, weight, stride, padding, groups) if needs[0] else None
+        dweight = columns.conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out) if needs[1] else None
     else:
         dx, dweight = winograd.conv2d_backward(grad, x, weight, padding, groups, winograd_tile, needs, out)
     return from_batch_last(dx) if needs[0] else None, dweight, channel_sums(grad) if needs[2] else None
@@ -146,11 +143,10 @@ def _argmax_of_any_values(padded, kernel_size, stride, padding, size):
     _, H, W, _ = padded.shape
     inside = np.zeros((1, H, W, 1), bool)
     inside[:, top : H - bottom, left : W - right] = True
-    best, argmax = None, None
+    shape = len(padded), *size, padded.shape[-1]
+    best, argmax = np.full(shape, -np.inf, padded.dtype), np.full(shape, -1)
     every_inside = places(inside, kernel_size, stride, size)
     for (i, j, value), (_, _, there) in zip(places(padded, kernel_size, stride, size), every_inside, strict=True):
-        if best is None:
-            best, argmax = np.full(value.shape, -np.inf, value.dtype), np.full(value.shape, -1)
         better = there & ((argmax < 0) | (value > best) | np.isnan(value))
         best, argmax = np.where(better, value, best), np.where(better, i * kernel_size[1] + j, argmax)
     return argmax

@@ -24,7 +24,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..partition import ceil_div, chunks, chunks_of_bytes, equal_chunks, length
 from ..threads import get_num_threads, parallel
-from .im2col import channel_groups
+from .columns import channel_groups
 from .memory import scratch
 from .windows import output_size
 

@@ -4,6 +4,8 @@ Settings have PyTorch's names. One that has a single value here, such as dilatio
 any other; inplace is taken too, and changes nothing: results are the same, and no layer overwrites its input.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .. import functional as F

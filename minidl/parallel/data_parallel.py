@@ -10,7 +10,7 @@ import dataclasses
 from ..autodiff import Tensor
 from ..backend import Array
 from ..nn import Module
-from ..optim import SGD
+from ..optim import Optimizer
 from .communicator import Communicators, Work
 from .sync_batch_norm import synchronize_batch_norm
 
@@ -32,14 +32,15 @@ class DataParallel:
         loss = F.cross_entropy(model(shard), labels, reduction="sum") / batch_size_of_all_ranks
         optimizer.zero_grad();  loss.backward();  parallel.synchronize();  optimizer.step()
 
-    Weights, buffers and velocities become those of rank 0. Batch normalisation takes the statistics of the whole batch. There
-    is one backward a step. A parameter that it gives no gradient counts with zeros.
+    Weights, buffers and the optimiser's state become those of rank 0. Batch normalisation takes the statistics of the whole
+    batch. There is one backward a step. A parameter that it gives no gradient counts with zeros.
 
     bucket_bytes: gradients are sent once there are about so many of them.
     """
 
-    def __init__(self, model: Module, optimizer: SGD, communicators: Communicators, bucket_bytes: int = BUCKET_BYTES):
-        for array in (*model.state_dict().values(), *optimizer.momentum_buffers):
+    def __init__(self, model: Module, optimizer: Optimizer, communicators: Communicators, bucket_bytes: int = BUCKET_BYTES):
+        state = (array for of_one in optimizer.state_dict()["state"].values() for array in of_one.values())
+        for array in (*model.state_dict().values(), *state):
             communicators.main.broadcast(array)
         if communicators.size > 1:
             synchronize_batch_norm(model, communicators.main)
