@@ -7,7 +7,7 @@ RUN = $(VENV)/bin/python
 PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
 SEED ?= 0
-GPU_TESTS = gpu kernels functions autodiff winograd nn optim gradcheck layout trainer
+GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_trainer.py
 
 .PHONY: train test test-simgpu test-nvrtc lint parity bench docs exercise clean
 
@@ -21,12 +21,12 @@ test: $(VENV)/made-test
 test-simgpu:
 	@$(MAKE) --no-print-directory VENV=$(VENV)/simgpu CUPY=cupy-rocm-7-0 $(VENV)/simgpu/made-cupy
 	tests/simgpu/run -n 3 --seed $(SEED) -- $(VENV)/simgpu/bin/python -m pytest -q -k "cupy or gpu" \
-		$(GPU_TESTS:%=tests/test_%.py)
+		$(GPU_TESTS:%=tests/%)
 
 # The CUDA source, compiled by NVIDIA's compiler, and the names of CuPy's that are used. Needs no GPU and no driver.
 test-nvrtc:
 	@$(MAKE) --no-print-directory VENV=$(VENV)/nvrtc CUPY="cupy-cuda13x nvidia-cuda-nvrtc nvidia-cuda-runtime" $(VENV)/nvrtc/made-cupy
-	$(VENV)/nvrtc/bin/python -m pytest -q tests/test_cuda_source.py
+	$(VENV)/nvrtc/bin/python -m pytest -q tests/kernels/test_cuda_source.py
 
 lint: $(VENV)/made-lint
 	$(VENV)/bin/ruff check .
@@ -35,7 +35,7 @@ lint: $(VENV)/made-lint
 
 # Against PyTorch, whose version TORCH chooses. Ends with a table of the largest differences.
 parity: $(VENV)/made-torch
-	$(RUN) -m pytest -q tests/test_torch_parity.py
+	$(RUN) -m pytest -q tests/parity
 
 bench: $(VENV)/made-torch
 	$(RUN) benchmarks/bench.py

@@ -10,7 +10,7 @@ from minidl import Tensor
 from minidl.backend import to_device, use_device
 from minidl.errors import UserError
 
-from . import parity_table
+from .helpers import parity_table
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from . import cifar_files
+from ..helpers import cifar_files
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from minidl.optim import (
     clip_grad_norm_,
 )
 
-from . import parity_table
+from ..helpers import parity_table
 
 torch = pytest.importorskip("torch")
 TF = torch.nn.functional

@@ -11,7 +11,7 @@ from minidl.backend import to_device
 from minidl.nn import Parameter
 from minidl.optim import SGD, Adam, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 
-from .compare import assert_array_equal
+from ..helpers.compare import assert_array_equal
 
 
 def parameters(*shapes, dtype=np.float64):

@@ -10,16 +10,16 @@ import pytest
 
 from minidl.selftest.kernels import CALLS
 
-from .sanitized import launchers
+from ..helpers.sanitized import launchers
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = (ROOT / "minidl/kernels/kernels.cu").read_text()
 FLAGS = ["-std=c++20", "-g", "-O1", "-pthread", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 @pytest.fixture
 def check(tmp_path):
-    """check(source): what python -m tests.sanitized says of kernels.cu with this text."""
+    """check(source): what python -m tests.helpers.sanitized says of kernels.cu with this text."""
     compiler = shutil.which("g++")
     runtime = (
         compiler and subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
@@ -31,10 +31,18 @@ def check(tmp_path):
         (tmp_path / "kernels.cpp").write_text("\n".join(['#include "cuda_on_cpu.h"', source, launchers(source)]))
         libraries = [tmp_path / f"{real}.so" for real in ("float", "double")]
         for library in libraries:
-            command = [compiler, *FLAGS, f"-Dreal={library.stem}", f"-I{ROOT / 'tests'}", "kernels.cpp", "-o", library]
+            command = [
+                compiler,
+                *FLAGS,
+                f"-Dreal={library.stem}",
+                f"-I{ROOT / 'tests' / 'helpers'}",
+                "kernels.cpp",
+                "-o",
+                library,
+            ]
             subprocess.run(command, cwd=tmp_path, check=True)
         options = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
-        command = [sys.executable, "-m", "tests.sanitized", *libraries]
+        command = [sys.executable, "-m", "tests.helpers.sanitized", *libraries]
         return subprocess.run(command, cwd=ROOT, env=os.environ | options, capture_output=True, text=True, timeout=300)
 
     return check

@@ -8,7 +8,7 @@ from minidl import Function, GradientError, Tensor, gradcheck, nn, random
 from minidl.backend import to_device
 from minidl.optim import SGD
 
-from .compare import assert_array_equal
+from ..helpers.compare import assert_array_equal
 
 
 class Square(Function):

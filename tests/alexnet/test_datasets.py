@@ -14,7 +14,7 @@ import pytest
 from alexnet import datasets
 from minidl.errors import UserError
 
-from . import cifar_files
+from ..helpers import cifar_files
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """cupy_kernels.py on the CPU: kernels.cu in libraries that g++ made, in a process under its sanitizers, and NumPy for CuPy.
 
-python -m tests.sanitized FLOAT.so DOUBLE.so compares each kernel with NumPy's; test_sanitized.py makes the libraries.
+python -m tests.helpers.sanitized FLOAT.so DOUBLE.so compares each kernel with the reference.
+test_sanitized.py makes the libraries.
 """
 
 import ctypes
@@ -10,7 +11,6 @@ import types
 
 import numpy as np
 
-from minidl.kernels import numpy_kernels
 from minidl.selftest import kernels as calls
 
 POINTER = ctypes.c_void_p
@@ -66,25 +66,30 @@ class Module:
         return kernel
 
 
-def library() -> types.ModuleType:
-    cupy = types.ModuleType("cupy")
-    for name in ("empty", "zeros", "empty_like", "asarray", "ascontiguousarray"):
-        setattr(cupy, name, made(getattr(np, name)))
-    cupy.ndarray, cupy.RawModule = Array, Module
-    cupy.ReductionKernel = cupy.ElementwiseKernel = lambda *args: None
-    cupy.cuda = types.ModuleType("cupy.cuda")
-    cupy.cuda.cublas = types.SimpleNamespace()
-    cupy.cuda.runtime = types.SimpleNamespace(getDevice=lambda: 0, CUDA_R_32F=0, CUDA_R_64F=1)
-    return cupy
+class Library(types.ModuleType):
+    """What stands for CuPy: NumPy's functions, whose results are a GPU's arrays."""
+
+    ndarray, RawModule = Array, Module
+
+    def __init__(self):
+        super().__init__("cupy")
+        self.ReductionKernel = self.ElementwiseKernel = lambda *args: None
+        self.cuda = types.ModuleType("cupy.cuda")
+        self.cuda.cublas = types.SimpleNamespace()
+        self.cuda.runtime = types.SimpleNamespace(getDevice=lambda: 0, CUDA_R_32F=0, CUDA_R_64F=1)
+
+    def __getattr__(self, name):
+        return made(getattr(np, name))
 
 
 def main() -> None:
-    cupy = library()
+    cupy = Library()
     sys.modules |= {"cupy": cupy, "cupy.cuda": cupy.cuda}
-    from minidl.kernels import cupy_kernels
+    from minidl.kernels import cupy_kernels, layout, shared
 
     cupy_kernels.product = product
-    calls.kernels_for = lambda array: cupy_kernels if isinstance(array, Array) else numpy_kernels
+    layout.get_array_module = shared.get_array_module = lambda array: cupy
+    calls.kernels_for = lambda array: cupy_kernels
     calls.to_device = lambda array, device: array.view(Array) if device == "cupy" else array
     for dtype, tolerance in calls.TOLERANCE.items():
         for name in calls.CALLS:

@@ -22,9 +22,9 @@ from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
 from minidl.threads import shard
 
-from . import ranks
+from ..helpers import ranks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
 
 
@@ -33,7 +33,16 @@ def mpiexec(folder, size, function, *args, timeout=60):
     pytest.importorskip("mpi4py")
     file = folder / "call"
     file.write_bytes(pickle.dumps((function.__name__, args)))
-    command = [Path(sys.executable).parent / "mpiexec", "-n", str(size), sys.executable, "-m", "tests.ranks", file, str(timeout)]
+    command = [
+        Path(sys.executable).parent / "mpiexec",
+        "-n",
+        str(size),
+        sys.executable,
+        "-m",
+        "tests.helpers.ranks",
+        file,
+        str(timeout),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, None if done.returncode else pickle.loads(file.read_bytes()), done.stdout + done.stderr
 

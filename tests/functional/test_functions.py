@@ -10,8 +10,8 @@ from minidl import Tensor, gradcheck, random
 from minidl.backend import to_device, to_numpy
 from minidl.kernels.layout import to_batch_last
 
-from . import naive
-from .compare import assert_allclose, assert_array_equal
+from ..helpers import naive
+from ..helpers.compare import assert_allclose, assert_array_equal
 
 small = st.integers(1, 5)
 CONVENTIONS = st.sampled_from(["pytorch", "paper", "tensorflow"])

@@ -11,7 +11,7 @@ from minidl import Tensor
 from minidl.backend import to_device, to_numpy, use_device
 from minidl.optim import Adam, clip_grad_norm_
 
-from .compare import assert_allclose, assert_array_equal
+from ..helpers.compare import assert_allclose, assert_array_equal
 from .test_optim import backward, parameters
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from minidl import checkpoint
 
-from . import cifar_files
+from ..helpers import cifar_files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = ["--data", "digits", "--limit-train", "70", "--limit-test", "40", "--epochs", "2"]
 CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
 

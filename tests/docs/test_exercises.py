@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parents[1] / "docs" / "exercises"
+HERE = Path(__file__).parents[2] / "docs" / "exercises"
 sys.path.insert(0, str(HERE))
 check, checks, diagnosis = map(importlib.import_module, ["check", "checks", "diagnosis"])
 

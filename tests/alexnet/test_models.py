@@ -11,7 +11,7 @@ from alexnet.models import LEAST_IMAGE_SIZE, MODELS
 from minidl import Tensor, no_grad, random
 from minidl.nn import summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # (network, height and width): {layer: (its output, parameters, multiply-adds for one image)}, from the papers and their code.
 LAYERS = {
     ("alexnet-2012", 227): {

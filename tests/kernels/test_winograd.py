@@ -11,7 +11,7 @@ from minidl import Tensor, get_num_threads, gradcheck, set_num_threads
 from minidl.backend import to_device, to_numpy
 from minidl.kernels import winograd
 
-from . import naive
+from ..helpers import naive
 
 LAYERS = {  # inputs, outputs, kernel, size of the map, groups
     "W1 conv2": (96, 256, 5, 15, 1),

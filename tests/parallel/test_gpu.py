@@ -16,9 +16,9 @@ from minidl.errors import TrainingError, UserError
 from minidl.parallel import launch
 from minidl.selftest.kernels import difference
 
-from . import ranks
+from ..helpers import ranks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIMULATED = "SIMGPU_DEVICES" in os.environ
 BATCH, STEPS, FEW_STEPS = 5, 20, 4
 

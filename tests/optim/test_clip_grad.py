@@ -9,7 +9,7 @@ from minidl import Tensor
 from minidl.backend import to_device
 from minidl.optim import SGD, clip_grad_norm_
 
-from .compare import assert_allclose, assert_array_equal, host
+from ..helpers.compare import assert_allclose, assert_array_equal, host
 
 
 def tensors(device, *grads, dtype=np.float64):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
 ENGLISH = [DOCS / "backprop.md", DOCS / "speed.md", *sorted((DOCS / "backprop").glob("*.md"))]

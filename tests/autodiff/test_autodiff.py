@@ -15,7 +15,7 @@ from minidl import Function, Tensor, detect_anomaly, nn, no_grad, use_kernels
 from minidl.backend import to_device, to_numpy
 from minidl.optim import SGD
 
-from .compare import assert_allclose, assert_array_equal
+from ..helpers.compare import assert_allclose, assert_array_equal
 
 
 def test_gradients_add_up_when_a_tensor_is_used_twice(make):
