@@ -87,11 +87,11 @@ def graph_network():
 def linear():
     O, F, N = ("O", 4.0), ("F", 2.5), ("N", 3.2)  # the axes, and how long they are drawn
     equations = [
-        [("Y", O, N, GREEN), "=", ("W", O, F, YELLOW), ("X", F, N, BLUE), "+", ("b", O, ("", 0.5), GREY)],
-        [("dX", F, N, BLUE), "=", ("$W^T$", F, O, YELLOW), ("dY", O, N, GREEN)],
-        [("dW", O, F, YELLOW), "=", ("dY", O, N, GREEN), ("$X^T$", N, F, BLUE)],
+        [("Y", N, O, GREEN), "=", ("X", N, F, BLUE), ("$W^T$", F, O, YELLOW), "+", ("b", ("", 0.5), O, GREY)],
+        [("dX", N, F, BLUE), "=", ("dY", N, O, GREEN), ("W", O, F, YELLOW)],
+        [("dW", O, F, YELLOW), "=", ("$dY^T$", O, N, GREEN), ("X", N, F, BLUE)],
     ]
-    sheet, axes = board(15, 16.5)
+    sheet, axes = board(21.6, 16.5)
     for row, equation in enumerate(equations):
         x, y = 1.0, 2.6 + row * 5.4
         for part in equation:
@@ -230,7 +230,8 @@ def dropout():
 @figure("batch_norm")
 def batch_norm():
     x = np.array([[0.0, 0, 4, 4, 2, 2], [10, 20, 20, 30, 10, 30]])
-    y = F.batch_norm(Tensor(x.T), weight=Tensor([3.0, 1.0]), bias=Tensor([1.0, 0.0]), training=True, eps=0.0).data.T
+    gamma, beta = np.array([3.0, 1.0]), np.array([1.0, 0.0])
+    y = F.batch_norm(Tensor(x.T), weight=Tensor(gamma), bias=Tensor(beta), training=True, eps=0.0).data.T
     mean, std = x.mean(axis=1, keepdims=True), x.std(axis=1, keepdims=True)
     sheet, axes = board(28, 4.6)
     matrix(axes, 1.2, 1.4, x, "x  (C, N H W)")

@@ -2,7 +2,7 @@
 
 Figures are drawn anew by figures.py. In the pages, the code behind a mark such as
 
-    <!-- code: minidl.functional.linear.Linear -->
+    <!-- code: minidl.functional.products.Linear -->
 
 is replaced by the present source of that class or function. Exit status: 0, or 1 if --check found something.
 """
