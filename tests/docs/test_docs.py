@@ -34,6 +34,16 @@ def test_examples(page):
     assert not report, "".join(report)
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "graph.md"], ids=name)
+def test_code_runs(page, tmp_path, monkeypatch):
+    """What a page shows without what it prints, its blocks one after the other."""
+    code = "\n".join(blocks(page, "python"))
+    if "minidl.graph" in code:
+        pytest.importorskip("pygraphviz")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page, "exec"), {})
+
+
 @pytest.mark.parametrize("page", ENGLISH, ids=name)
 def test_there_are_examples(page):
     assert blocks(page, "pycon"), "a page without an example that can be checked"
