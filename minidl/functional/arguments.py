@@ -56,11 +56,11 @@ class Cast(Function):
 
 
 def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """For a public function whose arguments `names` are tensors: of floating-point numbers, one dtype and one device.
+    """For a public function whose arguments `names` are tensors of floating-point numbers on one device.
 
-    The function gets Tensors, whether it is called with these, arrays or lists; an argument that is None stays None. float16
-    is computed in float32 and rounded to float16 at the end: its sums would overflow at 65504. Raises TypeError for other
-    dtypes or two of them, ValueError for two devices.
+    The function gets Tensors, whether it is called with these, arrays or lists; an argument that is None stays None. Of
+    several dtypes the widest counts, as in NumPy. float16 is computed in float32 and rounded at the end: its sums would
+    overflow at 65504. Raises TypeError for other dtypes, ValueError for two devices.
     """
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
@@ -70,34 +70,37 @@ def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Tensor:
             positional = list(args)
-            given: dict[str, tuple[Any, Any, Tensor]] = {}  # name: (where it stands, under which key, the tensor)
+            given: list[tuple[Any, Any, Tensor]] = []  # of each tensor: where it stands, under which key, and itself
             for name, place in places:
                 where, key = (positional, place) if place < len(positional) else (kwargs, name)
                 value = positional[place] if where is positional else kwargs.get(name)
                 if value is not None:
-                    given[name] = where, key, as_tensor(value)
-            half = _check(function.__name__, {name: tensor for name, (_, _, tensor) in given.items()})
-            for where, key, tensor in given.values():
-                where[key] = Cast("float32")(tensor) if half else tensor
+                    given.append((where, key, _floating(function.__name__, name, value)))
+            if not given:
+                return function(*positional, **kwargs)  # it will say what is missing
+            widest = max((tensor.dtype for _, _, tensor in given), key=lambda dtype: dtype.itemsize)
+            computed = "float32" if widest == "float16" else widest
+            for where, key, tensor in given:
+                where[key] = tensor if tensor.dtype == computed else Cast(computed)(tensor)
+            _require_one_device(function.__name__, [tensor for _, _, tensor in given])
             y = function(*positional, **kwargs)
-            return Cast("float16")(y) if half and y.dtype == "float32" else y
+            return y if widest == computed else Cast(widest)(y)
 
         return checked
 
     return decorate
 
 
-def _check(function: str, tensors: dict[str, Tensor]) -> bool:
-    """Whether the dtype of all is float16."""
-    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-    for name, dtype in dtypes.items():
-        if dtype.kind != "f":
-            raise TypeError(f"{function} takes floating-point numbers, but {name} is {dtype}: give {name}.astype('float32')")
-    if len(set(dtypes.values())) > 1:
-        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-        raise TypeError(f"{function} takes tensors of one dtype; got {listed}: convert one, as with net.to(dtype=...)")
-    devices = {name: device_of(tensor.data) for name, tensor in tensors.items()}
-    if len(set(devices.values())) > 1:
-        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise ValueError(f"{function} takes tensors on one device; got {listed}: move one, as with net.to(device)")
-    return next(iter(dtypes.values()), None) == "float16"
+def _floating(function: str, name: str, value: Any) -> Tensor:
+    tensor = as_tensor(value)
+    if tensor.dtype.kind != "f":
+        raise TypeError(f"{function} takes floating-point numbers, but {name} is {tensor.dtype}: give {name}.astype('float32')")
+    return tensor
+
+
+def _require_one_device(function: str, tensors: list[Tensor]) -> None:
+    devices = {device_of(tensor.data) for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(
+            f"{function} takes tensors on one device; got {' and '.join(sorted(devices))}: move one, by net.to(device)"
+        )

@@ -13,7 +13,7 @@ import alexnet
 import minidl.functional as F
 from minidl import Tensor, get_num_threads, random, set_num_threads
 from minidl.kernels.memory import scratch
-from minidl.threads import parallel, slices
+from minidl.threads import parallel
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,6 @@ def test_the_number_of_threads_may_be_numpy_s():
 
 def test_nothing_to_do():
     parallel(pytest.fail, [])
-    assert slices(0, 3) == [] and slices(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
 
 
 def test_scratch_is_each_thread_s_own():

@@ -71,7 +71,7 @@ def test_drawing_leaves_the_graph_for_backward():
     assert a.grad is None
     L.backward()
     np.testing.assert_array_equal(a.grad, [4, 6])
-    with pytest.raises(RuntimeError, match="freed by backward; draw it before that"):
+    with pytest.raises(RuntimeError, match="freed by an earlier backward"):
         minidl.graph(L)
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minidl.functional as F
 import train
+from minidl import Tensor
 from minidl.backend import set_matmul_precision, to_device, use_device
 from minidl.errors import TrainingError, UserError
+from minidl.kernels.layout import from_batch_last
 from minidl.parallel import launch
 from minidl.selftest.kernels import difference
 
@@ -88,12 +91,12 @@ def test_halves_lose_nothing_small_or_large(cupy, fp16):
     from minidl.kernels.cupy_kernels import linear
 
     rng = np.random.default_rng(0)
-    x, weight = (cupy.asarray(rng.standard_normal(shape), np.float32) for shape in ((40, 20), (30, 40)))
+    x, weight = (cupy.asarray(rng.standard_normal(shape), np.float32) for shape in ((20, 40), (30, 40)))
     product = linear(x, weight, None)
     for shift in (-60.0, 60.0):  # powers of two
         np.testing.assert_array_equal(linear(x * 2**shift, weight, None).get(), (product * 2**shift).get())
     assert not linear(x * 0, weight, None).any()
-    huge, tiny = cupy.array([[2e38, 1]], np.float32), cupy.array([[1e-38], [1e-44]], np.float32)
+    huge, tiny = cupy.array([[2e38, 1]], np.float32), cupy.array([[1e-38, 1e-44]], np.float32)
     assert linear(tiny, huge, None).get() == pytest.approx(2, rel=1e-3)
     assert not cupy.isfinite(linear(x * np.float32(np.inf), weight, None)).any()
 
@@ -103,9 +106,9 @@ def test_convolutions_in_low_precision_are_im2col(cupy, fp16):
     from minidl.kernels import cupy_kernels
 
     geometry = (32, 32), (64, 64, 3, 3), (1, 1), (1, 1), 1, np.float32
-    assert cupy_kernels.tile_size(*geometry) == 0
+    assert cupy_kernels.winograd_tile(*geometry) is None
     set_matmul_precision("fp32")
-    assert cupy_kernels.tile_size(*geometry) > 0
+    assert cupy_kernels.winograd_tile(*geometry) is not None
 
 
 def test_tf32_is_asked_for(cupy, monkeypatch):
@@ -222,35 +225,40 @@ def test_arrays_of_two_gpus_are_refused(cupy, gpus):
     here, there = to_device(np.ones((2, 2)), "cupy:0"), to_device(np.ones((2, 2)), "cupy:1")
     with pytest.raises(ValueError, match="arrays on cupy:1 and cupy:0"):
         cupy_kernels.linear(here, there, None)
-    with pytest.raises(ValueError, match="an array is on cupy:1, but the current device is cupy:0"):
-        cupy_kernels.relu(there)
+    with pytest.raises(ValueError, match="x is on cupy:1, but the current device is cupy:0"):
+        cupy_kernels.relu(from_batch_last(there))
+    with pytest.raises(ValueError, match="linear takes tensors on one device; got cupy:0 and cupy:1"):
+        F.linear(Tensor(here), Tensor(there))
 
 
 def test_the_checked_launch(cupy):
     from minidl.kernels import cuda
 
     x = cupy.ones((4, 4), np.float32)
-    with pytest.raises(ValueError, match=r"relu of float32 was given float32 \(4, 2\) with strides"):
-        cuda.each("relu", x.dtype, 8, x[:, ::2], x, np.int64(8))
+
+    def relu(x, y):
+        cuda.each("relu", np.dtype(np.float32), 8, x=x, y=y)
+
+    with pytest.raises(ValueError, match=r"relu of float32 was given float32 \(4, 2\) with strides .* as x"):
+        relu(x[:, ::2], x)
     with pytest.raises(ValueError, match="relu of float32 was given float16"):
-        cuda.each("relu", x.dtype, 8, x.astype(np.float16), x, np.int64(8))
+        relu(x, x.astype(np.float16))
     with pytest.raises(ValueError, match="relu of float32 was given float64 .* for float32"):
-        cuda.each("relu", x.dtype, 8, x.astype(np.float64), x, 8)
-    with pytest.raises(ValueError, match="relu of float32 was given str for int64"):
-        cuda.each("relu", x.dtype, 8, x, x, "8")
-    with pytest.raises(ValueError, match=r"relu of float32 was given ndarray for real\*"):
-        cuda.each("relu", x.dtype, 8, np.ones(8, np.float32), x, 8)
-    with pytest.raises(ValueError, match="shorter"):
-        cuda.each("relu", x.dtype, 8, x, x)
+        relu(x.astype(np.float64), x)
+    with pytest.raises(ValueError, match=r"relu of float32 was given ndarray as x, for real\*"):
+        relu(np.ones(8, np.float32), x)
+    with pytest.raises(TypeError, match="relu takes x, y, count; it was given count, x$"):
+        cuda.each("relu", x.dtype, 8, x=x)
+    labels = {"rows": x, "labels": cupy.zeros(4, np.int64), "value": 1.0}
+    with pytest.raises(ValueError, match="subtract_at_labels of float32 was given str as classes, for int"):
+        cuda.each("subtract_at_labels", x.dtype, 8, **labels, classes="8")
     with pytest.raises(OverflowError):
-        cuda.each("subtract_at_labels", x.dtype, 8, x, cupy.zeros(4, np.int64), 4, 2**31, 1.0)
+        cuda.each("subtract_at_labels", x.dtype, 8, **labels, classes=2**31)
 
 
 def test_a_label_that_is_no_class_is_no_number(cupy):
-    from minidl.kernels import cupy_kernels
-
-    picked = cupy_kernels.at_labels(cupy.ones((3, 4)), cupy.array([0, 3, -1, 2]))
-    np.testing.assert_array_equal(picked.get(), [1, np.nan, np.nan, 1])
+    losses = F.cross_entropy(Tensor(cupy.zeros((4, 3))), cupy.array([0, 3, -1, 2]), reduction="none")
+    np.testing.assert_allclose(losses.data.get(), np.log([3, np.nan, np.nan, 3]))
 
 
 def test_a_gpu_that_is_not_there(tmp_path):

@@ -20,7 +20,7 @@ from minidl.errors import TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
-from minidl.threads import shard
+from minidl.partition import shard
 
 from ..helpers import ranks
 
