@@ -101,6 +101,5 @@ def _floating(function: str, name: str, value: Any) -> Tensor:
 def _require_one_device(function: str, tensors: list[Tensor]) -> None:
     devices = {device_of(tensor.data) for tensor in tensors}
     if len(devices) > 1:
-        raise ValueError(
-            f"{function} takes tensors on one device; got {' and '.join(sorted(devices))}: move one, by net.to(device)"
-        )
+        listed = " and ".join(sorted(devices))
+        raise ValueError(f"{function} takes tensors on one device; got {listed}: move one, as with net.to(device)")

@@ -84,5 +84,13 @@ def test_importing_the_library_does_no_work():
         assert f"'{name}'" not in done.stdout
 
 
-def test_autodiff_is_one_page():
+@pytest.mark.parametrize("package", ["minidl", "alexnet"])
+def test_modules_do_not_share_names_with_what_is_in_them(package):
+    """`import minidl.graph` would give a module to some, and the function to others."""
+    for file in (ROOT / package).rglob("*.py"):
+        names = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert file.stem not in names, f"{file} has a function of its own name"
+
+
+def test_autodiff_has_200_lines_at_most():
     assert len((ROOT / "minidl" / "autodiff.py").read_text().splitlines()) <= 200

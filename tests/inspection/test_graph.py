@@ -121,13 +121,13 @@ def test_a_network_is_folded_by_layer():
 
 
 def test_without_the_network_layers_have_their_kinds_name():
-    nodes, _ = read(minidl.graph(Net()(Tensor(np.zeros((1, 1, 4, 4))))))
+    nodes, _ = read(minidl.graph(Net()(Tensor(np.zeros((1, 1, 4, 4), np.float32)))))
     assert [node[0] for node in nodes] == ["constant", "Conv2d", "ReLU", "Reshape", "Linear"]
 
 
 def test_a_parameter_that_is_used_elsewhere_too_is_a_node():
     fc = nn.Linear(2, 1, bias=False)
-    _, edges = read(minidl.graph(fc(Tensor(np.ones((1, 2)))).sum() + (fc.weight * fc.weight).sum(), fc, w=fc.weight))
+    _, edges = read(minidl.graph(fc(Tensor(np.ones((1, 2), np.float32))).sum() + (fc.weight * fc.weight).sum(), fc, w=fc.weight))
     assert sorted(edge[:2] for edge in edges).count(("weight", "Multiply")) == 2 and ("weight", "Linear") in [
         e[:2] for e in edges
     ]
@@ -140,7 +140,7 @@ def test_a_layer_that_gives_its_input_back_takes_no_function_over():
 
 def test_every_call_of_a_shared_layer_is_a_node():
     layer = nn.Linear(2, 2)
-    nodes, _ = read(minidl.graph(layer(layer(Tensor(np.ones((1, 2)))))))
+    nodes, _ = read(minidl.graph(layer(layer(Tensor(np.ones((1, 2), np.float32))))))
     assert [node[0] for node in nodes] == ["constant", "Linear", "Linear"]
 
 
