@@ -25,7 +25,7 @@ setup(
     install_requires=[
         "numpy>=2.0,<3",
         "safetensors>=0.4.3",
-        "threadpoolctl>=3.1",
+        "threadpoolctl>=3.5",
         "tqdm>=4.64",
         "pooch>=1.8",
         "requests>=2.28",
