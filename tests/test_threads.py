@@ -187,7 +187,7 @@ def test_scratch_is_each_thread_s_own():
 
 def make(seed):
     random.manual_seed(seed)
-    return alexnet.create("cifar-lrn"), np.random.default_rng(seed).standard_normal((6, 3, 32, 32)).astype(np.float32)
+    return alexnet.create("cifar-lrn").to(dtype="float64"), np.random.default_rng(seed).standard_normal((6, 3, 32, 32))
 
 
 def backward(net, images, seed):
@@ -196,6 +196,7 @@ def backward(net, images, seed):
 
 
 def test_two_nets_trained_at_once_by_threads_of_the_caller():
+    """In float64: BLAS has another number of threads beside the other net, and may add up in another order."""
     alone = {seed: make(seed) for seed in (1, 2)}
     for seed, (net, images) in alone.items():
         backward(net, images, seed)
@@ -207,7 +208,7 @@ def test_two_nets_trained_at_once_by_threads_of_the_caller():
         thread.join()
     for seed, (net, _) in together.items():
         for p, expected in zip(net.parameters(), alone[seed][0].parameters(), strict=True):
-            np.testing.assert_allclose(p.grad, expected.grad, rtol=0, atol=1e-5 * abs(expected.grad).max())
+            np.testing.assert_allclose(p.grad, expected.grad, rtol=0, atol=1e-10 * abs(expected.grad).max())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
