@@ -1,6 +1,7 @@
 """Work on several threads. NumPy lets go of Python's lock while it computes, so threads are enough."""
 
 import contextvars
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,6 +15,22 @@ Part = TypeVar("Part")
 
 _blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
 _threads = max([library.num_threads for library in _blas], default=os.cpu_count() or 1)
+
+
+def _setter(library: threadpoolctl.LibController) -> Callable[[int], object]:
+    """What sets a BLAS library's number of threads, on whichever thread it is called.
+
+    OpenBLAS has one number for all threads, and threadpoolctl 3.8 leaves it to the first thread that sets it: on the others it
+    does nothing. So OpenBLAS's own function is called, but where OpenBLAS is on OpenMP, which has a number for each thread.
+    """
+    if library.internal_api == "openblas" and library.threading_layer != "openmp":
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+            if own := getattr(library.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None):
+                return own
+    return library.set_num_threads
+
+
+_setters = [_setter(library) for library in _blas]
 
 
 def _start() -> None:
@@ -70,13 +87,17 @@ def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
                 pass
             raise
 
+    def run_beside() -> None:
+        _limit_blas([1] * len(_blas))  # for this thread too, where each has its own number
+        run()
+
     if not _at_work.acquire(blocking=False):
         return run()
     others: list[Future] = []
     blas_threads = [library.num_threads for library in _blas]
     try:
         _limit_blas([1] * len(_blas))
-        others.extend(_pool.submit(contextvars.copy_context().run, run) for _ in range(min(_threads, len(parts)) - 1))
+        others.extend(_pool.submit(contextvars.copy_context().run, run_beside) for _ in range(min(_threads, len(parts)) - 1))
         run()
     finally:
         try:
@@ -90,5 +111,5 @@ def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
 
 
 def _limit_blas(threads: Sequence[int]) -> None:
-    for library, n in zip(_blas, threads, strict=True):
-        library.set_num_threads(n)
+    for set_threads, n in zip(_setters, threads, strict=True):
+        set_threads(n)

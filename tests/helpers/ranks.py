@@ -1,9 +1,11 @@
 """What the ranks do in test_parallel.py: functions that processes started by launch can import."""
 
+import contextlib
 import ctypes
 import itertools
 import os
 import pickle
+import re
 import signal
 import sys
 import time
@@ -100,6 +102,22 @@ def fail(communicators, stop, how):
         os.kill(os.getpid(), getattr(signal, how))
     communicators.main.all_reduce(np.ones(3))
     return "done"
+
+
+def shared_files(pid):
+    """The files in /dev/shm that a process has mapped or open, by the names that they have or had."""
+    held = [Path(f"/proc/{pid}/maps").read_text()]
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            held.append(os.readlink(descriptor))
+    return set(re.findall(r"/dev/shm/\S+", "\n".join(held)))
+
+
+def tell_and_fail(communicators, stop, folder, how):
+    """fail, after each rank has written its shared files into the folder."""
+    (folder / f"rank {communicators.rank}").write_text("\n".join(shared_files(os.getpid())))
+    communicators.main.barrier()
+    fail(communicators, stop, how)
 
 
 def wait_to_stop(communicators, stop):
