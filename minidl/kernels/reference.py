@@ -46,12 +46,10 @@ def conv2d(x, weight, bias, stride, padding, groups, *_):
     window this is a product of matrices, (O / G, C / G) with (C / G, OH OW), for each image and group.
     """
     O, CG, *kernel_size = weight.shape
-    N = len(x)
-    size = _output_size(x, kernel_size, stride, padding)
-    W = weight.reshape(groups, O // groups, CG, *kernel_size)
+    N, size = len(x), _output_size(x, kernel_size, stride, padding)
     y = np.zeros((N, groups, O // groups, size[0] * size[1]), x.dtype)
     for i, j, seen in places(_pad(x, padding), kernel_size, stride, size, axis=2):
-        y += W[..., i, j] @ seen.reshape(N, groups, CG, size[0] * size[1])
+        y += _matrices(weight, groups, i, j) @ seen.reshape(N, groups, CG, size[0] * size[1])
     y = y.reshape(N, O, *size)
     return y if bias is None else y + bias[:, None, None]
 
@@ -63,19 +61,21 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
     dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j] dy[n, o, h, w]. Then the padding is cut off.
     """
     O, CG, *kernel_size = weight.shape
-    N, _, H, W = x.shape
-    size = grad.shape[2:]
-    matrices = weight.reshape(groups, O // groups, CG, *kernel_size)
+    (N, _, H, W), size, (PH, PW) = x.shape, grad.shape[2:], padding
     dy = grad.reshape(N, groups, O // groups, size[0] * size[1])
-    dmatrices, xpad = np.zeros_like(matrices), _pad(x, padding)
+    xpad, dweight = _pad(x, padding), np.zeros_like(weight)
     dxpad = np.zeros_like(xpad)
-    seen_in_dxpad = places(dxpad, kernel_size, stride, size, axis=2)
-    for (i, j, seen), (_, _, target) in zip(places(xpad, kernel_size, stride, size, axis=2), seen_in_dxpad, strict=True):
+    for i, j, seen in places(xpad, kernel_size, stride, size, axis=2):
         patches = seen.reshape(N, groups, CG, size[0] * size[1])
-        dmatrices[..., i, j] = (dy @ patches.swapaxes(2, 3)).sum(axis=0)
-        target += (matrices[..., i, j].swapaxes(1, 2) @ dy).reshape(target.shape)
-    PH, PW = padding
-    return dxpad[:, :, PH : PH + H, PW : PW + W], dmatrices.reshape(weight.shape), grad.sum(axis=(0, 2, 3))
+        dweight[:, :, i, j] = (dy @ patches.swapaxes(2, 3)).sum(axis=0).reshape(O, CG)
+    for i, j, target in places(dxpad, kernel_size, stride, size, axis=2):
+        target += (_matrices(weight, groups, i, j).swapaxes(1, 2) @ dy).reshape(target.shape)
+    return dxpad[:, :, PH : PH + H, PW : PW + W], dweight, grad.sum(axis=(0, 2, 3))
+
+
+def _matrices(weight, groups, i, j):
+    """W[:, :, i, j] as a matrix for each group: (G, O / G, C / G)."""
+    return weight[:, :, i, j].copy().reshape(groups, -1, weight.shape[1])
 
 
 def _output_size(x, kernel_size, stride, padding):
