@@ -116,6 +116,7 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
     x = to_batch_last(x)
     y = np.empty((len(x), *size, x.shape[-1]), x.dtype)
     argmax = np.zeros(y.shape, np.min_scalar_type(kernel_size[0] * kernel_size[1])) if with_argmax else None
+    is_padded = np.any(padding)
 
     def work(channels):
         best, padded = y[channels], pad(x[channels], padding, -np.inf)
@@ -130,7 +131,7 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
                 place = np.multiply(larger, place, out=scratch("place", best.shape, argmax.dtype))
                 np.maximum(argmax[channels], place, out=argmax[channels])
             np.maximum(best, value, out=best)
-        if argmax is not None and (np.isnan(best.max(initial=0)) or best.min(initial=0) == -np.inf):
+        if argmax is not None and (np.isnan(best.max(initial=0)) or (is_padded and best.min(initial=0) == -np.inf)):
             argmax[channels] = _argmax_of_any_values(padded, kernel_size, stride, padding, size)
 
     parallel(work, array_chunks(x))
