@@ -1,5 +1,6 @@
 """What Python and NumPy ask of an array: the part of Tensor that has no derivative, and the names of the part that has."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ class Operators:
         if not self.ndim:
             raise TypeError("a Tensor of a single number has no length")
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, range(len(self)))
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """NumPy's functions take a tensor that is not tracked; of a tracked one they would lose the gradient."""
