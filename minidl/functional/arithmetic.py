@@ -128,7 +128,8 @@ class Mean(Sum):
         return y.astype(x.dtype) if x.dtype == "float16" else y
 
     def backward(self, grad):
-        return super().backward(grad / self.count)
+        wide = grad.astype("float32") if grad.dtype == "float16" else grad  # which a large count would overflow
+        return super().backward((wide / self.count).astype(grad.dtype))
 
 
 class Reshape(Function):
