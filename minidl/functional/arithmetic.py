@@ -270,8 +270,10 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def _several(function: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-    if not isinstance(tensors, Sequence) or not tensors:
-        raise ValueError(f"{function} takes a list of tensors, at least one; got {tensors!r:.80}")
+    if not isinstance(tensors, Sequence):
+        raise TypeError(f"{function} takes a list of tensors; got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{function} takes a list of at least one tensor; got {tensors}")
     return [as_tensor(x) for x in tensors]
 
 
