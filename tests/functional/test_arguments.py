@@ -210,7 +210,7 @@ def test_an_infinite_weight_in_batch_norm_s_evaluation_gives_infinite_gradients(
 def all_layers():
     random.manual_seed(0)
     first = [nn.Conv2d(3, 8, 5, padding="same"), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True)]
-    second = [nn.Conv2d(8, 64, 3, 2, 1, groups=2), nn.LocalResponseNorm(5, 0.1), nn.Tanh(), nn.AvgPool2d(3, 1, 1)]
+    second = [nn.Conv2d(8, 64, 3, 2, 1, groups=2), nn.LocalResponseNorm(4, 0.1), nn.Tanh(), nn.AvgPool2d(3, 1, 1)]
     third = [nn.Conv2d(64, 64, 3, padding=1), nn.Sigmoid(), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten()]  # by Winograd
     return nn.Sequential(*first, *second, *third, nn.Dropout(0.3), nn.Linear(384, 12), nn.BatchNorm1d(12), nn.Linear(12, 5))
 
