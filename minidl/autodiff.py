@@ -14,7 +14,7 @@ from typing import Any
 
 from .backend import Array, as_array, get_array_module
 from .gradient_buffers import accumulate, offer_buffers
-from .kept import Kept, check_finite
+from .kept import Kept, check_finite, share_changes
 from .operators import Operators
 
 _recording = contextvars.ContextVar("recording", default=True)
@@ -38,21 +38,14 @@ class Tensor(Operators):
 
     data: a NumPy or CuPy array, or what makes one (Python floats become float32).
     requires_grad: whether `backward` shall leave dL/ddata in `grad`, an array of data's shape, None before.
-    version: how often data was changed in place, by this library or by `tensor.data += ...`.
     on_gradient_ready: called with the tensor, once in a backward pass, as soon as its gradient is complete.
     """
 
-    __slots__ = (
-        *("__weakref__", "_data", "creator", "grad", "grad_buffer"),
-        *("on_gradient_ready", "requires_grad", "retains_grad", "version"),
-    )
+    __slots__ = "__weakref__ creator grad grad_buffer on_gradient_ready requires_grad retains_grad".split()
 
     def __init__(self, data: Any, requires_grad: bool = False):
-        if isinstance(data, Tensor):
-            raise TypeError("data is a Tensor already; use it, its .data, or its .detach()")
-        self._data: Array = as_array(data)
-        if self.dtype.kind not in "biuf":
-            raise TypeError(f"a tensor holds real numbers or booleans; got {data!r:.80} of {self.dtype}")
+        self._data: Array = None
+        self.data = data
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"only floating-point tensors have gradients; this one is {self.dtype}")
         self.requires_grad = requires_grad
@@ -60,21 +53,13 @@ class Tensor(Operators):
         self.grad_buffer: Array = None  # where an optimiser wants the gradient written
         self.creator: Any = None
         self.retains_grad = False
-        self.version = 0
         self.on_gradient_ready: Callable[[Tensor], None] | None = None
-
-    @property
-    def data(self) -> Array:
-        return self._data
-
-    @data.setter
-    def data(self, array: Array) -> None:
-        self.version += array is self._data  # tensor.data += 1 comes here with the array it has changed
-        self._data = array
 
     def detach(self) -> "Tensor":
         """The same data, cut from the graph."""
-        return Tensor(self.data)
+        tensor = Tensor(self.data)
+        tensor._changes = self._changes
+        return tensor
 
     def retain_grad(self) -> None:
         """Have backward leave a gradient in `grad` here too, though this tensor was computed from others."""
@@ -93,10 +78,10 @@ class Tensor(Operators):
         if grad is None and self.data.size != 1:
             raise RuntimeError(f"backward on shape {self.shape} needs a gradient of that shape; only one number can go without")
         xp = get_array_module(self.data)
-        grad = xp.ones_like(self.data) if grad is None else as_array(grad.data if isinstance(grad, Tensor) else grad)
-        if grad.shape != self.shape:
-            raise ValueError(f"backward on shape {self.shape} was given a gradient of shape {grad.shape}")
-        for tensor, gradient in walk(self, grad, free=True):
+        given = grad if isinstance(grad, Tensor) else Tensor(xp.ones_like(self.data) if grad is None else grad)
+        if given.shape != self.shape:
+            raise ValueError(f"backward on shape {self.shape} was given a gradient of shape {given.shape}")
+        for tensor, gradient in walk(self, given.data.astype(self.dtype, copy=False), free=True):
             if tensor.creator is None or tensor.retains_grad:
                 accumulate(tensor, gradient)
 
@@ -176,6 +161,7 @@ class Function:
         self.needs_grad = tuple(x is not None and x.requires_grad and _recording.get() for x in self.inputs)
         output = Tensor(self.forward(*[None if x is None else x.data for x in self.inputs]), any(self.needs_grad))
         if output.requires_grad:
+            share_changes(output, self.inputs)
             self._kept = Kept(self, (*self.inputs, output))
             output.creator = self
         return output
@@ -191,6 +177,8 @@ class Function:
             if x is None or not needed:
                 gradients[i] = None
                 continue
+            if x.dtype.kind != "f":
+                raise TypeError(f"only floating-point tensors have gradients; input {i} of {name} is {x.dtype}")
             shape = None if gradients[i] is None else gradients[i].shape
             if shape != x.shape:
                 raise ValueError(f"{name}.backward gave a gradient of shape {shape} for input {i} of shape {x.shape}")

@@ -61,6 +61,17 @@ class Kept:
                 )
 
 
+def share_changes(output: Any, inputs: Sequence[Any]) -> None:
+    """If a function's output is a view of an input, what changes one changes the other: they have one count."""
+    for x in inputs:
+        if x is not None and _owner(x.data) is _owner(output.data):
+            output._changes = x._changes
+
+
+def _owner(array: Array) -> Array:
+    return array if array.base is None else array.base
+
+
 def check_finite(function: Any, gradients: Sequence[Array]) -> None:
     """Within detect_anomaly: RuntimeError if a gradient that a function's backward gave is NaN or infinite."""
     for i, gradient in enumerate(gradients) if _detecting.get() else ():

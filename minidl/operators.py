@@ -1,16 +1,17 @@
 """What Python and NumPy ask of an array: the part of Tensor that has no derivative, and the names of the part that has."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, as_array
 
 
 class Operators:
     """The base of Tensor. Its operators are defined with their derivatives in functional/, which assigns them to Tensor."""
 
-    __slots__ = ()
+    __slots__ = ("_changes", "_data")
     __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
     __hash__ = object.__hash__  # == compares element by element, but a tensor is a key by its identity
     __add__: Any
@@ -38,10 +39,37 @@ class Operators:
     reshape: Any
     transpose: Any
 
-    data: Array
     grad: Array
     requires_grad: bool
     creator: Any
+    _data: Array
+    _changes: list[int]  # one count, that a tensor and the views of it share
+
+    @property
+    def data(self) -> Array:
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        if isinstance(data, Operators):
+            raise TypeError("data is a Tensor already; use it, its .data, or its .detach()")
+        array = as_array(data)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"a tensor holds real numbers or booleans; got {data!r:.80} of {array.dtype}")
+        if array is self._data:
+            self.version += 1  # tensor.data += 1 comes here with the array that it has changed
+        else:
+            self._data, self._changes = array, [0]
+
+    @property
+    def version(self) -> int:
+        """How often the data was changed in place, by this library or by `tensor.data += ...`."""
+        return self._changes[0]
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._changes[0] = version
+
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
     dtype = property(lambda self: self.data.dtype)
@@ -67,6 +95,9 @@ class Operators:
         if not self.ndim:
             raise TypeError("a Tensor of a single number has no length")
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, range(len(self)))
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """NumPy's functions take a tensor that is not tracked; of a tracked one they would lose the gradient."""

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ParamSpec
 
 from ..autodiff import Function, Tensor
@@ -25,16 +25,37 @@ def is_integer(value: Any, at_least: int) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= at_least
 
 
+def number(value: Any, name: str) -> float:
+    """A number of Python or NumPy as Python's, which widens no float32."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {value!r:.80}")
+    return float(value)
+
+
+def axis_of(function: str, x: Tensor, axis: Any) -> int:
+    """One axis of x, negative ones counted from the end; a single number has the axis 0."""
+    count = max(1, x.ndim)
+    if not is_integer(axis, -count) or axis >= count:
+        raise ValueError(f"{function} of x {x.shape} takes an axis from {-count} to {count - 1}; got {axis!r:.80}")
+    return int(axis) % count
+
+
 def require_4d(x: Tensor, function: str) -> None:
     if x.ndim != 4:
         raise ValueError(f"{function} takes x of shape (N, C, H, W); got {x.shape}")
 
 
+def require_pixels(x: Tensor, function: str) -> None:
+    require_4d(x, function)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"{function} takes images of at least one pixel; got {x.shape}")
+
+
 def require_only(owner: str, **settings: tuple[Any, Any]) -> None:
     """For settings that PyTorch has and minidl does not, name=(what was given, the only value there is): it changes nothing."""
     for name, (value, only) in settings.items():
-        if value != only:
-            raise ValueError(f"{owner} takes {name}={only!r} only; got {value!r}")
+        if not isinstance(value, type(only)) or value != only:
+            raise ValueError(f"{owner} takes {name}={only!r} only; got {value!r:.80}")
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -56,34 +77,30 @@ class Cast(Function):
 
 
 def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """For a public function whose arguments `names` are tensors of floating-point numbers on one device.
+    """For a public function whose arguments `names` are tensors of float16, float32 or float64, on one device.
 
-    The function gets Tensors, whether it is called with these, arrays or lists; an argument that is None stays None. Of
-    several dtypes the widest counts, as in NumPy. float16 is computed in float32 and rounded at the end: its sums would
-    overflow at 65504. Raises TypeError for other dtypes, ValueError for two devices.
+    The function gets Tensors, whether it is called with these, arrays or lists; an argument whose default is None may be None.
+    Of several dtypes the widest counts, as in NumPy. float16 is computed in float32 and rounded at the end: its sums would
+    overflow at 65504. Raises TypeError for None and for other dtypes, ValueError for two devices.
     """
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-        order = list(inspect.signature(function).parameters)
-        places = [(name, order.index(name)) for name in names]
+        signature, title = inspect.signature(function), function.__name__
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Tensor:
-            positional = list(args)
-            given: list[tuple[Any, Any, Tensor]] = []  # of each tensor: where it stands, under which key, and itself
-            for name, place in places:
-                where, key = (positional, place) if place < len(positional) else (kwargs, name)
-                value = positional[place] if where is positional else kwargs.get(name)
-                if value is not None:
-                    given.append((where, key, _floating(function.__name__, name, value)))
-            if not given:
-                return function(*positional, **kwargs)  # it will say what is missing
-            widest = max((tensor.dtype for _, _, tensor in given), key=lambda dtype: dtype.itemsize)
+            try:
+                arguments = signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                return function(*args, **kwargs)  # whose own error names it
+            optional = [name for name in names if signature.parameters[name].default is None and arguments.get(name) is None]
+            tensors = {name: _floating(title, name, arguments[name]) for name in names if name not in optional}
+            _require_one_device(title, tensors)
+            widest = max((tensor.dtype for tensor in tensors.values()), key=lambda dtype: dtype.itemsize)
             computed = "float32" if widest == "float16" else widest
-            for where, key, tensor in given:
-                where[key] = tensor if tensor.dtype == computed else Cast(computed)(tensor)
-            _require_one_device(function.__name__, [tensor for _, _, tensor in given])
-            y = function(*positional, **kwargs)
+            for name, tensor in tensors.items():
+                arguments[name] = tensor if tensor.dtype == computed else Cast(computed)(tensor)
+            y = function(**arguments)  # type: ignore[call-arg]
             return y if widest == computed else Cast(widest)(y)
 
         return checked
@@ -92,14 +109,17 @@ def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]
 
 
 def _floating(function: str, name: str, value: Any) -> Tensor:
+    if value is None:
+        raise TypeError(f"{function} takes a tensor as {name}; got None")
     tensor = as_tensor(value)
-    if tensor.dtype.kind != "f":
-        raise TypeError(f"{function} takes floating-point numbers, but {name} is {tensor.dtype}: give {name}.astype('float32')")
+    if tensor.dtype.name not in ("float16", "float32", "float64") or not tensor.dtype.isnative:
+        advice = f"give {name}.astype('float32')"
+        raise TypeError(f"{function} takes float16, float32 or float64, but {name} is {tensor.dtype}: {advice}")
     return tensor
 
 
-def _require_one_device(function: str, tensors: list[Tensor]) -> None:
-    devices = {device_of(tensor.data) for tensor in tensors}
-    if len(devices) > 1:
-        listed = " and ".join(sorted(devices))
+def _require_one_device(function: str, tensors: dict[str, Tensor]) -> None:
+    devices = {name: device_of(tensor.data) for name, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"{function} takes tensors on one device; got {listed}: move one, as with net.to(device)")

@@ -8,12 +8,12 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from ..autodiff import Function, Tensor
 from ..backend import Array, as_array, get_array_module
-from .arguments import as_tensor
+from .arguments import as_tensor, axis_of, floating
 
 
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
@@ -110,14 +110,12 @@ class Sum(Function):
         return y.astype(x.dtype) if x.dtype == "float16" else y
 
     def sum(self, x):
-        self.shape = x.shape
-        return _sum(x, self.axis, self.keepdims)
+        y = _sum(x, self.axis, keepdims=True)
+        self.shape, self.kept_shape = x.shape, y.shape
+        return y if self.keepdims else y.squeeze(self.axis)
 
     def backward(self, grad):
-        xp = get_array_module(grad)
-        if self.axis is not None and not self.keepdims:
-            grad = xp.expand_dims(grad, self.axis)
-        return xp.broadcast_to(grad, self.shape)
+        return get_array_module(grad).broadcast_to(grad.reshape(self.kept_shape), self.shape)
 
 
 class Mean(Sum):
@@ -130,7 +128,8 @@ class Mean(Sum):
         return y.astype(x.dtype) if x.dtype == "float16" else y
 
     def backward(self, grad):
-        return super().backward(grad / self.count)
+        wide = grad.astype("float32") if grad.dtype == "float16" else grad  # which a large count would overflow
+        return super().backward((wide / self.count).astype(grad.dtype))
 
 
 class Reshape(Function):
@@ -173,12 +172,11 @@ class Max(Function):
 
     def __init__(self, axis: Any = None, keepdims: bool = False):
         self.axis, self.keepdims = axis, keepdims
-        self.one_axis = isinstance(axis, Integral)
 
     def forward(self, x):
         y = x.max(axis=self.axis, keepdims=True)
         largest = (x == y) | (x != x)
-        if self.one_axis:
+        if isinstance(self.axis, Integral) and x.ndim:
             self.share = largest & (largest.cumsum(axis=self.axis) == 1)
         else:
             self.share = largest / largest.sum(axis=self.axis, keepdims=True)
@@ -187,7 +185,7 @@ class Max(Function):
 
     def backward(self, grad):
         xp = get_array_module(grad)
-        return xp.where(self.share, grad.reshape(self.shape) * self.share, 0)
+        return xp.where(self.share, grad.reshape(self.shape), 0) * self.share
 
 
 class Exp(Function):
@@ -239,8 +237,9 @@ class Concatenate(Function):
         self.axis = axis
 
     def forward(self, *arrays):
+        y = get_array_module(arrays[0]).concatenate(arrays, axis=self.axis)
         self.stops = list(itertools.accumulate(x.shape[self.axis] for x in arrays))
-        return get_array_module(arrays[0]).concatenate(arrays, axis=self.axis)
+        return y
 
     def backward(self, grad):
         return get_array_module(grad).split(grad, self.stops[:-1], axis=self.axis)
@@ -261,7 +260,8 @@ class Stack(Function):
 
 def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Tensors of equal shapes but for one axis, one behind the other along that axis."""
-    return Concatenate(axis)(*_several("cat", tensors))
+    tensors = _several("cat", tensors)
+    return Concatenate(axis_of("cat", tensors[0], axis))(*tensors)
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -270,24 +270,48 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def _several(function: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-    if isinstance(tensors, Tensor) or not len(tensors):
-        raise ValueError(f"{function} takes a list of tensors, at least one; got {tensors!r}")
+    if not isinstance(tensors, Sequence):
+        raise TypeError(f"{function} takes a list of tensors; got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{function} takes a list of at least one tensor; got {tensors}")
     return [as_tensor(x) for x in tensors]
 
 
 def flatten(x: Tensor, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     """(N, C, H, W) -> (N, C * H * W): the axes from start_dim to end_dim become one; negative ones count from the end."""
     x = as_tensor(x)
-    first, last = (dim + x.ndim if dim < 0 else dim for dim in (start_dim, end_dim))
-    if not 0 <= first <= last < x.ndim:
+    first, last = axis_of("flatten", x, start_dim), axis_of("flatten", x, end_dim)
+    if first > last:
         raise ValueError(f"flatten of x {x.shape} takes two of its axes, in their order; got {start_dim} and {end_dim}")
     return Reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])(x)
 
 
-def _power(x: Tensor, exponent: float) -> Tensor:
-    if not isinstance(exponent, (int, float)):
+def _power(x: Tensor, exponent: Any) -> Tensor:
+    if not isinstance(exponent, Real):
         raise TypeError(f"x ** p takes a number p, not {type(exponent).__name__}")
-    return Power(exponent)(x)
+    return Power(int(exponent) if isinstance(exponent, Integral) else float(exponent))(x)
+
+
+@floating("x")
+def exp(x: Tensor) -> Tensor:
+    return Exp()(x)
+
+
+@floating("x")
+def log(x: Tensor) -> Tensor:
+    return Log()(x)
+
+
+def binary_operator(function: type[Function]) -> tuple[Callable, Callable]:
+    """For a tensor on the left and for one on the right. To Python, None is no operand."""
+
+    def operate(a, b):
+        return NotImplemented if b is None else function()(a, b)
+
+    def operate_reflected(a, b):
+        return NotImplemented if b is None else function()(b, a)
+
+    return operate, operate_reflected
 
 
 def _unpacked(arguments: tuple) -> tuple:
@@ -295,14 +319,10 @@ def _unpacked(arguments: tuple) -> tuple:
     return tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
 
 
-Tensor.__add__ = lambda a, b: Add()(a, b)
-Tensor.__radd__ = lambda a, b: Add()(b, a)
-Tensor.__sub__ = lambda a, b: Subtract()(a, b)
-Tensor.__rsub__ = lambda a, b: Subtract()(b, a)
-Tensor.__mul__ = lambda a, b: Multiply()(a, b)
-Tensor.__rmul__ = lambda a, b: Multiply()(b, a)
-Tensor.__truediv__ = lambda a, b: Divide()(a, b)
-Tensor.__rtruediv__ = lambda a, b: Divide()(b, a)
+Tensor.__add__, Tensor.__radd__ = binary_operator(Add)
+Tensor.__sub__, Tensor.__rsub__ = binary_operator(Subtract)
+Tensor.__mul__, Tensor.__rmul__ = binary_operator(Multiply)
+Tensor.__truediv__, Tensor.__rtruediv__ = binary_operator(Divide)
 Tensor.__neg__ = lambda x: Negate()(x)
 Tensor.__pow__ = _power
 Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
@@ -310,8 +330,8 @@ Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
 Tensor.reshape = lambda x, *shape: Reshape(*_unpacked(shape))(x)
 Tensor.transpose = lambda x, *axes: Transpose(*_unpacked(axes))(x)
 Tensor.max = lambda x, axis=None, keepdims=False: Max(axis, keepdims)(x)
-Tensor.exp = lambda x: Exp()(x)
-Tensor.log = lambda x: Log()(x)
+Tensor.exp = exp
+Tensor.log = log
 Tensor.__getitem__ = lambda x, key: GetItem(_plain(key))(x)
 
 
@@ -325,7 +345,9 @@ def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], T
 
     def compare(a, b):
         try:
-            return Tensor(comparison(a.data, (b if isinstance(b, Tensor) else Tensor(as_array(b, a.data))).data))
+            if not isinstance(b, (int, float)):  # with these NumPy compares whatever the dtype can hold
+                b = (b if isinstance(b, Tensor) else Tensor(as_array(b, a.data))).data
+            return Tensor(comparison(a.data, b))
         except TypeError:  # b holds no numbers
             return NotImplemented
 

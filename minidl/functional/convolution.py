@@ -8,7 +8,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from ..kernels.windows import output_size
-from .arguments import floating, is_integer, pair, require_4d, require_only
+from .arguments import floating, is_integer, pair, require_only, require_pixels
 from .padding import pad
 
 
@@ -67,14 +67,16 @@ def conv2d(
     stride and padding: an integer, or a pair for H and W. padding "valid" is 0; "same" gives OH = H and OW = W, with one more
     row and column of zeros behind the image than before it where the kernel's size is even; it takes stride 1.
     """
-    require_4d(x, "conv2d")
+    require_pixels(x, "conv2d")
     require_only("conv2d", dilation=(pair(dilation, "dilation"), (1, 1)))
     stride = pair(stride, "stride")
     if weight.ndim != 4:
         raise ValueError(f"conv2d takes a weight of shape (O, C / groups, KH, KW); got {weight.shape}")
     x, padding = _padded(x, weight.shape[2:], stride, padding)
     (_, C, H, W), (O, CG, KH, KW) = x.shape, weight.shape
-    if not is_integer(groups, 1) or CG * groups != C or O % groups:
+    if not is_integer(groups, 1):
+        raise ValueError(f"conv2d with groups={groups!r}: give an integer of at least 1")
+    if not (CG and O) or CG * groups != C or O % groups:
         raise ValueError(
             f"conv2d with groups={groups} takes weights of {groups} x {CG} = {groups * CG} input channels and a multiple "
             f"of {groups} outputs; got x {x.shape} and weight {weight.shape}"

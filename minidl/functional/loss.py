@@ -5,7 +5,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..backend import Array, as_array, get_array_module
 from ..kernels import kernels_for
-from .arguments import floating, require_only
+from .arguments import axis_of, floating, number, require_only
 
 
 class Softmax(Function):
@@ -70,13 +70,13 @@ class SquaredError(Function):
 @floating("x")
 def softmax(x: Tensor, axis: int = 1) -> Tensor:
     """exp(x) / sum exp(x) along an axis: positive numbers that add up to 1. Any shape."""
-    return Softmax(axis)(x)
+    return Softmax(axis_of("softmax", x, axis))(x)
 
 
 @floating("x")
 def log_softmax(x: Tensor, axis: int = 1) -> Tensor:
     """The logarithm of softmax, computed without rounding small probabilities to zero. Any shape."""
-    return LogSoftmax(axis)(x)
+    return LogSoftmax(axis_of("log_softmax", x, axis))(x)
 
 
 @floating("logits")
@@ -99,6 +99,7 @@ def cross_entropy(
         raise ValueError(f"cross_entropy takes logits (N, C) and labels (N,); got {logits.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"cross_entropy takes integer labels; got {labels.dtype}")
+    label_smoothing = number(label_smoothing, "label_smoothing")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy takes label_smoothing between 0 and 1; got {label_smoothing}")
     return _reduced("cross_entropy", CrossEntropy(labels, label_smoothing)(logits), reduction)

@@ -1,9 +1,11 @@
 """Batch normalisation, and local response normalisation."""
 
+from typing import Any
+
 from ..autodiff import Function, Tensor
 from ..backend import Array, get_array_module
 from ..kernels import kernels_for
-from .arguments import floating, is_integer, require_4d
+from .arguments import as_tensor, floating, is_integer, number, require_4d
 
 
 class BatchNorm(Function):
@@ -59,7 +61,7 @@ class Normalize(Function):
     def backward(self, grad):
         inverse_std = ((self.var + self.eps) ** -0.5).astype(grad.dtype)
         dbias, dweight = self.kernels.batch_norm_sums(grad, self.x, self.mean.astype(grad.dtype), inverse_std)
-        return self.kernels.scale_and_shift(grad, self.scale, self.scale * 0), dweight, dbias
+        return self.kernels.scale_and_shift(grad, self.scale, get_array_module(grad).zeros_like(self.scale)), dweight, dbias
 
 
 def _scale_and_shift(mean, var, eps, weight, bias):
@@ -84,8 +86,13 @@ def batch_norm(
     training: use the batch's statistics, and move the running ones (if given; arrays, or Tensors whose data is written)
     towards them, in place, by `momentum`; the running variance is the unbiased one, with m - 1. Otherwise use the running ones.
     """
+    momentum, eps = number(momentum, "momentum"), number(eps, "eps")
+    if eps < 0 or (training and not eps):
+        raise ValueError(f"batch_norm takes an eps above 0; got {eps}")
     if training and x.ndim > 1 and x.data.size == x.shape[1]:
         raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
+    if training and not x.data.size:
+        running_mean = running_var = None  # no values have no mean
     return normalize_channels(BatchNorm(eps) if training else None, x, running_mean, running_var, weight, bias, momentum, eps)
 
 
@@ -103,7 +110,8 @@ def normalize_channels(
     if x.ndim < 2:
         raise ValueError(f"batch_norm takes x of shape (N, C, ...); got {x.shape}")
     C, xp = x.shape[1], get_array_module(x.data)
-    running_mean, running_var = (t.data if isinstance(t, Tensor) else t for t in (running_mean, running_var))
+    running_mean = _statistics("running_mean", running_mean, function is not None)
+    running_var = _statistics("running_var", running_var, function is not None)
     for name, value in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
         if value is not None and value.shape != (C,):
             raise ValueError(f"batch_norm of x {x.shape} takes {name} of shape ({C},); got {value.shape}")
@@ -120,6 +128,18 @@ def normalize_channels(
     if running_var is not None:
         running_var += momentum * (function.var * (m / xp.maximum(1, m - 1)) - running_var)
     return y
+
+
+def _statistics(name: str, value: Any, written: bool) -> Array:
+    """A running mean or variance as an array; what is written into it, the caller shall find in an array or Tensor of his."""
+    if value is None:
+        return None
+    if written and isinstance(value, (list, tuple)):
+        raise TypeError(f"batch_norm in training moves {name}, and a list cannot be; give an array or a Tensor")
+    array = as_tensor(value).data
+    if array.dtype.kind != "f":
+        raise TypeError(f"batch_norm takes a {name} of floating-point numbers; got {array.dtype}")
+    return array
 
 
 class LocalResponseNorm(Function):
@@ -172,4 +192,5 @@ def local_response_norm(
         raise ValueError(f"local_response_norm takes a size, an integer of at least 1; got {size!r}")
     if not isinstance(convention, str) or convention not in LRN_CONVENTIONS:
         raise ValueError(f"local_response_norm takes a convention of {', '.join(LRN_CONVENTIONS)}; got {convention!r}")
+    alpha, beta, k = number(alpha, "alpha"), number(beta, "beta"), number(k, "k")
     return LocalResponseNorm(*LRN_CONVENTIONS[convention](size, alpha), beta, k)(x)

@@ -5,7 +5,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from ..kernels.windows import output_size
-from .arguments import floating, is_integer, pair, require_4d, require_only
+from .arguments import floating, is_integer, pair, require_only, require_pixels
 
 
 class MaxPool2d(Function):
@@ -106,9 +106,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
 
     output_size: an integer, or a pair for H and W; None in the pair leaves that axis as it is.
     """
-    require_4d(x, "adaptive_avg_pool2d")
-    if 0 in x.shape[2:]:
-        raise ValueError(f"adaptive_avg_pool2d takes images of at least one pixel; got {x.shape}")
+    require_pixels(x, "adaptive_avg_pool2d")
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(sizes) == 2:
         sizes = [n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True)]
@@ -121,7 +119,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
 
 def _geometry(function: str, x: Tensor, kernel_size, stride, padding, ceil_mode: bool):
     """kernel_size, stride and padding as pairs, and the number of windows along H and W."""
-    require_4d(x, function)
+    require_pixels(x, function)
     kernel_size = pair(kernel_size, "kernel_size")
     stride = kernel_size if stride is None else pair(stride, "stride")
     padding = pair(padding, "padding", at_least=0)

@@ -1,9 +1,11 @@
 """Products of matrices: the fully connected layer, and the operator @."""
 
+import math
+
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from .arguments import floating
-from .arithmetic import sum_to_shape
+from .arithmetic import binary_operator, sum_to_shape
 
 
 class Linear(Function):
@@ -53,8 +55,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"linear takes a bias of shape ({O},); got {bias.shape}")
     if x.ndim == 2:
         return Linear()(x, weight, bias)
-    return Linear()(x.reshape(x.data.size // F if F else 0, F), weight, bias).reshape(*x.shape[:-1], O)
+    return Linear()(x.reshape(math.prod(x.shape[:-1]), F), weight, bias).reshape(*x.shape[:-1], O)
 
 
-Tensor.__matmul__ = lambda a, b: MatMul()(a, b)
-Tensor.__rmatmul__ = lambda a, b: MatMul()(b, a)
+Tensor.__matmul__, Tensor.__rmatmul__ = binary_operator(MatMul)

@@ -3,7 +3,7 @@
 from .. import random
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
-from .arguments import floating
+from .arguments import floating, is_integer, number
 
 
 class Dropout(Function):
@@ -32,8 +32,11 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, inplace: bool =
     nothing else. Without a key, calls are numbered within `minidl.random.context`. inplace: accepted as in PyTorch; x is
     never written.
     """
+    p = number(p, "p")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout takes a probability p between 0 and 1; got {p}")
+    if key is not None and (not is_integer(key, 0) or key >= random.SHUFFLE):
+        raise ValueError(f"dropout takes a key, an integer from 0 to {random.SHUFFLE - 1}; got {key!r}")
     if not training or p == 0:
         return x
     if x.ndim < 1:

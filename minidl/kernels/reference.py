@@ -260,6 +260,8 @@ def multiply(x, mask):
 
 def log_softmax(x, axis):
     """y = x - log sum exp(x); the largest x is taken away first, so that nothing overflows."""
+    if not x.size:
+        return x
     x = x - x.max(axis=axis, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
 

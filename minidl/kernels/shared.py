@@ -68,5 +68,7 @@ def multiply(x, mask):
 def log_softmax(x, axis):
     """x - log sum exp(x), along an axis of x as it is given; the largest x is taken away first, so that nothing overflows."""
     xp = get_array_module(x)
+    if not x.size:
+        return x
     x = x - x.max(axis=axis, keepdims=True)
     return x - xp.log(xp.exp(x).sum(axis=axis, keepdims=True))

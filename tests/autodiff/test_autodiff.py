@@ -370,6 +370,27 @@ def test_loading_a_state_between_a_forward_and_its_backward_is_an_error():
         loss.backward()
 
 
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x.reshape(-1, 3), lambda x: x.transpose(), lambda x: x[1:], lambda x: x.detach(), lambda x: x.reshape(6)[:3]],
+)
+def test_a_view_changes_with_what_it_is_a_view_of(make, view):
+    for change_the_view in (False, True):
+        x, w = make(2, 3), make(2, 3, seed=1)
+        seen = view(x)
+        loss = (x * w).sum() + (seen * seen).sum()
+        if change_the_view:
+            seen.data += 1
+        else:
+            x.data += 1
+        with pytest.raises(RuntimeError, match="Multiply needs its input ., of shape .* for backward, but that was changed"):
+            loss.backward()
+    x, copied = make(2, 3), make(2, 3) + 0
+    loss = (copied * copied).sum()
+    x.data += 1
+    loss.backward()
+
+
 def test_what_backward_does_not_need_may_change(make):
     """As in PyTorch: a sum keeps nothing of its terms, linear nothing of its bias; and replaced data is not changed data."""
     x, w, b = make(2, 3), make(4, 3, seed=1), make(4, seed=2)
@@ -474,6 +495,35 @@ def test_a_tensor_holds_numbers(data):
         Tensor(data)
 
 
+@pytest.mark.parametrize("data", [Tensor([1.0]), None, "text", np.array([None])])
+def test_data_is_replaced_by_numbers_only(data):
+    """By a list too, as in the constructor; what is refused leaves the tensor as it was."""
+    x = Tensor([1.0, 2.0])
+    with pytest.raises(TypeError):
+        x.data = data
+    assert_array_equal(x.data, [1, 2])
+    x.data = [3.0]
+    assert x.shape == (1,) and x.dtype == np.float32 and x.version == 0
+
+
+def test_a_loop_over_rows_ends_and_one_over_a_number_does_not_begin():
+    x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    first, second = x
+    (first * second).sum().backward()
+    assert_array_equal(x.grad, [[3, 4], [1, 2]])
+    with pytest.raises(TypeError, match="a single number has no length"):
+        list(Tensor(1.0))
+    with pytest.raises(TypeError):
+        assert 1.0 in Tensor(1.0)
+
+
+def test_comparisons_with_numbers_that_the_dtype_cannot_hold():
+    pixels = Tensor(np.array([0, 44, 255], np.uint8))
+    assert_array_equal((pixels == 300).data, [False] * 3)
+    assert_array_equal((pixels < 300).data, [True] * 3)
+    assert_array_equal((pixels > -1).data, [True] * 3)
+
+
 def test_copies_and_pickles_of_a_leaf():
     x = nn.Parameter(np.arange(3.0))
     SGD([x], 0.1)
@@ -518,6 +568,35 @@ def test_backward_on_many_numbers_needs_a_gradient(make, device):
     assert_array_equal(x.grad, np.full((2, 3), 4.0))
 
 
+@pytest.mark.parametrize("grad", [1j, "text", None, object()])
+def test_backward_takes_real_numbers(grad):
+    x = Tensor([1.0], requires_grad=True)
+    with pytest.raises(TypeError, match="holds real numbers"):
+        (x * 2).backward(np.array([grad]))
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.int64, np.bool_])
+def test_backward_carries_the_dtype_of_the_output(kind):
+    """Whatever that of the given gradient is: no gradient on the way is wider than its tensor."""
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = x * 2
+    y.retain_grad()
+    seen = []
+
+    class Watched(Function):
+        def forward(self, x):
+            return x * 1
+
+        def backward(self, grad):
+            seen.append(grad.dtype)
+            return grad
+
+    Watched()(y).backward(np.ones(2, kind))
+    assert seen == [np.float32] and y.grad.dtype == x.grad.dtype == np.float32
+    assert_array_equal(x.grad, [2, 2])
+
+
 @pytest.mark.parametrize(
     "gradient, message",
     [
@@ -553,6 +632,14 @@ def test_integers_have_no_gradient():
         Tensor(np.arange(3), requires_grad=True)
     with pytest.raises(TypeError, match="Tensor already"):
         Tensor(Tensor([1.0]))
+
+
+def test_integers_get_no_gradient_by_a_later_wish():
+    """A gradient of integers would lose its fractions."""
+    x = Tensor(np.arange(3))
+    x.requires_grad = True
+    with pytest.raises(TypeError, match="only floating-point tensors have gradients; input 0 of Multiply is int64"):
+        (x * 0.5).sum().backward()
 
 
 def test_a_misspelt_attribute_is_an_error():

@@ -116,7 +116,7 @@ def test_conv2d(data):
     C, O = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
     compare(
         "conv2d",
-        lambda x, w, b: F.conv2d(x, w, b, stride, padding, groups),
+        lambda x, w, b: F.conv2d(x, w, b, stride, padding, groups=groups),
         lambda x, w, b: TF.conv2d(x, w, b, stride, padding, groups=groups),
         [(draw(st.integers(1, 4)), C, *size), (O, C // groups, *kernel), (O,)],
         np.float64,
@@ -132,7 +132,7 @@ def test_max_pool2d(data):
     ceil_mode = draw(st.booleans())
     compare(
         "max_pool2d",
-        lambda x: F.max_pool2d(x, kernel, stride, padding, ceil_mode),
+        lambda x: F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode),
         lambda x: TF.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode),
         [(2, 3, *size)],
         np.float64,
