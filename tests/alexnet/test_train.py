@@ -120,6 +120,23 @@ def test_the_same_seed_gives_the_same_run(finished, tmp_path):
     assert metrics(tmp_path / "other") != metrics(folder)
 
 
+@pytest.mark.parametrize("model", ["cifar-bn", "cifar-lrn"])
+def test_the_reference_kernels_give_the_same_losses(tmp_path, model):
+    """In float64; in float32 rounding makes the runs part."""
+    options = [*SMALL, "--model", model, "--dtype", "float64", "--limit-train", "40", "--limit-test", "20"]
+    for version in ("fast", "reference"):
+        done = train(*options, "--out", version, cwd=tmp_path, env={"MINIDL_KERNELS": version})
+        assert done.returncode == 0, done.stderr
+    for fast, plain in zip(metrics(tmp_path / "fast"), metrics(tmp_path / "reference"), strict=True):
+        assert fast == pytest.approx(plain, rel=1e-6, abs=1e-6)
+
+
+def test_kernels_that_there_are_not(tmp_path):
+    done = train(*SMALL, cwd=tmp_path, env={"MINIDL_KERNELS": "slow"})
+    assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
+    assert done.stderr == "train.py: error: MINIDL_KERNELS=slow: give one of fast, reference\n"
+
+
 def wait_for(process, text):
     for line in process.stdout:
         if text in line:
