@@ -11,6 +11,11 @@ from typing import TypeVar
 import numpy  # first, so that threadpoolctl finds its BLAS library
 import threadpoolctl
 
+from .partition import chunks_of_bytes
+
+CHUNK_BYTES = 2 << 20  # of what a kernel works on at a time, on each thread: about what its cache holds
+SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
+
 Part = TypeVar("Part")
 
 _blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
@@ -68,6 +73,17 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """The number of threads that are computed on; at first that of NumPy's BLAS library."""
     return _threads
+
+
+def array_chunks(a: numpy.ndarray, axis: int = 0, most_bytes: int | None = None) -> list:
+    """Chunks of a's axis to work on in parallel: of about most_bytes (CHUNK_BYTES) or less, and enough for all threads.
+
+    A single number, which has no axis, is one chunk.
+    """
+    if not a.ndim:
+        return [...]
+    about = min(_threads, max(1, a.nbytes // SMALL_BYTES))
+    return chunks_of_bytes(a.shape[axis], a.nbytes, most_bytes or CHUNK_BYTES, about)
 
 
 def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:

@@ -1,4 +1,4 @@
-"""The NumPy kernels, fast: the functions of reference.py, which tells what each computes. Every kernel takes N = 0.
+"""The NumPy kernels, fast: the functions of reference.py, which tells what each computes. All work for an empty batch.
 
 They compute on arrays that lie batch-last, (C, H, W, N), see layout.py. Work is cut into chunks for `parallel`: of channels or
 positions, whose intermediate results lie in scratch memory and, but for the largest products, fit the processor's cache.
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..partition import chunks, chunks_of_bytes, length
-from ..threads import get_num_threads, parallel
-from . import columns, winograd
+from ..partition import chunks, length
+from ..threads import CHUNK_BYTES, array_chunks, parallel
+from . import columns, reference, winograd
 from .columns import pad
 from .layout import from_batch_last, to_batch_last
 from .memory import scratch
@@ -26,25 +26,15 @@ from .shared import sigmoid as sigmoid
 from .shared import sigmoid_backward as sigmoid_backward
 from .shared import tanh as tanh
 from .shared import tanh_backward as tanh_backward
-from .windows import places
+from .windows import views
 from .winograd import winograd_tile as winograd_tile
 
-DRAWN = 256 << 10  # random words at a time
-CHUNK_BYTES = 2 << 20  # of what an elementwise kernel works on at a time
-SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
-ANY = sys.maxsize  # `most` for chunks that are only divided between threads
-
-
-def array_chunks(a, axis=0, most=None):
-    """a's axis in slices of about `most` bytes (CHUNK_BYTES) or less, enough for all threads: chunks to work on in parallel."""
-    if not a.ndim:
-        return [...]
-    few = min(get_num_threads(), max(1, a.nbytes // SMALL_BYTES))
-    return chunks_of_bytes(a.shape[axis], a.nbytes, most or CHUNK_BYTES, few)
+RANDOM_WORDS = 256 << 10  # drawn at a time
+ANY = sys.maxsize  # most_bytes of chunks that are only divided between threads
 
 
 def _select(values, drop, out):
-    """out = values, but 0 where `drop`. By their bits: a product with 0 would make NaN of what is infinite."""
+    """out = values, but 0 where `drop`. Done on the bits, because infinity times 0 would be NaN."""
     bits = np.dtype(f"i{values.itemsize}")
     keep = np.subtract(drop.view(np.int8), 1, out=scratch("keep", values.shape, bits), dtype=bits)  # all bits, or none
     np.bitwise_and(values.view(bits), keep, out=out.view(bits))
@@ -63,7 +53,7 @@ def linear(x, weight, bias):
         if bias is not None:
             y[outputs] += bias[outputs, None]
 
-    parallel(work, array_chunks(weight, most=ANY))
+    parallel(work, array_chunks(weight, most_bytes=ANY))
     return from_batch_last(y)
 
 
@@ -73,14 +63,13 @@ def linear_backward(grad, x, weight, needs=(True, True, True), out=None):
     dx: Any = np.empty(x.shape, x.dtype) if needs[0] else None
     dweight: Any = (np.empty(weight.shape, x.dtype) if out is None else out) if needs[1] else None
     if needs[0]:
-        parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), array_chunks(weight, axis=1, most=ANY))
+        parallel(lambda at: np.matmul(weight[:, at].T, grad, out=dx[at]), array_chunks(weight, axis=1, most_bytes=ANY))
     if needs[1]:
-        parallel(lambda at: np.matmul(grad[at], x.T, out=dweight[at]), array_chunks(dweight, most=ANY))
+        parallel(lambda at: np.matmul(grad[at], x.T, out=dweight[at]), array_chunks(dweight, most_bytes=ANY))
     return from_batch_last(dx) if needs[0] else None, dweight, channel_sums(grad) if needs[2] else None
 
 
-def matmul(a, b):
-    return np.matmul(a, b)
+matmul = np.matmul
 
 
 # --- convolution ---------------------------------------------------------------------------------------------------
@@ -121,7 +110,7 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
     def work(channels):
         best, padded = y[channels], pad(x[channels], padding, -np.inf)
         larger = scratch("mask", best.shape, bool)
-        for i, j, value in places(padded, kernel_size, stride, size):
+        for i, j, value in views(padded, kernel_size, stride, size):
             if i == j == 0:
                 np.copyto(best, value)
                 continue
@@ -132,25 +121,11 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
                 np.maximum(argmax[channels], place, out=argmax[channels])
             np.maximum(best, value, out=best)
         if argmax is not None and (np.isnan(best.max(initial=0)) or (is_padded and best.min(initial=0) == -np.inf)):
-            argmax[channels] = _argmax_of_any_values(padded, kernel_size, stride, padding, size)
+            _, place = reference.max_pool2d(from_batch_last(x[channels]), kernel_size, stride, padding, size)
+            argmax[channels] = to_batch_last(place)  # NaN, or nothing but -inf in a window, which the padding equals
 
     parallel(work, array_chunks(x))
     return from_batch_last(y), from_batch_last(argmax) if with_argmax else None
-
-
-def _argmax_of_any_values(padded, kernel_size, stride, padding, size):
-    """argmax where windows may have NaN, whose last is the maximum, or nothing but -inf, which the padding is then equal to."""
-    (top, bottom), (left, right) = padding
-    _, H, W, _ = padded.shape
-    inside = np.zeros((1, H, W, 1), bool)
-    inside[:, top : H - bottom, left : W - right] = True
-    shape = len(padded), *size, padded.shape[-1]
-    best, argmax = np.full(shape, -np.inf, padded.dtype), np.full(shape, -1)
-    every_inside = places(inside, kernel_size, stride, size)
-    for (i, j, value), (_, _, there) in zip(places(padded, kernel_size, stride, size), every_inside, strict=True):
-        better = there & ((argmax < 0) | (value > best) | np.isnan(value))
-        best, argmax = np.where(better, value, best), np.where(better, i * kernel_size[1] + j, argmax)
-    return argmax
 
 
 def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
@@ -167,7 +142,7 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
         block.fill(0)
         others = scratch("mask", grad[channels].shape, bool)
         part = scratch("part", grad[channels].shape, grad.dtype)
-        for i, j, target in places(block, kernel_size, stride, grad.shape[1:3]):
+        for i, j, target in views(block, kernel_size, stride, grad.shape[1:3]):
             np.not_equal(argmax[channels], i * kernel_size[1] + j, out=others)
             _select(grad[channels], others, out=part)
             target += part
@@ -189,6 +164,7 @@ def channel_statistics(x):
     def work(channels):
         block = rows[channels]
         centre = block.mean(axis=1, keepdims=True)
+        # The mean of the distances corrects the rounding of the first mean.
         distance = np.subtract(block, centre, out=scratch("part", block.shape, x.dtype))
         rest = distance.mean(axis=1, dtype=x.dtype)
         mean[channels] = centre[:, 0].astype(np.float64) + rest
@@ -355,15 +331,14 @@ def dropout_mask(shape, p, draw, dtype):
         words = random.words(length(part), key, samples, step, seed, part.start)
         np.multiply(words >= round(p * 2**32), scale, out=by_sample[part])
 
-    parallel(work, chunks(len(by_sample), 4 * max(1, DRAWN // (4 * max(1, N)))))
+    parallel(work, chunks(len(by_sample), 4 * max(1, RANDOM_WORDS // (4 * max(1, N)))))
     return from_batch_last(mask)
 
 
 def cross_entropy(x, labels, label_smoothing):
     """The loss of each sample (N,), and softmax(x), for x (N, C) and labels (N,)."""
+    reference.check_labels(labels, x.shape[1])
     log_p = log_softmax(to_batch_last(x), axis=0)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(log_p):
-        raise ValueError(f"labels must lie in 0..{len(log_p) - 1}; found {labels.min()} to {labels.max()}")
     loss = -(1 - label_smoothing) * log_p[labels, np.arange(len(labels))]
     if label_smoothing:
         loss -= label_smoothing * log_p.mean(axis=0)
@@ -395,7 +370,7 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
         step *= lr
         w -= step
 
-    parallel(work, array_chunks(weight, most=CHUNK_BYTES // 2))
+    parallel(work, array_chunks(weight, most_bytes=CHUNK_BYTES // 2))
 
 
 def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
@@ -427,4 +402,4 @@ def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_
         d *= rate
         w -= d
 
-    parallel(work, array_chunks(weight, most=CHUNK_BYTES // 4))
+    parallel(work, array_chunks(weight, most_bytes=CHUNK_BYTES // 4))

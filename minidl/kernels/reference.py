@@ -2,7 +2,8 @@
 
 A window is a loop over its places (i, j): at each, a view of the image holds what all windows see there. Nothing is reused,
 cut into chunks or laid out for speed; `with minidl.use_kernels("reference"):` computes anything with it, in a debugger if you
-like. Arguments that matter to the fast kernels only (*_) are left alone: which gradients are needed, and where to write them.
+like. Arguments that only the fast kernels use (*_) are ignored: a convolution's algorithm, which results are needed, and where
+to write them.
 
 In the formulas n is the image, c an input and o an output channel, (h, w) a place in the image, (i, j) one in the window, s the
 stride; dy stands for dL/dy, and so on.
@@ -11,7 +12,16 @@ stride; dy stands for dL/dy, and so on.
 import numpy as np
 
 from .. import random
-from .windows import output_size, places
+from .windows import output_size
+
+
+def places(x, kernel_size, stride, size):
+    """(i, j, view of what every window has at its place (i, j)) for all places: (N, C, OH, OW) each; x is padded already."""
+    (KH, KW), (SH, SW), (OH, OW) = kernel_size, stride, size
+    for i in range(KH):
+        for j in range(KW):
+            yield i, j, x[:, :, i : i + (OH - 1) * SH + 1 : SH, j : j + (OW - 1) * SW + 1 : SW]
+
 
 # --- the fully connected layer -----------------------------------------------------------------------------------------
 
@@ -36,26 +46,27 @@ def matmul(a, b):
 
 
 def winograd_tile(*_):
-    """There is no Winograd here."""
+    """None: the reference convolves straight from the definition."""
+    return
 
 
 def conv2d(x, weight, bias, stride, padding, groups, *_):
     """y[n, o, h, w] = b[o] + sum over c, i, j of W[o, c, i, j] xpad[n, c, h s + i, w s + j]
 
-    Each of the groups of output channels sees its own group of input channels: an axis more, g. At one place (i, j) of the
+    Each of the G groups of output channels sees its own group of input channels. At one place (i, j) of the
     window this is a product of matrices, (O / G, C / G) with (C / G, OH OW), for each image and group.
     """
     O, CG, *kernel_size = weight.shape
     N, size = len(x), _output_size(x, kernel_size, stride, padding)
     y = np.zeros((N, groups, O // groups, size[0] * size[1]), x.dtype)
-    for i, j, seen in places(_pad(x, padding), kernel_size, stride, size, axis=2):
+    for i, j, seen in places(_pad(x, padding), kernel_size, stride, size):
         y += _matrices(weight, groups, i, j) @ seen.reshape(N, groups, CG, size[0] * size[1])
     y = y.reshape(N, O, *size)
     return y if bias is None else y + bias[:, None, None]
 
 
 def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
-    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j],  db[o] = that of dy[n, o, h, w]
+    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j],  db[o] that of dy
 
     A pixel is seen by several windows, at another place (i, j) of each, and gets a part from all of them:
     dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j] dy[n, o, h, w]. Then the padding is cut off.
@@ -65,17 +76,18 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
     dy = grad.reshape(N, groups, O // groups, size[0] * size[1])
     xpad, dweight = _pad(x, padding), np.zeros_like(weight)
     dxpad = np.zeros_like(xpad)
-    for i, j, seen in places(xpad, kernel_size, stride, size, axis=2):
+    for i, j, seen in places(xpad, kernel_size, stride, size):
         patches = seen.reshape(N, groups, CG, size[0] * size[1])
         dweight[:, :, i, j] = (dy @ patches.swapaxes(2, 3)).sum(axis=0).reshape(O, CG)
-    for i, j, target in places(dxpad, kernel_size, stride, size, axis=2):
+    for i, j, target in places(dxpad, kernel_size, stride, size):
         target += (_matrices(weight, groups, i, j).swapaxes(1, 2) @ dy).reshape(target.shape)
     return dxpad[:, :, PH : PH + H, PW : PW + W], dweight, grad.sum(axis=(0, 2, 3))
 
 
 def _matrices(weight, groups, i, j):
     """W[:, :, i, j] as a matrix for each group: (G, O / G, C / G)."""
-    return weight[:, :, i, j].copy().reshape(groups, -1, weight.shape[1])
+    matrix = weight[:, :, i, j].copy()  # contiguous: NumPy multiplies a strided one without BLAS, tens of times slower
+    return matrix.reshape(groups, -1, weight.shape[1])
 
 
 def _output_size(x, kernel_size, stride, padding):
@@ -83,7 +95,7 @@ def _output_size(x, kernel_size, stride, padding):
 
 
 def _pad(x, padding, value=0.0):
-    """x with PH rows of a value above and below, and PW columns left and right; or with pairs, (before, after)."""
+    """Pad H and W with a value: by p on both sides, or by (before, after)."""
     around = [p if isinstance(p, tuple) else (p, p) for p in padding]
     return np.pad(x, ((0, 0), (0, 0), *around), constant_values=value)
 
@@ -94,15 +106,13 @@ def _pad(x, padding, value=0.0):
 def max_pool2d(x, kernel_size, stride, padding, size, *_):
     """y[n, c, h, w] = max over i, j of x[n, c, h s + i, w s + j], and where it was, i KW + j: the first of equals.
 
-    A value in the padding is none. NaN is larger than anything: it comes through, the last one of the window.
+    Padding is never the maximum. NaN counts as the largest; of several NaN, argmax is the last.
     """
-    inside = _pad(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
+    window = kernel_size, stride, size
+    xpad, inside = _pad(x, padding), _pad(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
     y = np.full((*x.shape[:2], *size), -np.inf, x.dtype)
     argmax = np.full(y.shape, -1)
-    every_inside = places(inside, kernel_size, stride, size, axis=2)
-    for (i, j, value), (_, _, there) in zip(
-        places(_pad(x, padding), kernel_size, stride, size, axis=2), every_inside, strict=True
-    ):
+    for (i, j, value), (_, _, there) in zip(places(xpad, *window), places(inside, *window), strict=True):
         better = there & ((argmax < 0) | (value > y) | np.isnan(value))
         y[better] = value[better]
         argmax[better] = i * kernel_size[1] + j
@@ -116,7 +126,7 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
     """
     (top, _), (left, _) = padding
     dxpad = _pad(np.zeros(x_shape, grad.dtype), padding)
-    for i, j, target in places(dxpad, kernel_size, stride, grad.shape[2:], axis=2):
+    for i, j, target in places(dxpad, kernel_size, stride, grad.shape[2:]):
         target += np.where(argmax == i * kernel_size[1] + j, grad, 0)
     return dxpad[:, :, top : top + x_shape[2], left : left + x_shape[3]]
 
@@ -162,7 +172,7 @@ def scale_and_shift(x, scale, shift):
 
 
 def batch_norm_sums(grad, x, mean, inverse_std):
-    """Of each channel: sum of dy, and sum of dy xhat, where xhat = (x - mean) / std."""
+    """dbeta[c] = sum of dy, and dgamma[c] = sum of dy xhat, where xhat = (x - mean) / std."""
     xhat = (x - _of_channels(mean, x)) * _of_channels(inverse_std, x)
     return grad.sum(axis=_all_but_channels(x)), (grad * xhat).sum(axis=_all_but_channels(x))
 
@@ -268,7 +278,7 @@ def log_softmax(x, axis):
 
 def cross_entropy(x, labels, label_smoothing):
     """L[n] = -sum over c of t[n, c] log p[n, c], and p = softmax(x); t: see _targets."""
-    _check_labels(labels, x.shape[1])
+    check_labels(labels, x.shape[1])
     log_p = log_softmax(x, axis=1)
     t = _targets(x, labels, label_smoothing)
     return -np.where(t == 0, 0, t * log_p).sum(axis=1), np.exp(log_p)
@@ -286,7 +296,7 @@ def _targets(x, labels, e):
     return t
 
 
-def _check_labels(labels, classes):
+def check_labels(labels, classes):
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels must lie in 0..{classes - 1}; found {labels.min()} to {labels.max()}")
 

@@ -1,4 +1,4 @@
-"""The windows that convolution and pooling slide over an image: how many there are, and what is at each place in them."""
+"""The windows that convolution and pooling slide over an image: how many there are, and what they see."""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,9 @@ def output_size(size: int, kernel_size: int, stride: int, padding: int, ceil_mod
     return windows - 1 if (windows - 1) * stride >= size + padding else windows
 
 
-def places(x: Array, kernel_size, stride, output_size, axis: int = 1) -> Iterator[tuple[int, int, Array]]:
-    """(i, j, the view of x at place (i, j) of every window), for all places in the window; x is padded already.
-
-    axis: that of x's rows; the columns are the next one.
-    """
-    (KH, KW), (SH, SW), (OH, OW) = kernel_size, stride, output_size
+def views(x: Array, kernel_size, stride, size) -> Iterator[tuple[int, int, Array]]:
+    """reference.places for x (C, H, W, N), padded already: (i, j, what every window has at its place (i, j))."""
+    (KH, KW), (SH, SW), (OH, OW) = kernel_size, stride, size
     for i in range(KH):
         for j in range(KW):
-            rows, columns = slice(i, i + (OH - 1) * SH + 1, SH), slice(j, j + (OW - 1) * SW + 1, SW)
-            yield i, j, x[(slice(None),) * axis + (rows, columns)]
+            yield i, j, x[:, i : i + (OH - 1) * SH + 1 : SH, j : j + (OW - 1) * SW + 1 : SW]

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..partition import ceil_div, chunks, chunks_of_bytes, equal_chunks, length
-from ..threads import get_num_threads, parallel
+from ..partition import ceil_div, chunks, equal_chunks, length
+from ..threads import CHUNK_BYTES, array_chunks, get_num_threads, parallel
 from .columns import channel_groups
 from .memory import scratch
 from .windows import output_size
@@ -34,7 +34,6 @@ POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25,
 LEAST_CHANNELS, DTYPES = 16, (np.float32, np.float64)
 TILES = 1600  # of all images, about so many at a time
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time, at most
-CHUNK_BYTES = 2 << 20  # of tiles or kernels that a thread transforms at a time
 SMALL = 1_000_000  # multiplications of a product that OpenBLAS does without copying the factors first
 
 
@@ -112,7 +111,7 @@ def conv2d(x, weight, bias, padding, groups, m):
             np.copyto(views, tiles.reshape(views.shape))
             np.add(band[inside], 0 if bias is None else bias[outputs, None, None, None], out=y[image])
 
-        parallel(transform, _channel_chunks(V))
+        parallel(transform, array_chunks(V, axis=1))
         parallel(multiply, by_output)
 
     for chunk in _tile_chunks(y, m):
@@ -168,9 +167,9 @@ def conv2d_backward(grad, x, weight, padding, groups, m, needs, out=None):
                 views[i, j] += tiles[i, j]
             dx[image] += band[inside]
 
-        parallel(transform_grad, _channel_chunks(dM))
+        parallel(transform_grad, array_chunks(dM, axis=1))
         if needs[1]:
-            parallel(transform, _channel_chunks(V))
+            parallel(transform, array_chunks(V, axis=1))
             parallel(multiply_for_weight, by_output)
         if needs[0]:
             parallel(multiply_for_input, by_input)
@@ -206,11 +205,6 @@ def _tile_chunks(y, m) -> Iterator[TileChunk]:
     for images in chunks(N, max(1, TILES // columns)):
         for at in chunks(rows, max(1, TILES // (columns * length(images)))):
             yield TileChunk(at, columns, images)
-
-
-def _channel_chunks(values) -> list[slice]:
-    """The channels of values (n^2, channels, L) in chunks of at most about CHUNK_BYTES, and enough for all threads."""
-    return chunks_of_bytes(values.shape[1], values.nbytes, CHUNK_BYTES, get_num_threads())
 
 
 def _band(x, channels, chunk, size, m, padding):

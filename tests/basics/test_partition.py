@@ -26,10 +26,10 @@ def test_chunks(size, most):
     assert chunks(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
 
 
-@given(size=st.integers(1, 200), itemsize=st.integers(0, 100), most=st.integers(1, 1000), at_least=st.integers(1, 8))
-def test_chunks_of_bytes(size, itemsize, most, at_least):
-    parts = chunks_of_bytes(size, size * itemsize, most, at_least)
-    assert cover(parts, 0, size) and len(parts) >= (min(at_least, size) // 2 if itemsize else 1)
+@given(size=st.integers(1, 200), itemsize=st.integers(0, 100), most=st.integers(1, 1000), about=st.integers(1, 8))
+def test_chunks_of_bytes(size, itemsize, most, about):
+    parts = chunks_of_bytes(size, size * itemsize, most, about)
+    assert cover(parts, 0, size) and len(parts) >= (min(about, size) // 2 if itemsize else 1)
     assert all(length(part) == 1 or length(part) * itemsize < most + itemsize for part in parts)
 
 
@@ -37,7 +37,8 @@ def test_chunks_of_bytes(size, itemsize, most, at_least):
 def test_equal_chunks(start, size, most, multiple):
     parts = equal_chunks(slice(start, start + size), most, multiple)
     assert cover(parts, start, start + size) and max(map(length, parts)) <= most
-    assert len({length(part) for part in parts[:-1]}) <= 1
+    assert max(map(length, parts)) - min(map(length, parts)) <= 1
+    assert len(parts) % multiple == 0 or len(parts) == size
 
 
 @given(size=sizes, ranks=st.integers(1, 9))

@@ -130,9 +130,9 @@ def test_max_pool2d_is_its_definition(device, data):
 @pytest.mark.parametrize("arguments", [(3, 2), (2,), (3, 1), (2, 3), ((2, 3), (1, 2)), (3, 2, 1)])
 @pytest.mark.parametrize("chunk_bytes", [1, 2 << 20])
 def test_max_pool2d_gradient(make, monkeypatch, arguments, ceil_mode, chunk_bytes):
-    from minidl.kernels import numpy_kernels
+    from minidl import threads
 
-    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(threads, "CHUNK_BYTES", chunk_bytes)
     check(lambda x: F.max_pool2d(x, *arguments, ceil_mode=ceil_mode), make(2, 3, 6, 7))
 
 
@@ -213,9 +213,9 @@ def test_pad(make, padding):
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2 << 20])
 def test_batch_norm(make, monkeypatch, chunk_bytes):
-    from minidl.kernels import numpy_kernels
+    from minidl import threads
 
-    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(threads, "CHUNK_BYTES", chunk_bytes)
     x, weight, bias = make(3, 4, 2, 3), make(4, seed=1), make(4, seed=2)
     y = F.batch_norm(x, None, None, weight, bias, training=True)
     close(y, naive.batch_norm(*[to_numpy(t.data) for t in (x, weight, bias)], eps=1e-5))
@@ -298,9 +298,9 @@ def test_local_response_norm_of_tensorflow_by_hand():
 @pytest.mark.parametrize("beta", [0.75, 0.6])
 @pytest.mark.parametrize("chunk_bytes", [1, 2 << 20])
 def test_local_response_norm_gradient(make, monkeypatch, size, convention, beta, chunk_bytes):
-    from minidl.kernels import numpy_kernels
+    from minidl import threads
 
-    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(threads, "CHUNK_BYTES", chunk_bytes)
     check(lambda x: F.local_response_norm(x, size, 0.5, beta, 2.0, convention), make(2, 7, 3, 2))
 
 

@@ -17,9 +17,9 @@ from .test_optim import backward, parameters
 
 def test_the_rule(monkeypatch):
     """Kingma and Ba's algorithm 1, with the moments' bias taken away first, as they write it."""
-    from minidl.kernels import numpy_kernels
+    from minidl import threads
 
-    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(threads, "CHUNK_BYTES", 100)
     params = parameters((3, 4), (40,))
     weights = [p.data.copy() for p in params]
     first, second = ([np.zeros(p.shape) for p in params] for _ in range(2))

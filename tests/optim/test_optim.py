@@ -29,9 +29,9 @@ def backward(params, step=0):
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_the_rule(monkeypatch, momentum, nesterov, weight_decay):
-    from minidl.kernels import numpy_kernels
+    from minidl import threads
 
-    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(threads, "CHUNK_BYTES", 100)
     params = parameters((3, 4), (40,))
     expected = [p.data.copy() for p in params]
     velocity = [np.zeros(p.shape) for p in params]
