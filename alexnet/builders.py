@@ -61,11 +61,11 @@ def build_loaders(config: Config, dataset: Dataset, rank: int, size: int) -> tup
         size=size,
     )
     return train_loader, DataLoader(
-        test.images, test.labels, config.recipe.batch_size, normalize(config, dataset), rank=rank, size=size
+        test.images, test.labels, config.recipe.batch_size, normalization(config, dataset), rank=rank, size=size
     )
 
 
-def normalize(config: Config, dataset: Dataset) -> Transform:
+def normalization(config: Config, dataset: Dataset) -> Transform:
     """What every image goes through."""
     return Normalize(dataset.mean, dataset.std, config.dtype)
 
@@ -77,4 +77,4 @@ def training_transform(config: Config, dataset: Dataset) -> Transform:
         steps.append(RandomCrop(config.recipe.crop_padding, config.seed))
     if config.recipe.reflection:
         steps.append(RandomHorizontalFlip(config.seed))
-    return Compose([*steps, normalize(config, dataset)])
+    return Compose([*steps, normalization(config, dataset)])

@@ -8,7 +8,7 @@ from .recipes import Recipe
 
 # config.json is flat: the recipe's fields lie among the others, under their own names, but for its name.
 RECIPE_KEYS = {field.name: field.name for field in dataclasses.fields(Recipe)} | {"name": "recipe"}
-# What runs did before there was a choice.
+# Values for config.json files written before these settings existed.
 ADDED_LATER = {"bias_lr": 1.0, "bias_decay": True, "precision": "fp32"}
 
 

@@ -1,4 +1,4 @@
-"""Where a network leaves the numbers: the first layer whose output is not finite."""
+"""Find the first layer whose output is NaN or infinite."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from minidl import Tensor, no_grad
 from minidl.backend import device_of, get_array_module, to_numpy
 from minidl.data import Batch
 from minidl.nn import Module, Parameter
-from minidl.parallel import ALONE, Communicators
+from minidl.parallel import Communicators
 
 from .collectives import sum_over_ranks
 
 
-def first_not_finite(model: Module, batch: Batch, communicators: Communicators = ALONE) -> str:
+def first_not_finite(model: Module, batch: Batch, communicators: Communicators) -> str:
     """Run the batch again, on all ranks, and tell the first layer whose output is not finite on any of them."""
     outputs: list[tuple[str, Module, bool]] = []
 

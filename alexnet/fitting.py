@@ -34,7 +34,7 @@ def fit(
     """Train as folder.config says, from the start or the last checkpoint, on this device, and write the run's files.
 
     After each epoch its line goes to metrics.jsonl, then a checkpoint is saved. Raises Stopped, after saving, once stop()
-    is true, and TrainingError if the loss leaves the numbers or the disk takes no more. Called by all ranks; rank 0 alone
+    is true, and TrainingError if the loss is NaN or infinite, or a file cannot be written. Called by all ranks; rank 0 alone
     prints, reads and writes.
     """
     config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank

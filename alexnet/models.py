@@ -18,6 +18,7 @@ from minidl.nn import (
     Sequential,
     init,
 )
+from minidl.partition import ceil_div
 
 
 def cifar_bn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> Sequential:
@@ -104,7 +105,7 @@ def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int 
 
     The paper says 224, and its figures fit 227: its code rounds the size of conv1's output up, which makes 55 of both.
     """
-    side = _side_after_pooling(-(-(image_size - 11) // 4) + 1)
+    side = _side_after_pooling(ceil_div(image_size - 11, 4) + 1)
     network = Sequential(
         {
             "conv1": CeilConv2d(in_channels, 96, 11, stride=4),  # 96 x 55 x 55

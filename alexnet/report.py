@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl.backend import to_numpy
 from minidl.nn import Conv2d, Module
+from minidl.partition import ceil_div
 
 
 def draw(
@@ -75,7 +76,7 @@ def _filters(weight: np.ndarray):
     pictures = pictures if pictures.shape[1] == 3 else pictures[:, :1]
     count, channels, height, width = pictures.shape
     columns = int(np.ceil(np.sqrt(count * 1.5)))
-    rows = -(-count // columns)
+    rows = ceil_div(count, columns)
     sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
     for k, picture in enumerate(pictures):
         top, left = k // columns * (height + 1), k % columns * (width + 1)

@@ -192,6 +192,6 @@ def evaluate(
 
 
 def _bar(what: str, total: int, communicators: Communicators, done: int = 0) -> tqdm:
-    """A progress bar on standard error, of rank 0; none if that is no terminal."""
+    """A progress bar on standard error, shown by rank 0 and only in a terminal."""
     hidden = True if communicators.rank else None
     return tqdm(desc=what, total=total, initial=done, unit="img", disable=hidden, leave=False, dynamic_ncols=True)

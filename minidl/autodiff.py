@@ -64,7 +64,7 @@ class Tensor(Operators):
     def retain_grad(self) -> None:
         """Have backward leave a gradient in `grad` here too, though this tensor was computed from others."""
         if not self.requires_grad:
-            raise RuntimeError("retain_grad on a tensor that is not tracked: it will have no gradient")
+            raise RuntimeError("retain_grad on a tensor that does not require a gradient")
         self.retains_grad = True
 
     def backward(self, grad: Any = None) -> None:
@@ -74,7 +74,7 @@ class Tensor(Operators):
         through it is an error. No recursion: a chain may be as long as memory allows.
         """
         if not self.requires_grad:
-            raise RuntimeError("backward on a tensor that is not tracked: nothing it was computed from requires_grad")
+            raise RuntimeError("backward on a tensor that does not require a gradient, nor anything that it was computed from")
         if grad is None and self.data.size != 1:
             raise RuntimeError(f"backward on shape {self.shape} needs a gradient of that shape; only one number can go without")
         xp = get_array_module(self.data)
@@ -90,7 +90,7 @@ FREED: Any = object()  # the creator of a tensor whose graph is gone
 
 
 def ancestors(tensor: Tensor) -> list[Tensor]:
-    """The tensors that this one was computed from, and itself: each after those it was computed from."""
+    """A tensor and all that it was computed from, each after its own inputs."""
     order, seen, stack = [], set(), [(tensor, False)]
     while stack:
         t, inputs_done = stack.pop()
@@ -107,10 +107,10 @@ def ancestors(tensor: Tensor) -> list[Tensor]:
 
 
 def walk(tensor: Tensor, grad: Array, free: bool = False) -> Iterator[tuple[Tensor, Array]]:
-    """Backpropagation from grad = dL/dtensor: each tensor that needs a gradient, with dL/d of it once that is complete.
+    """Backpropagation from grad = dL/dtensor: yields (t, dL/dt) for each tensor t that needs a gradient.
 
-    A tensor's turn comes after that of all that was computed from it; by then, their parts of its gradient are added up.
-    free: let go of each function after its backward, and offer it the optimiser's buffers.
+    A tensor comes after every tensor that was computed from it, so its gradient is then complete.
+    free: drop each function after its backward, and let that write into the optimiser's buffers.
     """
     order = ancestors(tensor)
     gradients = {tensor: grad}
@@ -136,8 +136,8 @@ class Function:
     """One differentiable operation, used once: `F(parameters)(tensors)` is a new tensor.
 
     A subclass defines forward(*arrays) -> array, which may keep on self what backward needs, and
-    backward(grad) -> the gradients of the inputs, in their order: from grad = dL/doutput, dL/dinput for each. Where
-    needs_grad[i] is False nobody wants input i's gradient, and backward may give None for it. An input may be None.
+    backward(grad), with grad = dL/doutput, -> dL/dinput for each input, in their order. It may give None for input i if
+    needs_grad[i] is False. An input may be None.
     """
 
     inputs: tuple[Tensor | None, ...] = ()
@@ -154,7 +154,7 @@ class Function:
 
     def __call__(self, *inputs: Any) -> Tensor:
         if self.inputs:
-            raise RuntimeError(f"a {type(self).__name__} holds one call; make a new one for the next")
+            raise RuntimeError(f"a {type(self).__name__} can be called only once; make a new one")
         like = next((x.data for x in inputs if isinstance(x, Tensor)), None)
         self.inputs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(as_array(x, like)) for x in inputs)
         self.buffers = (None,) * len(inputs)

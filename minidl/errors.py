@@ -1,4 +1,4 @@
-"""What a run can fail of, and the exit status each failure has on the command line."""
+"""The errors that stop a run, with the exit status of each on the command line."""
 
 
 class UserError(Exception):
@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class TrainingError(Exception):
-    """The training itself failed: the loss left the numbers, a device is gone. The message says where; exit status 1."""
+    """The training itself failed: the loss is NaN or infinite, or a device is gone. The message says where; exit status 1."""
 
 
 class CommunicationError(TrainingError):

@@ -1,8 +1,8 @@
-"""A step aside from backpropagation: where the gradient of a leaf is written, and who is told that it is complete.
+"""Where the gradient of a leaf is written, and what is called when it is complete: a step aside from backpropagation.
 
 An optimiser keeps all gradients in one flat buffer, and gives each leaf its place there as `grad_buffer`. The last function on
 the way to a leaf may write there itself, which saves a copy. Data parallelism wants to know when a gradient is complete, to
-send it while backward goes on; it leaves its function as the leaf's `on_gradient_ready`.
+send it while backward goes on; it sets the leaf's `on_gradient_ready`.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def offer_buffers(function: Any, gradients: dict[Any, Array]) -> None:
 
 
 def accumulate(tensor: Any, grad: Array) -> None:
-    """Add to tensor.grad. The first gradient is copied, as it may be shared with another tensor, unless it is in its buffer."""
+    """Add to tensor.grad. The first gradient is copied, as another tensor may have the same array, unless it is in the buffer."""
     if tensor.grad is not None:
         tensor.grad += grad
     elif tensor.grad_buffer is not None:

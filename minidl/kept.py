@@ -30,10 +30,10 @@ def detect_anomaly() -> Iterator[None]:
 
 
 class Kept:
-    """The state of what a function's forward kept among its attributes.
+    """Whether the arrays that forward kept as attributes of its function are unchanged.
 
-    tensors: the inputs and the output. Of those whose array was kept, the version counts; within detect_anomaly a copy of
-    every array that was kept is compared besides.
+    tensors: the inputs and the output. It remembers the versions of those whose arrays were kept; within detect_anomaly,
+    copies of all arrays that were kept, too. An array inside a list or tuple is not seen.
     """
 
     __slots__ = ("copies", "versions")
@@ -76,11 +76,11 @@ def check_finite(function: Any, gradients: Sequence[Array]) -> None:
     """Within detect_anomaly: RuntimeError if a gradient that a function's backward gave is NaN or infinite."""
     for i, gradient in enumerate(gradients) if _detecting.get() else ():
         if gradient is not None and not get_array_module(gradient).isfinite(gradient).all():
-            raise RuntimeError(f"{name_of(function)}.backward gave a gradient for input {i} that is NaN or infinite")
+            raise RuntimeError(f"the backward of {name_of(function)} gave a gradient for input {i} that is NaN or infinite")
 
 
 def name_of(function: Any) -> str:
-    """Its class, and the layer that called it."""
+    """The function's class, and its layer if there is one."""
     module = function.module
     return type(function).__name__ + (f" of the layer {type(module).__name__}" if module is not None else "")
 

@@ -1,4 +1,4 @@
-"""What Python and NumPy ask of an array: the part of Tensor that has no derivative, and the names of the part that has."""
+"""The part of Tensor that has no derivative: data, shape, conversions, copies. Operators are only declared here."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -111,7 +111,7 @@ class Operators:
         return f"Tensor({self.data}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __getstate__(self) -> tuple:
-        """For copy and pickle. What ties a tensor to others stays behind: an optimiser's buffer, who waits for its gradient."""
+        """For copy and pickle. The optimiser's buffer and on_gradient_ready are not copied."""
         if self.creator is not None:
             raise RuntimeError("only leaves can be copied or pickled; this tensor was computed from others, use its .detach()")
         return self.data, self.grad, self.requires_grad

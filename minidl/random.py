@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .partition import ceil_div
+
 SHUFFLE, AUGMENTATION, SUBSET = 1 << 24, 2 << 24, 3 << 24  # streams below these are dropout's keys
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -47,7 +49,7 @@ def words(count: int, stream: int, samples, time: int, seed: int, first: int = 0
     These are the words from `first` on, a multiple of 4, of those that each sample has.
     """
     samples = np.asarray(samples, np.uint64)
-    blocks = np.arange(first // 4, -(-(first + count) // 4), dtype=np.uint64)[:, None]
+    blocks = np.arange(first // 4, ceil_div(first + count, 4), dtype=np.uint64)[:, None]
     drawn = philox4x32((blocks, stream, samples, time), (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
     return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(4 * len(blocks), len(samples))[:count]
 

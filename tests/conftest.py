@@ -1,4 +1,4 @@
-"""Fixtures. The device is a parameter: what runs on NumPy runs on CuPy too, or is skipped where that cannot be."""
+"""Fixtures. A test with `device` runs on NumPy and on CuPy; without a GPU the CuPy run is skipped."""
 
 import os
 

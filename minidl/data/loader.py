@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from .. import random
-from ..partition import shard
+from ..partition import ceil_div, shard
 from .transforms import Transform
 
 
@@ -62,7 +62,7 @@ class DataLoader:
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        return -(-len(self.labels) // self.batch_size)
+        return ceil_div(len(self.labels), self.batch_size)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch, from first_batch on. An error in the thread is raised here."""

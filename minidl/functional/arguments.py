@@ -1,4 +1,4 @@
-"""Checks that functions share, of arguments, shapes and dtypes."""
+"""What public functions do to their arguments first: checks of shapes, dtypes and devices, and the cast to one dtype."""
 
 import functools
 import inspect
@@ -52,7 +52,7 @@ def require_pixels(x: Tensor, function: str) -> None:
 
 
 def require_only(owner: str, **settings: tuple[Any, Any]) -> None:
-    """For settings that PyTorch has and minidl does not, name=(what was given, the only value there is): it changes nothing."""
+    """Refuse other values of settings that PyTorch has and minidl does not. settings: name=(value given, only value allowed)."""
     for name, (value, only) in settings.items():
         if not isinstance(value, type(only)) or value != only:
             raise ValueError(f"{owner} takes {name}={only!r} only; got {value!r:.80}")

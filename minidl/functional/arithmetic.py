@@ -133,10 +133,7 @@ class Mean(Sum):
 
 
 class Reshape(Function):
-    """The same elements in another shape;  dx is dy in the old shape.
-
-    Flattening a batch-last activation, (N, C, H, W) -> (N, C * H * W), copies nothing.
-    """
+    """The same elements in another shape;  dx is dy in the old shape."""
 
     def __init__(self, *shape: int):
         self.shape = shape

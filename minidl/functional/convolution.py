@@ -22,7 +22,7 @@ class Conv2d(Function):
     winograd_tile: None for this, or the m of Winograd's way to the same result, see kernels/winograd.py.
     """
 
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int, winograd_tile: int | None = None):
+    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int, winograd_tile: int | None):
         self.geometry, self.winograd_tile = (stride, padding, groups), winograd_tile
 
     def forward(self, x, weight, bias):

@@ -1,4 +1,4 @@
-"""Softmax and the cross-entropy of it."""
+"""Losses: softmax and cross-entropy, and the squared error."""
 
 from typing import Any
 

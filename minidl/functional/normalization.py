@@ -23,7 +23,7 @@ class BatchNorm(Function):
         return max(1, x.size // x.shape[1]), *self.kernels.channel_statistics(x)
 
     def over_batch(self, sums: Array) -> Array:
-        """The sums over the batch, of those over x."""
+        """Sums over the whole batch, given those over x; here x is the whole batch."""
         return sums
 
     def forward(self, x, weight, bias):
@@ -44,7 +44,7 @@ class BatchNorm(Function):
         return dx, dweight, dbias
 
 
-class Normalize(Function):
+class BatchNormInference(Function):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, with a mean and var that are constants: batch norm in evaluation.
 
     dx = dy gamma / sqrt(var + eps),  dgamma = sum dy (x - mean) / sqrt(var + eps),  dbeta = sum dy.
@@ -96,6 +96,7 @@ def batch_norm(
     return normalize_channels(BatchNorm(eps) if training else None, x, running_mean, running_var, weight, bias, momentum, eps)
 
 
+@floating("x", "weight", "bias")
 def normalize_channels(
     function: BatchNorm | None,
     x: Tensor,
@@ -120,7 +121,7 @@ def normalize_channels(
     if function is None:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm outside training needs running_mean and running_var")
-        return Normalize(running_mean.copy(), running_var.copy(), eps)(x, weight, bias)
+        return BatchNormInference(running_mean.copy(), running_var.copy(), eps)(x, weight, bias)
     y = function(x, weight, bias)
     m = function.count
     if running_mean is not None:

@@ -5,6 +5,7 @@ from typing import Any
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from ..kernels.windows import output_size
+from ..partition import ceil_div
 from .arguments import floating, is_integer, pair, require_only, require_pixels
 
 
@@ -68,7 +69,7 @@ def max_pool2d(
     kernel_size, stride, padding, sizes = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
     around = []
     for n, k, s, p, windows in zip(x.shape[2:], kernel_size, stride, padding, sizes, strict=True):
-        around.append((p, max(p, (windows - 1) * s + k - n - p) if ceil_mode or p else 0))
+        around.append((p, max(p, (windows - 1) * s + k - n - p)))
     return MaxPool2d(kernel_size, stride, tuple(around), sizes)(x)
 
 
@@ -111,7 +112,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
     if len(sizes) == 2:
         sizes = [n if size is None else size for n, size in zip(x.shape[2:], sizes, strict=True)]
     windows = [
-        [range(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+        [range(i * n // size, ceil_div((i + 1) * n, size)) for i in range(size)]
         for n, size in zip(x.shape[2:], pair(sizes, "output_size"), strict=True)
     ]
     return AvgPool2d(windows, [[len(r) * len(c) for c in windows[1]] for r in windows[0]])(x)

@@ -1,6 +1,6 @@
 """Tools to look into a network: is its gradient right, what is it made of, what does backpropagation walk along?
 
-They take networks and functions as they are, and know nothing of the layers to their right.
+They take any network or function, and import nothing from nn.
 """
 
 from .gradient_check import GradientError, gradcheck

@@ -17,7 +17,7 @@ class GradientError(AssertionError):
 
 
 @dataclasses.dataclass
-class Row:
+class Comparison:
     """One comparison."""
 
     what: str
@@ -50,9 +50,10 @@ def gradcheck(
     through random directions, each x by itself, at the price of two evaluations a direction; it can miss a small error of few
     elements. Without a mode: elements if there are up to 2,000 in all, else directions.
 
-    The tensors checked are float64. fn must give the same for the same inputs, tracked or not (give dropout a key and a
-    context), and be smooth within a step (keep ReLU's inputs away from 0, max pooling's apart). step is eps, times |x| where
-    that is above 1. A comparison passes if |difference| <= atol + rtol * max(|both|) and what L's own rounding makes.
+    The tensors checked are float64. fn must give the same for the same inputs, with and without no_grad (give dropout a key
+    and a context), and be smooth within a step (keep ReLU's inputs away from 0, max pooling's apart). step is eps, times |x|
+    where that is above 1. A comparison of a and b passes if |a - b| <= atol + rtol * max(|a|, |b|), plus an allowance for
+    rounding.
 
     Returns the report, a line for each comparison, and prints it if verbose. Raises GradientError with the report if a
     gradient is wrong, and ValueError if the check is not possible; also where every slope is below atol, as any gradient would
@@ -80,7 +81,7 @@ def gradcheck(
                 numeric = _slope(loss, x, direction, step)
                 rounding = 20 * np.finfo(np.float64).eps * size / step
                 tolerance = atol + rtol * max(abs(analytic), abs(numeric)) + rounding
-                rows.append(Row(what, analytic, numeric, bool(abs(analytic - numeric) <= tolerance < np.inf)))
+                rows.append(Comparison(what, analytic, numeric, bool(abs(analytic - numeric) <= tolerance < np.inf)))
     finally:
         for name, array in buffers.items():
             fn.state_dict()[name][...] = array  # type: ignore[attr-defined]

@@ -22,8 +22,8 @@ def graph(tensor: Tensor, model: Any = None, **named: Tensor) -> Any:
     are computed for the picture alone: no tensor's grad changes, and `tensor.backward()` can follow. Draw before backward,
     which frees the graph.
 
-    What a module of nn gave is one node for the layer, with its parameters inside. model: the network whose names its
-    layers and parameters shall have. named: names for other tensors, as in graph(loss, x=x).
+    The function that gave a layer's output is drawn as the layer, with the parameters that it took itself inside.
+    model: the network whose names its layers and parameters shall have. named: names for other tensors, as in graph(loss, x=x).
 
     Raises RuntimeError after backward, ValueError for a graph too large to be read, UserError without pygraphviz.
     """

@@ -55,7 +55,7 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
 
 
 def _macs(module: Any, output_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of the products, whose weights (O, ...) have two axes or more; what comes once an element does not count."""
+    """Multiply-adds of products, whose weights (O, ...) have two axes or more. Biases and elementwise operations do not count."""
     weight = getattr(module, "weight", None)
     return math.prod(output_shape) * math.prod(weight.shape[1:]) if weight is not None and weight.ndim > 1 else 0
 

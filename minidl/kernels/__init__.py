@@ -1,4 +1,4 @@
-"""What functions compute on arrays, without gradients: the same set of functions in three versions.
+"""The kernels: what the forward and backward of functions compute on arrays, in three versions with the same names.
 
 reference (plain NumPy, as on a board, to read and to debug), numpy_kernels and cupy_kernels (fast). They take and give arrays
 of shape (N, C, H, W); how these lie in memory is their own affair. The array's library chooses the version, and

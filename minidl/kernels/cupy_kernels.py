@@ -31,7 +31,7 @@ COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
 
 
 def _length(x) -> int:
-    """The numbers of a channel of x (C, ..., N)."""
+    """How many values a channel of x (C, ..., N) has."""
     return math.prod(x.shape[1:])
 
 
@@ -341,7 +341,7 @@ def dropout_mask(shape, p, draw, dtype):
 
 
 def cross_entropy(x, labels, label_smoothing):
-    """The loss of each sample (N,), and softmax(x), for x (N, C) and labels (N,); NaN for a label that is no class."""
+    """The loss of each sample (N,), and softmax(x), for x (N, C) and labels (N,); NaN where a label is not in 0 to C - 1."""
     log_p = log_softmax(to_batch_last(x), axis=0)
     picked = cp.empty(len(labels), x.dtype)
     each("at_labels", x.dtype, picked.size, rows=log_p, labels=labels.astype(np.int64), picked=picked, classes=len(log_p))

@@ -112,7 +112,7 @@ extern "C" __global__ void max_pool2d(const real* x, real* y, unsigned short* ar
         const int oh = rest % OH;
         const int64 c = rest / OH;
         real best = -INFINITE;
-        int place = -1;  // none yet: what is in the padding is no value
+        int place = -1;  // no element yet; padding is never the maximum
         for (int i = 0; i < KH; i++)
             for (int j = 0; j < KW; j++) {
                 const int h = oh * SH + i - top, w = ow * SW + j - left;
@@ -282,7 +282,7 @@ extern "C" __global__ void dropout_mask(real* mask, int64 count, int64 features,
     }
 }
 
-// picked (N,) = rows (classes, N) at the labels; not a number where there is no such row.
+// picked (N,) = rows (classes, N) at the labels; NaN where a label is out of range.
 extern "C" __global__ void at_labels(const real* rows, const long long* labels, real* picked, int64 count, int classes) {
     FOR_EACH(n, count) {
         const long long label = labels[n];

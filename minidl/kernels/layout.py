@@ -2,7 +2,8 @@
 
 Shapes are (N, C, H, W) to the caller, but activations lie *batch-last* in memory, (C, H, W, N): the batch is the fastest
 axis. A convolution's columns are then long contiguous runs, its product is written in place without a transpose, and
-pooling and normalisation work on whole rows. The pair `to_batch_last` and `from_batch_last` is the only way in and out.
+pooling and normalisation work on whole rows. Kernels use only the pair `to_batch_last` and
+`from_batch_last`; data.Normalize writes its images in this layout at once.
 """
 
 from ..backend import Array, get_array_module

@@ -1,4 +1,4 @@
-"""Fast kernels that are the same code for NumPy and CuPy arrays. Inside they lie batch-last, (C, H, W, N), see layout.py."""
+"""Fast kernels that are the same code for NumPy and CuPy arrays. Inside, arrays lie batch-last, (C, H, W, N), see layout.py."""
 
 from ..backend import get_array_module
 from .layout import from_batch_last, to_batch_last

@@ -74,7 +74,7 @@ class Module:
         return RemovableHandle(self.__dict__.setdefault("_forward_hooks", {}), hook)
 
     def register_buffer(self, name: str, array: Array) -> None:
-        """Keep an array that is part of the state but is not trained. None: a buffer that is not there."""
+        """Keep an array that is part of the state but is not trained. None reserves the name without an array."""
         if isinstance(array, Tensor):
             raise TypeError(f"buffer {name} is a {type(array).__name__}; a buffer is an array, such as its .data")
         self._buffers = (*self._buffers, name)
@@ -298,7 +298,7 @@ class Sequential(_Modules):
         return getattr(self, self._name(index))
 
     def append(self, module: Module) -> "Sequential":
-        """Put a module behind the others, named by the first number from len(self) on that is no name yet."""
+        """Put a module behind the others, named by the first free number from len(self) on."""
         number = len(self)
         while str(number) in self.__dict__:
             number += 1

@@ -24,8 +24,12 @@ class Optimizer:
     buffers: tuple[str, ...] = ()  # the state of a parameter: arrays of its shape,
     counts: tuple[str, ...] = ()  # and numbers
 
-    def __init__(self, params: Parameters, **defaults: Any):
+    def __init__(self, params: Parameters, fixed: dict[str, Any], **settings: Any):
         name = type(self).__name__
+        unknown = fixed.keys() - self.fixed.keys()
+        if unknown:
+            raise TypeError(f"{name} takes no argument {', '.join(sorted(unknown))}")
+        defaults = settings | self.fixed | fixed
         groups = _listed(params)
         if not groups:
             raise ValueError(f"{name} got no parameters")

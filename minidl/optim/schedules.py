@@ -115,7 +115,7 @@ class SequentialLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]):
         if any(not isinstance(scheduler, LRScheduler) for scheduler in schedulers):
-            raise ValueError("SequentialLR takes schedules that are stepped without a metric; ReduceLROnPlateau is none")
+            raise ValueError("SequentialLR takes schedules that are stepped without a metric; ReduceLROnPlateau needs one")
         if not all(is_integer(milestone, 1) for milestone in milestones):
             raise ValueError(f"SequentialLR takes milestones that are integers of at least 1; got {milestones}")
         if len(schedulers) != len(milestones) + 1 or sorted(set(milestones)) != list(milestones):
@@ -136,8 +136,8 @@ class SequentialLR(LRScheduler):
 
 
 class OneCycleLR(LRScheduler):
-    """Up from max_lr / div_factor to max_lr in the first pct_start of the steps, then down to a 1 / final_div_factor of the
-    start, along half cosines. Smith and Topin 2017, with fastai's cosines; as PyTorch's with cycle_momentum=False.
+    """Up from max_lr / div_factor to max_lr in the first pct_start of the steps, then down to 1 / final_div_factor of the
+    first rate, along half cosines. Smith and Topin 2017, with fastai's cosines; as PyTorch's with cycle_momentum=False.
 
     max_lr: for all groups, or a list with one for each. One step() more than total_steps is an error. It sets the rate that a
     later schedule begins with to its own start, max_lr / div_factor, whatever the optimiser was made with.

@@ -20,8 +20,8 @@ class SGD(Optimizer):
     replace it. A state_dict of the network taken before holds the old arrays, which are no longer updated: take it again, or
     copy it. A parameter without a gradient is left alone by step(). A later optimiser takes its parameters over from this.
 
-    The settings behind nesterov are PyTorch's; each is taken at its default only. Raises ValueError or TypeError for wrong
-    arguments.
+    fixed: PyTorch's other settings, each taken at its default only: dampening=0, maximize=False, foreach=None,
+    differentiable=False, fused=None. Raises ValueError or TypeError for wrong arguments.
     """
 
     numbers = ("lr", "momentum", "weight_decay")
@@ -36,24 +36,9 @@ class SGD(Optimizer):
         *,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        dampening: float = 0,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        differentiable: bool = False,
-        fused: bool | None = None,
+        **fixed: Any,
     ):
-        super().__init__(
-            params,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            dampening=dampening,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-        )
+        super().__init__(params, fixed, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
     @property
     def momentum_buffers(self) -> list[Array]:

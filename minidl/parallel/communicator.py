@@ -41,9 +41,6 @@ class Communicator:
     def barrier(self) -> None:
         """Return once all ranks have come here."""
 
-    def abort(self) -> None:
-        """Leave, so that the others do not wait for this rank."""
-
 
 class Communicators(NamedTuple):
     """Two of the same ranks, each with an order of its own: sums of gradients that go on beside the computation, and all the

@@ -33,7 +33,7 @@ class DataParallel:
         optimizer.zero_grad();  loss.backward();  parallel.synchronize();  optimizer.step()
 
     Weights, buffers and the optimiser's state become those of rank 0. Batch normalisation takes the statistics of the whole
-    batch. There is one backward a step. A parameter that it gives no gradient counts with zeros.
+    batch. There is one backward a step. A parameter without a gradient counts as zeros.
 
     bucket_bytes: gradients are sent once there are about so many of them.
     """

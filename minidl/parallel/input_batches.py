@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data import Batch
 from ..kernels.layout import from_batch_last, to_batch_last
+from ..partition import ceil_div
 
 SLOTS = 3
 
@@ -24,7 +25,7 @@ class Slot:
 
     def copy(self, arrays: list[np.ndarray], stream) -> list[Any]:
         """The arrays on the device, copied on a stream of its own; what is launched from here on finds them there."""
-        sizes = [-(-max(1, array.nbytes) // 256) * 256 for array in arrays]  # some room for an empty shard, too
+        sizes = [ceil_div(max(1, array.nbytes), 256) * 256 for array in arrays]  # some room for an empty shard, too
         self.copied.synchronize()  # the copy of SLOTS batches ago has left the pinned memory: long since
         if self.size < sum(sizes):
             self.size = sum(sizes)

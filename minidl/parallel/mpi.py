@@ -35,7 +35,7 @@ def first_on_machine() -> bool:
 def _mpi():
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of what world_size refuses
+            warnings.simplefilter("ignore", RuntimeWarning)  # world_size reports it
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
@@ -43,7 +43,7 @@ def _mpi():
 
 
 def world_size() -> int:
-    """The number of ranks. UserError if MPI finds others than the launcher has started: each would train alone."""
+    """The number of ranks. UserError if MPI counts other ranks than the launcher started: each would train alone."""
     size = _mpi().COMM_WORLD.Get_size()
     if size != _told():
         raise UserError(
@@ -119,6 +119,3 @@ class MPICommunicator(Communicator):
     def barrier(self):
         with self.watchdog.watch("barrier"):
             self.comm.Barrier()
-
-    def abort(self):
-        self.comm.Abort(1)

@@ -114,6 +114,3 @@ class NCCLCommunicator(Communicator):
     def barrier(self):
         self.all_reduce(cp.zeros(1, np.float32))
         cp.cuda.get_current_stream().synchronize()
-
-    def abort(self):
-        self._comm.abort()

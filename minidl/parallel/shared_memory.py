@@ -86,10 +86,6 @@ class SharedMemoryCommunicator(Communicator):
     def barrier(self):
         self._thread.submit(self._meet, "barrier").result()
 
-    def abort(self):
-        for connection in self._peers.values():
-            connection.close()
-
     def _all_reduce(self, array):
         flat = _flat(array)
         for chunk in self._chunks(flat):

@@ -7,7 +7,7 @@ from ..functional.normalization import BatchNorm, normalize_channels
 from .communicator import Communicator
 
 
-class SyncBatchNorm(BatchNorm):
+class BatchNormOverRanks(BatchNorm):
     """BatchNorm of a batch that is divided among ranks: mean, var and m are those of all, and in dx the sums of all.
 
     dgamma and dbeta stay those of the shard: the sum of gradients over the ranks adds them up.
@@ -40,7 +40,7 @@ class Synchronized(nn.BatchNorm):
         self.communicator = communicator
 
     def normalize(self, x: Tensor, momentum: float) -> Tensor:
-        function = SyncBatchNorm(self.eps, self.communicator) if self.training else None
+        function = BatchNormOverRanks(self.eps, self.communicator) if self.training else None
         state = self.running_mean, self.running_var, self.weight, self.bias
         return normalize_channels(function, x, *state, momentum, self.eps)
 
@@ -54,7 +54,7 @@ class SyncBatchNorm2d(Synchronized, nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(model: nn.Module, communicator: Communicator) -> None:
-    """Put a SyncBatchNorm in the place of every batch normalisation inside a network."""
+    """Replace every batch normalisation inside a network by one over all ranks, with its parameters and buffers."""
     if isinstance(model, nn.BatchNorm):
         raise ValueError("a network that is one batch normalisation cannot be replaced in place: put it into a Sequential")
     for module in list(model.modules()):

@@ -238,7 +238,7 @@ def test_a_tensor_on_the_way_keeps_its_gradient_if_it_is_told_to(make):
     (h * h).sum().backward()
     assert_allclose(h.grad, 2 * h.data)
     assert_allclose(x.grad, 4 * h.data)
-    with pytest.raises(RuntimeError, match="not tracked: it will have no gradient"):
+    with pytest.raises(RuntimeError, match="does not require a gradient"):
         Tensor([1.0]).retain_grad()
 
 
@@ -429,7 +429,7 @@ def test_detect_anomaly_names_the_first_gradient_that_is_not_finite(make):
     x = make(3)
     with detect_anomaly(), np.errstate(invalid="ignore"):
         loss = (Broken()(x * 3) * 2).sum()
-        with pytest.raises(RuntimeError, match="Broken.backward gave a gradient for input 0 that is NaN or infinite"):
+        with pytest.raises(RuntimeError, match="the backward of Broken gave a gradient for input 0 that is NaN or infinite"):
             loss.backward()
     (x * 3).sum().backward()
 
@@ -553,7 +553,7 @@ def test_second_backward(make):
 
 
 def test_backward_on_an_untracked_tensor():
-    with pytest.raises(RuntimeError, match="not tracked"):
+    with pytest.raises(RuntimeError, match="does not require a gradient"):
         Tensor([1.0]).backward()
 
 
@@ -623,7 +623,7 @@ def test_a_function_holds_one_call(make):
 
     relu = ReLU()
     relu(make(3))
-    with pytest.raises(RuntimeError, match="a ReLU holds one call"):
+    with pytest.raises(RuntimeError, match="a ReLU can be called only once"):
         relu(make(3))
 
 

@@ -147,7 +147,7 @@ def train(communicators, stop, config: Config):
     progress = training.Progress()
     training.train_one_epoch(model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel)
     test = dataset.test.first(11, "--limit-test")
-    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalize(config, dataset), **shard)
+    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config, dataset), **shard)
     evaluation = training.evaluate(model, test_loader, communicators=communicators)
     state = {name: to_numpy(array) for name, array in fitting._state(model, optimizer).items()}
     return {

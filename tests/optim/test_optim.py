@@ -268,7 +268,7 @@ def test_a_plateau_divides_the_rate():
         (lambda o: CosineAnnealingLR(o, 0), "T_max of at least 1; got 0"),
         (lambda o: LinearLR(o, 0.0), "start_factor above 0.*got 0.0, 1.0 and 5"),
         (lambda o: StepLR(o, 0), "step_size of at least 1; got 0"),
-        (lambda o: SequentialLR(o, [StepLR(o, 1), ReduceLROnPlateau(o)], [1]), "ReduceLROnPlateau is none"),
+        (lambda o: SequentialLR(o, [StepLR(o, 1), ReduceLROnPlateau(o)], [1]), "ReduceLROnPlateau needs one"),
         (lambda o: SequentialLR(o, [StepLR(o, 1)] * 2, [2.5]), r"integers of at least 1; got \[2.5\]"),
         (lambda o: SequentialLR(o, [StepLR(o, 1)] * 2, [-1]), r"integers of at least 1; got \[-1\]"),
         (lambda o: SequentialLR(o, [StepLR(o, 1)], [1]), r"got 1 schedules and \[1\]"),

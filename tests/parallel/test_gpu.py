@@ -180,7 +180,7 @@ def test_a_planted_bug_is_noticed(gpus, bug):
     expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0], steps=FEW_STEPS))
     try:
         result = launch(2, ranks.train_with, bug, settings)
-    except TrainingError as error:  # the simulator fills memory with what is no number, and catches some accesses
+    except TrainingError as error:  # the simulator fills memory with NaN, and catches some accesses
         if not re.search("the loss is nan|CUDARuntimeError|hipError", str(error)):
             raise
         return

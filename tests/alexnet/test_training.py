@@ -1,4 +1,4 @@
-"""The trainer's parts, with a small network."""
+"""The parts of a run, with a small network: steps, epochs, evaluation, its config and what is built from it."""
 
 import contextlib
 import dataclasses
