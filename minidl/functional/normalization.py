@@ -87,8 +87,8 @@ def batch_norm(
     towards them, in place, by `momentum`; the running variance is the unbiased one, with m - 1. Otherwise use the running ones.
     """
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
-    if eps < 0 or (training and not eps):
-        raise ValueError(f"batch_norm takes an eps above 0; got {eps}")
+    if not eps >= 0:
+        raise ValueError(f"batch_norm takes an eps of at least 0; got {eps}")
     if training and x.ndim > 1 and x.data.size == x.shape[1]:
         raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
     if training and not x.data.size:

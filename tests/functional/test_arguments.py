@@ -155,7 +155,7 @@ REFUSED = {
         "takes a running_var of floating-point numbers; got int64",
     ),
     "momentum": (TypeError, lambda: F.batch_norm(T(2, 3), training=True, momentum=None), "momentum must be a number; got None"),
-    "eps": (ValueError, lambda: F.batch_norm(T(2, 3), training=True, eps=-1), "an eps above 0; got -1"),
+    "eps": (ValueError, lambda: F.batch_norm(T(2, 3), training=True, eps=-1), "an eps of at least 0; got -1"),
     "LRN's alpha": (TypeError, lambda: F.local_response_norm(x4, 5, "1"), "alpha must be a number; got '1'"),
     "LRN's k": (TypeError, lambda: F.local_response_norm(x4, 5, k=None), "k must be a number; got None"),
     "dropout's p": (TypeError, lambda: F.dropout(x4, None), "p must be a number; got None"),
