@@ -102,10 +102,10 @@ def normalize_channels(
     x: Tensor,
     running_mean: Array,
     running_var: Array,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    momentum: float,
-    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> Tensor:
     """batch_norm by this function, which moves the running statistics; without one, by the running statistics."""
     if x.ndim < 2:

@@ -1,6 +1,7 @@
 """Several devices: processes of this machine that share memory, and what happens when one of them fails."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 
 import train
+from minidl import Tensor, nn
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
+from minidl.parallel.sync_batch_norm import synchronize_batch_norm
 from minidl.partition import shard
 
 from ..helpers import ranks
@@ -146,6 +149,26 @@ def children(pid):
     with contextlib.suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+@pytest.mark.parametrize("kind, shape", [(nn.BatchNorm1d, (5, 3)), (nn.BatchNorm1d, (2, 3, 4)), (nn.BatchNorm2d, (2, 3, 4, 4))])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_batch_norm_over_ranks_is_put_in_place_and_gives_the_same(kind, shape, dtype):
+    """For a rank that is alone; tensors and arrays, in training and in evaluation."""
+    net = nn.Sequential({"inner": nn.Sequential(kind(3))}).to(dtype=dtype)
+    alone = copy.deepcopy(net)
+    synchronize_batch_norm(net, ALONE.main)
+    assert type(net.inner[0]).__name__ == f"Sync{kind.__name__}" and list(net.state_dict()) == list(alone.state_dict())
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    for given in (x, Tensor(x)):
+        for mode in (True, False):
+            one, other = net.train(mode)(given), alone.train(mode)(given)
+            np.testing.assert_array_equal(one.data, other.data)
+            assert one.dtype == dtype
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, alone.state_dict()[name])
+    with pytest.raises(ValueError, match="put it into a Sequential"):
+        synchronize_batch_norm(kind(3), ALONE.main)
 
 
 def ranks_of(pid):
