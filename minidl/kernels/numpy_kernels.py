@@ -140,11 +140,15 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
         if top or bottom or left or right:
             block = scratch("padded", (len(block), top + H + bottom, left + W + right, N), grad.dtype)
         block.fill(0)
-        others = scratch("mask", grad[channels].shape, bool)
-        part = scratch("part", grad[channels].shape, grad.dtype)
+        dy = grad[channels]
+        mask, part = scratch("mask", dy.shape, bool), scratch("part", dy.shape, dy.dtype)
+        finite = np.isfinite(dy.sum())  # then a product with 0 is 0, and quicker
         for i, j, target in views(block, kernel_size, stride, grad.shape[1:3]):
-            np.not_equal(argmax[channels], i * kernel_size[1] + j, out=others)
-            _select(grad[channels], others, out=part)
+            place = i * kernel_size[1] + j
+            if finite:
+                np.multiply(dy, np.equal(argmax[channels], place, out=mask), out=part)
+            else:
+                _select(dy, np.not_equal(argmax[channels], place, out=mask), out=part)
             target += part
         if block.base is not dx:
             dx[channels] = block[:, top : top + H, left : left + W]
