@@ -9,28 +9,32 @@ and `walk` goes along it by the chain rule:
 
 import contextlib
 import contextvars
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from .backend import Array, as_array, get_array_module
 from .gradient_buffers import accumulate, offer_buffers
 from .kept import Kept, check_finite, share_changes
 from .operators import Operators
 
-_recording = contextvars.ContextVar("recording", default=True)
+F = TypeVar("F", bound=Callable[..., Any])
+_no_grads = contextvars.ContextVar("no_grads", default=0)  # how many of them we are in
 
 
 class no_grad(contextlib.ContextDecorator):
     """Inside `with no_grad():`, or a function under @no_grad(), nothing is recorded: no graph, nothing kept for backward."""
 
-    def __init__(self) -> None:
-        self._tokens: list[contextvars.Token] = []
-
     def __enter__(self) -> None:
-        self._tokens.append(_recording.set(False))
+        _no_grads.set(_no_grads.get() + 1)
 
     def __exit__(self, *error: object) -> None:
-        _recording.reset(self._tokens.pop())
+        _no_grads.set(_no_grads.get() - 1)
+
+    def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            raise TypeError("no_grad() would end before this generator begins; write `with no_grad():` inside it")
+        return super().__call__(function)
 
 
 class Tensor(Operators):
@@ -44,7 +48,7 @@ class Tensor(Operators):
     __slots__ = "__weakref__ creator grad grad_buffer on_gradient_ready requires_grad retains_grad".split()
 
     def __init__(self, data: Any, requires_grad: bool = False):
-        self._data: Array = None
+        self._data, self._changes = None, [0]
         self.data = data
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"only floating-point tensors have gradients; this one is {self.dtype}")
@@ -158,7 +162,7 @@ class Function:
         like = next((x.data for x in inputs if isinstance(x, Tensor)), None)
         self.inputs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(as_array(x, like)) for x in inputs)
         self.buffers = (None,) * len(inputs)
-        self.needs_grad = tuple(x is not None and x.requires_grad and _recording.get() for x in self.inputs)
+        self.needs_grad = tuple(x is not None and x.requires_grad and not _no_grads.get() for x in self.inputs)
         output = Tensor(self.forward(*[None if x is None else x.data for x in self.inputs]), any(self.needs_grad))
         if output.requires_grad:
             share_changes(output, self.inputs)
@@ -179,7 +183,7 @@ class Function:
                 continue
             if x.dtype.kind != "f":
                 raise TypeError(f"only floating-point tensors have gradients; input {i} of {name} is {x.dtype}")
-            shape = None if gradients[i] is None else gradients[i].shape
+            shape = getattr(gradients[i], "shape", None)
             if shape != x.shape:
                 raise ValueError(f"{name}.backward gave a gradient of shape {shape} for input {i} of shape {x.shape}")
             gradients[i] = gradients[i].astype(x.dtype, copy=False)

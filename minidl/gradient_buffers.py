@@ -7,7 +7,7 @@ send it while backward goes on; it sets the leaf's `on_gradient_ready`.
 
 from typing import Any
 
-from .backend import Array
+from .backend import Array, get_array_module
 
 
 def offer_buffers(function: Any, gradients: dict[Any, Array]) -> None:
@@ -27,6 +27,6 @@ def accumulate(tensor: Any, grad: Array) -> None:
             tensor.grad_buffer[...] = grad
         tensor.grad = tensor.grad_buffer
     else:
-        tensor.grad = grad.astype(tensor.dtype)
+        tensor.grad = get_array_module(grad).array(grad, tensor.dtype)
     if tensor.on_gradient_ready is not None:
         tensor.on_gradient_ready(tensor)

@@ -33,15 +33,15 @@ class Kept:
     """Whether the arrays that forward kept as attributes of its function are unchanged.
 
     tensors: the inputs and the output. It remembers the versions of those whose arrays were kept; within detect_anomaly,
-    copies of all arrays that were kept, too. An array inside a list or tuple is not seen.
+    copies of all arrays that were kept, too.
     """
 
     __slots__ = ("copies", "versions")
 
     def __init__(self, function: Any, tensors: Sequence[Any]):
-        kept = [id(value) for value in vars(function).values()]
+        kept = [id(array) for _, array in _arrays(function)]
         self.versions = [t.version if t is not None and id(t.data) in kept else None for t in tensors]
-        self.copies = {name: value.copy() for name, value in _arrays(function)} if _detecting.get() else {}
+        self.copies = [array.copy() for _, array in _arrays(function)] if _detecting.get() else []
 
     def check(self, function: Any, tensors: Sequence[Any]) -> None:
         """Raise RuntimeError if something has changed since."""
@@ -52,11 +52,10 @@ class Kept:
                     f"{name_of(function)} needs {what}, of shape {tensor.shape}, for backward, but that was changed in place "
                     "after forward: call backward before the optimiser's step, or run forward again"
                 )
-        for name, value in _arrays(function) if self.copies else ():
-            xp = get_array_module(value)
-            if not xp.array_equal(value, self.copies[name], equal_nan=value.dtype.kind == "f"):
+        for (name, array), copy in zip(_arrays(function), self.copies, strict=True) if self.copies else ():
+            if not get_array_module(array).array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
                 raise RuntimeError(
-                    f"{name_of(function)} kept {name}, of shape {value.shape}, for backward, but that was changed in place after "
+                    f"{name_of(function)} kept {name}, of shape {array.shape}, for backward, but that was changed in place after "
                     "forward: change a copy of it"
                 )
 
@@ -86,4 +85,8 @@ def name_of(function: Any) -> str:
 
 
 def _arrays(function: Any) -> Iterator[tuple[str, Array]]:
-    return ((name, value) for name, value in vars(function).items() if hasattr(value, "strides") and hasattr(value, "copy"))
+    """The arrays among a function's attributes, and in lists and tuples of them, with the attributes' names."""
+    for name, value in vars(function).items():
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if hasattr(part, "strides"):
+                yield name, part

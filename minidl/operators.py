@@ -1,11 +1,16 @@
 """The part of Tensor that has no derivative: data, shape, conversions, copies. Operators are only declared here."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .backend import Array, as_array
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    Axes = int | tuple[int, ...] | None
 
 
 class Operators:
@@ -14,30 +19,35 @@ class Operators:
     __slots__ = ("_changes", "_data")
     __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
     __hash__ = object.__hash__  # == compares element by element, but a tensor is a key by its identity
-    __add__: Any
-    __radd__: Any
-    __sub__: Any
-    __rsub__: Any
-    __mul__: Any
-    __rmul__: Any
-    __truediv__: Any
-    __rtruediv__: Any
-    __pow__: Any
-    __neg__: Any
-    __matmul__: Any
-    __rmatmul__: Any
-    __getitem__: Any
-    __lt__: Any
-    __le__: Any
-    __gt__: Any
-    __ge__: Any
-    sum: Any
-    mean: Any
-    max: Any
-    exp: Any
-    log: Any
-    reshape: Any
-    transpose: Any
+
+    if TYPE_CHECKING:
+
+        def __add__(self, other: Any, /) -> Self: ...
+        def __radd__(self, other: Any, /) -> Self: ...
+        def __sub__(self, other: Any, /) -> Self: ...
+        def __rsub__(self, other: Any, /) -> Self: ...
+        def __mul__(self, other: Any, /) -> Self: ...
+        def __rmul__(self, other: Any, /) -> Self: ...
+        def __truediv__(self, other: Any, /) -> Self: ...
+        def __rtruediv__(self, other: Any, /) -> Self: ...
+        def __matmul__(self, other: Any, /) -> Self: ...
+        def __rmatmul__(self, other: Any, /) -> Self: ...
+        def __pow__(self, exponent: float, /) -> Self: ...
+        def __neg__(self) -> Self: ...
+        def __getitem__(self, key: Any, /) -> Self: ...
+        def __eq__(self, other: object, /) -> Self: ...  # type: ignore[override]
+        def __ne__(self, other: object, /) -> Self: ...  # type: ignore[override]
+        def __lt__(self, other: Any, /) -> Self: ...
+        def __le__(self, other: Any, /) -> Self: ...
+        def __gt__(self, other: Any, /) -> Self: ...
+        def __ge__(self, other: Any, /) -> Self: ...
+        def sum(self, axis: Axes = None, keepdims: bool = False) -> Self: ...
+        def mean(self, axis: Axes = None, keepdims: bool = False) -> Self: ...
+        def max(self, axis: Axes = None, keepdims: bool = False) -> Self: ...
+        def exp(self) -> Self: ...
+        def log(self) -> Self: ...
+        def reshape(self, *shape: Any) -> Self: ...
+        def transpose(self, *axes: Any) -> Self: ...
 
     grad: Array
     requires_grad: bool
@@ -59,7 +69,7 @@ class Operators:
         if array is self._data:
             self.version += 1  # tensor.data += 1 comes here with the array that it has changed
         else:
-            self._data, self._changes = array, [0]
+            self._data, self._changes = array, [self.version]
 
     @property
     def version(self) -> int:
@@ -90,6 +100,10 @@ class Operators:
                 f"a Tensor of shape {self.shape} is neither true nor false; compare its elements, or use .any() of .data"
             )
         return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        """f"{loss:.4f}" for a single number."""
+        return format(self.item(), spec) if spec and self.data.size == 1 else super().__format__(spec)
 
     def __len__(self) -> int:
         if not self.ndim:

@@ -57,6 +57,8 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | No
 
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in; make it first")
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file to be replaced; choose another name")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:

@@ -113,7 +113,7 @@ def _floating(function: str, name: str, value: Any) -> Tensor:
         raise TypeError(f"{function} takes a tensor as {name}; got None")
     tensor = as_tensor(value)
     if tensor.dtype.name not in ("float16", "float32", "float64") or not tensor.dtype.isnative:
-        advice = f"give {name}.astype('float32')"
+        advice = "convert the array, as with .astype('float32')"
         raise TypeError(f"{function} takes float16, float32 or float64, but {name} is {tensor.dtype}: {advice}")
     return tensor
 

@@ -316,22 +316,6 @@ def _unpacked(arguments: tuple) -> tuple:
     return tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
 
 
-Tensor.__add__, Tensor.__radd__ = binary_operator(Add)
-Tensor.__sub__, Tensor.__rsub__ = binary_operator(Subtract)
-Tensor.__mul__, Tensor.__rmul__ = binary_operator(Multiply)
-Tensor.__truediv__, Tensor.__rtruediv__ = binary_operator(Divide)
-Tensor.__neg__ = lambda x: Negate()(x)
-Tensor.__pow__ = _power
-Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
-Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
-Tensor.reshape = lambda x, *shape: Reshape(*_unpacked(shape))(x)
-Tensor.transpose = lambda x, *axes: Transpose(*_unpacked(axes))(x)
-Tensor.max = lambda x, axis=None, keepdims=False: Max(axis, keepdims)(x)
-Tensor.exp = exp
-Tensor.log = log
-Tensor.__getitem__ = lambda x, key: GetItem(_plain(key))(x)
-
-
 def _plain(key: Any) -> Any:
     """An index with arrays for tensors."""
     return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data if isinstance(key, Tensor) else key
@@ -351,5 +335,32 @@ def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], T
     return compare
 
 
-for name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(Tensor, f"__{name}__", _compare(getattr(operator, name)))
+def give_methods(**methods: Callable[..., Any]) -> None:
+    """Make functions methods of Tensor; operators.py declares them."""
+    for name, method in methods.items():
+        setattr(Tensor, name, method)
+
+
+def give_operators(name: str, function: type[Function]) -> None:
+    """Make a function of two tensors Tensor's operator of that name: with a tensor on the left, and on the right."""
+    operate, operate_reflected = binary_operator(function)
+    give_methods(**{f"__{name}__": operate, f"__r{name}__": operate_reflected})
+
+
+give_operators("add", Add)
+give_operators("sub", Subtract)
+give_operators("mul", Multiply)
+give_operators("truediv", Divide)
+give_methods(**{f"__{name}__": _compare(getattr(operator, name)) for name in ("eq", "ne", "lt", "le", "gt", "ge")})
+give_methods(
+    __neg__=lambda x: Negate()(x),
+    __pow__=_power,
+    __getitem__=lambda x, key: GetItem(_plain(key))(x),
+    sum=lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x),
+    mean=lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x),
+    max=lambda x, axis=None, keepdims=False: Max(axis, keepdims)(x),
+    exp=exp,
+    log=log,
+    reshape=lambda x, *shape: Reshape(*_unpacked(shape))(x),
+    transpose=lambda x, *axes: Transpose(*_unpacked(axes))(x),
+)

@@ -111,6 +111,7 @@ def normalize_channels(
     if x.ndim < 2:
         raise ValueError(f"batch_norm takes x of shape (N, C, ...); got {x.shape}")
     C, xp = x.shape[1], get_array_module(x.data)
+    tensors = [t for t in (running_mean, running_var) if isinstance(t, Tensor)]
     running_mean = _statistics("running_mean", running_mean, function is not None)
     running_var = _statistics("running_var", running_var, function is not None)
     for name, value in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
@@ -128,6 +129,8 @@ def normalize_channels(
         running_mean += momentum * (function.mean - running_mean)
     if running_var is not None:
         running_var += momentum * (function.var * (m / xp.maximum(1, m - 1)) - running_var)
+    for tensor in tensors:
+        tensor.version += 1
     return y
 
 

@@ -5,7 +5,7 @@ import math
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
 from .arguments import floating
-from .arithmetic import binary_operator, sum_to_shape
+from .arithmetic import give_operators, sum_to_shape
 
 
 class Linear(Function):
@@ -58,4 +58,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return Linear()(x.reshape(math.prod(x.shape[:-1]), F), weight, bias).reshape(*x.shape[:-1], O)
 
 
-Tensor.__matmul__, Tensor.__rmatmul__ = binary_operator(MatMul)
+give_operators("matmul", MatMul)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..autodiff import Tensor, no_grad, walk
 from ..backend import get_array_module, to_numpy
+from ..functional.arguments import as_tensor
 
 MOST_ELEMENTS = 2000  # that are checked one by one unless told otherwise
 
@@ -24,10 +25,11 @@ class Comparison:
     analytic: float
     numeric: float
     ok: bool
+    tiny: bool  # both slopes are below atol, so that any gradient would pass
 
     def __str__(self):
         difference = abs(self.analytic - self.numeric)
-        verdict = "ok" if self.ok else "WRONG"
+        verdict = "WRONG" if not self.ok else "too small to tell" if self.tiny else "ok"
         return f"{self.what:<24} {self.analytic:>16.9g} {self.numeric:>16.9g} {difference:>10.1e}  {verdict}"
 
 
@@ -61,6 +63,7 @@ def gradcheck(
     """
     if mode not in (None, "directions", "elements"):
         raise ValueError(f'gradcheck takes mode "directions" or "elements"; got {mode!r}')
+    inputs = [as_tensor(x) for x in ([inputs] if isinstance(inputs, Tensor) else inputs)]
     checked = _checked(fn, inputs)
     if mode is None:
         mode = "elements" if sum(x.data.size for x in checked.values()) <= MOST_ELEMENTS else "directions"
@@ -81,7 +84,8 @@ def gradcheck(
                 numeric = _slope(loss, x, direction, step)
                 rounding = 20 * np.finfo(np.float64).eps * size / step
                 tolerance = atol + rtol * max(abs(analytic), abs(numeric)) + rounding
-                rows.append(Comparison(what, analytic, numeric, bool(abs(analytic - numeric) <= tolerance < np.inf)))
+                ok, tiny = abs(analytic - numeric) <= tolerance < np.inf, max(abs(analytic), abs(numeric)) <= atol
+                rows.append(Comparison(what, analytic, numeric, bool(ok), bool(tiny)))
     finally:
         for name, array in buffers.items():
             fn.state_dict()[name][...] = array  # type: ignore[attr-defined]
@@ -91,7 +95,7 @@ def gradcheck(
     wrong = sum(not row.ok for row in rows)
     if wrong:
         raise GradientError(f"{wrong} of {len(rows)} comparisons are wrong\n{report}")
-    if all(max(abs(row.analytic), abs(row.numeric)) <= atol for row in rows):
+    if all(row.tiny for row in rows):
         raise ValueError(f"every slope is below atol = {atol:g}, so any gradient would pass: give a smaller atol, or scale fn")
     return report
 
@@ -113,6 +117,8 @@ def _checked(fn: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, T
 def _analytic(fn: Callable[..., Tensor], inputs: Sequence[Tensor], checked: dict[str, Tensor], rng: np.random.Generator):
     """backward's gradients of L by name, the random weights r, and the norm of L's terms; ValueError if fn is not fit for it."""
     output = fn(*inputs)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"gradcheck needs a function that gives a Tensor; this one gave a {type(output).__name__}")
     if not output.requires_grad:
         raise ValueError("gradcheck needs an output that depends on what requires a gradient; this one does not")
     value = to_numpy(output.data)

@@ -22,7 +22,10 @@ class Row:
 
 
 def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
-    """A row for each layer that x of shape (1, *input_shape) passes, in that order. Runs the network once."""
+    """A row for each layer that x of shape (1, *input_shape) passes, in that order. Runs the network once.
+
+    A layer is a module with none inside it, or with parameters of its own.
+    """
     rows: list[Row] = []
     seen: set[int] = set()
 
@@ -30,7 +33,7 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
         def hook(module, args, y):
             own = [p for p in vars(module).values() if isinstance(p, Tensor) and id(p) not in seen]
             seen.update(map(id, own))
-            shape = y.shape[1:]
+            shape = y.shape[1:] if isinstance(y, Tensor) else ()
             count = sum(p.data.size for p in own)
             rows.append(Row(name, type(module).__name__, shape, count, _macs(module, shape)))
 
@@ -38,8 +41,12 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
 
     modules = list(model.named_modules())
     with_others_inside = {name.rpartition(".")[0] for name, _ in modules if name}
-    leaves = [(name, module) for name, module in modules if name not in with_others_inside]
-    handles = [module.register_forward_hook(record(name)) for name, module in leaves]
+    layers = [
+        (name, module)
+        for name, module in modules
+        if name not in with_others_inside or any(isinstance(value, Tensor) for value in vars(module).values())
+    ]
+    handles = [module.register_forward_hook(record(name)) for name, module in layers]
     modes = [(module, module.training) for _, module in modules]
     parameter = next(model.parameters(), None)
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import functional as F
 from ..autodiff import Tensor
 from ..backend import Array
-from ..functional.arguments import is_integer, pair, require_4d, require_only
+from ..functional.arguments import as_tensor, is_integer, pair, require_4d, require_only
 from . import init
 from .module import Module, Parameter
 
@@ -208,6 +208,7 @@ class BatchNorm1d(BatchNorm):
     """Batch normalisation of x (N, num_features) or (N, num_features, L), see functional.batch_norm."""
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
         if x.ndim not in (2, 3):
             raise ValueError(f"BatchNorm1d takes x of shape (N, C) or (N, C, L); got {x.shape}")
         return super().forward(x)
@@ -217,6 +218,7 @@ class BatchNorm2d(BatchNorm):
     """Batch normalisation of x (N, num_features, H, W), see functional.batch_norm."""
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
         require_4d(x, "BatchNorm2d")
         return super().forward(x)
 
@@ -291,7 +293,10 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """x itself, in the place of a layer that is to be left out."""
+    """x itself, in the place of a layer that is to be left out, whose arguments it may be given."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -300,7 +305,8 @@ class Identity(Module):
 class CrossEntropyLoss(Module):
     """The loss of logits (N, C) and labels (N,), see functional.cross_entropy."""
 
-    def __init__(self, *, label_smoothing: float = 0.0, reduction: str = "mean"):
+    def __init__(self, *, label_smoothing: float = 0.0, reduction: str = "mean", weight: None = None, ignore_index: int = -100):
+        require_only("CrossEntropyLoss", weight=(weight, None), ignore_index=(ignore_index, -100))
         self.label_smoothing, self.reduction = label_smoothing, reduction
 
     def forward(self, logits: Tensor, labels: Tensor | Array) -> Tensor:

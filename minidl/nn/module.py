@@ -1,13 +1,15 @@
 """Module: a part of a network, with the parameters, buffers and modules that it holds, in order of definition."""
 
+import collections
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..autodiff import Function, Tensor
 from ..backend import Array, as_array, device_of, to_device
+from ..functional.arguments import require_only
 from .init import write
 
 
@@ -45,12 +47,15 @@ class Module:
     _buffers: tuple[str, ...] = ()  # the attributes that are buffers
 
     def __setattr__(self, name: str, value: Any) -> None:
+        self._require_findable(name, value)
+        super().__setattr__(name, value)
+
+    def _require_findable(self, name: str, value: Any) -> None:
         if _holds_modules(value):
             raise TypeError(
                 f"{type(self).__name__}.{name} is a {type(value).__name__} of Modules or Parameters, which nobody would find "
                 "there; make it an nn.ModuleList or nn.Sequential, and give each Parameter an attribute of its own"
             )
-        super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes: a subclass's own, called as module(...)."""
@@ -107,6 +112,8 @@ class Module:
             name, module = stack.pop()
             if id(module) not in seen:
                 seen.add(id(module))
+                for attribute, value in module.__dict__.items():
+                    module._require_findable(attribute, value)  # a list may have grown since it was assigned
                 yield name, module
                 stack += reversed([(f"{name}.{child}" if name else child, m) for child, m in module.named_children()])
 
@@ -201,8 +208,9 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, *, set_to_none: bool = True) -> None:
         """Forget the parameters' gradients."""
+        require_only("zero_grad", set_to_none=(set_to_none, True))
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -252,7 +260,8 @@ def _is_buffer(module: Module, attribute: str, value: Any) -> bool:
 
 
 def _holds_modules(value: Any) -> bool:
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    containers = list, tuple, set, frozenset, collections.deque, ValuesView
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, containers) else ()
     return any(isinstance(part, (Module, Parameter)) or _holds_modules(part) for part in parts)
 
 

@@ -27,10 +27,11 @@ def clip_grad_norm_(
     if not grads:
         return as_array(0.0)
     xp = get_array_module(grads[0])
-    norm = xp.linalg.norm(xp.stack([xp.linalg.norm(grad.reshape(-1), norm_type) for grad in grads]), norm_type)
+    wide = [grad.astype("float32") if grad.dtype == "float16" else grad for grad in grads]  # whose squares overflow at 256
+    norm = xp.linalg.norm(xp.stack([xp.linalg.norm(grad.reshape(-1), norm_type) for grad in wide]), norm_type)
     if error_if_nonfinite and not xp.isfinite(norm):
         raise RuntimeError(f"the norm of the gradients is {float(norm)}; pass error_if_nonfinite=False to go on with it")
     scale = xp.minimum(max_norm / (norm + 1e-6), 1.0)
     for grad in grads:
-        grad *= scale
+        grad *= scale.astype(grad.dtype)
     return norm

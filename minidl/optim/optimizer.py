@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from ..autodiff import Tensor
 from ..backend import Array, as_array, device_of, get_array_module, to_device
+from ..functional.arguments import require_only
 
 Parameters: TypeAlias = Tensor | dict[str, Any] | Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -60,8 +61,9 @@ class Optimizer:
         """The parameters of all groups, in their order."""
         return [p for group in self.param_groups for p in group["params"]]
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, *, set_to_none: bool = True) -> None:
         """Forget the gradients: the next backward writes new ones, over the old where p.grad was a view of the flat buffer."""
+        require_only("zero_grad", set_to_none=(set_to_none, True))
         for p in self.parameters:
             p.grad = None
 
@@ -81,6 +83,8 @@ class Optimizer:
                     "write p.data[...] = ..."
                 )
             if p.grad is not None:
+                if p.grad.shape != p.shape:
+                    raise ValueError(f"a parameter of shape {p.shape} has a gradient of shape {p.grad.shape}")
                 if p.grad is not p.grad_buffer:
                     p.grad_buffer[...] = p.grad
                 self._update(group, *flat, loss)

@@ -41,6 +41,10 @@ class Communicator:
     def barrier(self) -> None:
         """Return once all ranks have come here."""
 
+    def __deepcopy__(self, memo: dict) -> "Communicator":
+        """A copy of a network goes on to talk to the same ranks."""
+        return self
+
 
 class Communicators(NamedTuple):
     """Two of the same ranks, each with an order of its own: sums of gradients that go on beside the computation, and all the

@@ -53,6 +53,9 @@ class SyncBatchNorm2d(Synchronized, nn.BatchNorm2d):
     """A BatchNorm2d whose batch is that of all ranks; a rank's shard of it may be empty."""
 
 
+KINDS: dict[type, type[Synchronized]] = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d}
+
+
 def synchronize_batch_norm(model: nn.Module, communicator: Communicator) -> None:
     """Replace every batch normalisation inside a network by one over all ranks, with its parameters and buffers."""
     if isinstance(model, nn.BatchNorm):
@@ -60,5 +63,6 @@ def synchronize_batch_norm(model: nn.Module, communicator: Communicator) -> None
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm):
-                kind = SyncBatchNorm1d if isinstance(child, nn.BatchNorm1d) else SyncBatchNorm2d
+                own = type(child)
+                kind = KINDS.get(own) or type(f"Sync{own.__name__}", (Synchronized, own), {})  # keeps a subclass's forward
                 setattr(module, name, kind(child, communicator))

@@ -5,7 +5,9 @@ import copy
 import gc
 import operator
 import pickle
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -652,3 +654,94 @@ def test_wrong_operands_name_their_shapes(make):
         make(2, 3) + make(2)
     with pytest.raises(TypeError, match="takes a number p"):
         make(2) ** make(2)
+
+
+# --- several threads, and what else can be between ------------------------------------------------------------------
+
+
+def test_no_grad_on_a_function_that_several_threads_call(make):
+    x = make(3)
+
+    @no_grad()
+    def twice():
+        time.sleep(0.001)
+        return x * 2
+
+    with ThreadPoolExecutor(4) as threads:
+        quiet = [threads.submit(twice) for _ in range(40)]
+        assert not any(future.result().requires_grad for future in quiet)
+        assert all(future.result().requires_grad for future in [threads.submit(lambda: x * 2) for _ in range(8)])
+
+
+def test_a_generator_cannot_be_under_no_grad():
+    def generator():
+        yield 1
+
+    with pytest.raises(TypeError, match="write `with no_grad..:` inside it"):
+        no_grad()(generator)
+
+
+def test_a_step_after_a_view_of_the_weight_was_used():
+    for view in (lambda w: w.transpose(), lambda w: w.reshape(4, 3).transpose(), lambda w: w[:].transpose()):
+        w = Tensor(np.ones((4, 3)), requires_grad=True)
+        w.data += 1  # before the optimiser takes it over
+        optimizer, x = SGD([w], lr=0.1), Tensor(np.ones((2, 3)), requires_grad=True)
+        w.grad = np.ones((4, 3))
+        loss = (x @ view(w)).sum()
+        optimizer.step()
+        with pytest.raises(RuntimeError, match="MatMul needs its input 1"):
+            loss.backward()
+    x3 = Tensor(np.ones((2, 5, 3)), requires_grad=True)
+    loss = F.linear(x3, w).sum()
+    x3.data += 1
+    with pytest.raises(RuntimeError, match="Linear needs its input 0"):
+        loss.backward()
+
+
+def test_an_optimiser_made_between_a_forward_and_its_backward_changes_nothing():
+    w = Tensor(np.ones((4, 3)), requires_grad=True)
+    w.data += 1
+    loss = (w * w).sum()
+    SGD([w], lr=0.1)
+    loss.backward()
+    assert_array_equal(w.grad, np.full((4, 3), 4.0))
+
+
+def test_running_statistics_that_are_tensors_count_their_changes():
+    x, mean, w = Tensor(np.arange(6.0).reshape(3, 2)), Tensor(np.zeros(2)), Tensor(np.ones(2), requires_grad=True)
+    loss = (w * mean).sum()
+    F.batch_norm(x, mean, Tensor(np.ones(2)), training=True)
+    with pytest.raises(RuntimeError, match="Multiply needs its input 1"):
+        loss.backward()
+
+
+def test_what_is_kept_in_a_tuple_is_seen_too(make):
+    class Product(Function):
+        def forward(self, a, b):
+            self.both = (a, b)
+            return a * b
+
+        def backward(self, grad):
+            return grad * self.both[1], grad * self.both[0]
+
+    a, b = make(3), make(3, seed=1)
+    loss = Product()(a, b).sum()
+    b.data += 1
+    with pytest.raises(RuntimeError, match="Product needs its input 1"):
+        loss.backward()
+    with detect_anomaly():
+        loss = Product()(a, b).sum()
+        a.data[0] = 7
+        with pytest.raises(RuntimeError, match="Product kept both"):
+            loss.backward()
+
+
+def test_a_number_can_be_formatted():
+    loss = Tensor(1.23456, requires_grad=True)
+    assert f"{loss:.2f}" == "1.23" and f"{loss}" == repr(loss)
+
+
+def test_the_gradient_of_a_single_number_is_an_array():
+    x = Tensor(np.float32(3), requires_grad=True)
+    (x * x).backward()
+    assert isinstance(x.grad, np.ndarray) and x.grad == 6

@@ -197,3 +197,18 @@ def test_a_check_leaves_no_gradients_behind_in_what_a_function_holds():
     net = nn.Linear(3, 2).to(dtype="float64")
     gradcheck(lambda x: net(x), [Tensor(np.ones((2, 3)), requires_grad=True)])
     assert net.weight.grad is None and net.bias.grad is None
+
+
+def test_a_slope_that_tells_nothing_is_not_called_right():
+    a, b = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    report = gradcheck(lambda a, b: a * 2 + Square(lambda g: -g)(b) * 1e-8, [a, b])
+    assert report.count("too small to tell") == 2 and report.count("ok") == 2
+
+
+def test_inputs_and_outputs_of_other_kinds():
+    x = Tensor(np.linspace(1, 2, 3), requires_grad=True)
+    assert gradcheck(lambda x: Square()(x), x) == gradcheck(lambda x: Square()(x), [x])
+    assert "input 1" not in gradcheck(lambda x, y: Square()(x) * y, [x, np.ones(3)])
+    for wrong in (lambda x: None, lambda x: (x, x)):
+        with pytest.raises(TypeError, match="gradcheck needs a function that gives a Tensor; this one gave a (NoneType|tuple)"):
+            gradcheck(wrong, [x])

@@ -155,3 +155,12 @@ def test_a_file_that_is_not_there_or_of_another_dtype_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
     with pytest.raises(ValueError, match=r"not a safetensors file that NumPy can hold, .*bfloat16"):
         minidl.load(tmp_path / "a.safetensors")
+
+
+def test_save_replaces_files_only(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(OSError, match="is no file to be replaced"):
+            minidl.save({"w": np.ones(2)}, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]

@@ -497,3 +497,45 @@ def test_summary_counts_shapes_parameters_and_products():
     assert net.features[1].num_batches_tracked == 0
     last = format_summary(rows).splitlines()[-1].split()
     assert last == ["total", "130", "440"]
+
+
+@pytest.mark.parametrize(
+    "make, put",
+    [
+        (list, lambda held: held.append(nn.Linear(2, 2))),
+        (dict, lambda held: held.update(a=nn.Linear(2, 2))),
+        (set, lambda held: held.add(nn.Linear(2, 2))),
+        (list, lambda held: held.append([nn.Parameter(np.ones(2))])),
+    ],
+)
+def test_modules_put_into_a_container_later_are_noticed(make, put):
+    net = nn.Module()
+    net.layers = make()
+    assert list(net.parameters()) == []
+    put(net.layers)
+    for use in (lambda: list(net.parameters()), net.state_dict, net.eval, lambda: net.to(dtype="float64")):
+        with pytest.raises(TypeError, match="Module.layers is a .* nobody would find there; make it an nn.ModuleList"):
+            use()
+
+
+def test_summary_counts_the_parameters_of_a_module_with_others_inside():
+    class Scaled(nn.Module):
+        def __init__(self):
+            self.inner, self.scale = nn.Linear(2, 2), nn.Parameter(np.ones(2, np.float32))
+
+        def forward(self, x):
+            return self.inner(x) * self.scale
+
+    rows = summary(nn.Sequential({"scaled": Scaled(), "relu": nn.ReLU()}), (2,))
+    assert [(row.name, row.parameters) for row in rows] == [("scaled.inner", 6), ("scaled", 2), ("relu", 0)]
+
+
+def test_what_pytorch_users_write_and_what_changes_nothing():
+    net = nn.Sequential(nn.Identity(3, unused=True), nn.Linear(2, 2))
+    net.zero_grad(set_to_none=True)
+    with pytest.raises(ValueError, match="set_to_none=True only"):
+        net.zero_grad(set_to_none=False)
+    nn.CrossEntropyLoss(weight=None, ignore_index=-100)
+    with pytest.raises(ValueError, match="CrossEntropyLoss takes weight=None only"):
+        nn.CrossEntropyLoss(weight=np.ones(3))
+    assert nn.BatchNorm1d(2)([[1.0, 2.0], [3.0, 5.0]]).shape == (2, 2)

@@ -72,3 +72,11 @@ def test_a_norm_that_is_not_finite(device):
 def test_wrong_arguments(arguments):
     with pytest.raises(ValueError, match="max_norm of at least 0 and a norm_type above 0; got"):
         clip_grad_norm_(tensors("numpy", [1.0, 1.0]), *arguments)
+
+
+def test_float16_gradients_are_summed_in_float32():
+    p = Tensor(np.zeros(4, np.float16), requires_grad=True)
+    p.grad = np.full(4, 200, np.float16)
+    norm = clip_grad_norm_([p], 1.0)
+    assert float(norm) == 400 and p.grad.dtype == np.float16
+    np.testing.assert_allclose(p.grad, 0.5, rtol=1e-3)

@@ -521,3 +521,15 @@ def test_a_schedule_after_one_cycle_begins_where_that_began():
     one_cycle = OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
     assert one_cycle.max_lrs == [1.0] and one_cycle.base_lrs == [1 / 25]
     np.testing.assert_allclose(rates(StepLR(optimizer, 1), 2), [1 / 25, 1 / 250])
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    p = Tensor(np.ones((3, 2)), requires_grad=True)
+    optimizer = SGD([p], 0.1)
+    p.grad = np.ones(2)
+    with pytest.raises(ValueError, match=r"a parameter of shape \(3, 2\) has a gradient of shape \(2,\)"):
+        optimizer.step()
+    with pytest.raises(ValueError, match="set_to_none=True only"):
+        optimizer.zero_grad(set_to_none=False)
+    with pytest.raises(TypeError, match="SGD takes no argument learning_rate"):
+        SGD([p], 0.1, learning_rate=0.1)

@@ -171,6 +171,20 @@ def test_batch_norm_over_ranks_is_put_in_place_and_gives_the_same(kind, shape, d
         synchronize_batch_norm(kind(3), ALONE.main)
 
 
+def test_a_subclass_of_batch_norm_keeps_its_forward_over_ranks():
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    net = nn.Sequential(Doubled(3))
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    expected = copy.deepcopy(net)(x).data
+    synchronize_batch_norm(net, ALONE.main)
+    assert type(net[0]).__name__ == "SyncDoubled"
+    for one in (net, copy.deepcopy(net)):
+        np.testing.assert_array_equal(one(x).data, expected)
+
+
 def ranks_of(pid):
     """The workers among them, in the order in which they were started; not multiprocessing's resource tracker."""
     return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
