@@ -36,8 +36,8 @@ ANY = sys.maxsize  # most_bytes of chunks that are only divided between threads
 def _select(values, drop, out):
     """out = values, but 0 where `drop`. Done on the bits, because infinity times 0 would be NaN."""
     bits = np.dtype(f"i{values.itemsize}")
-    keep = np.subtract(drop.view(np.int8), 1, out=scratch("keep", values.shape, bits), dtype=bits)  # all bits, or none
-    np.bitwise_and(values.view(bits), keep, out=out.view(bits))
+    np.subtract(drop.view(np.int8), 1, out=out.view(bits), dtype=bits)  # all bits of what is kept, none of the rest
+    np.bitwise_and(values.view(bits), out.view(bits), out=out.view(bits))
 
 
 # --- the fully connected layer: products of matrices ---------------------------------------------------------------
