@@ -1,19 +1,17 @@
-"""Arithmetic, sums and shapes, and the operators and methods of Tensor made from them.
+"""Arithmetic and sums, and the operators and methods of Tensor made from them.
 
 Operands broadcast as in NumPy. What broadcasting repeated, backward sums: y[i, j] = a[j] + b[i, j] gives
 dL/da[j] = sum over i of dL/dy[i, j].
 """
 
-import itertools
-import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
 from ..autodiff import Function, Tensor
 from ..backend import Array, as_array, get_array_module
-from .arguments import as_tensor, axis_of, floating
+from .arguments import floating
 
 
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
@@ -132,35 +130,6 @@ class Mean(Sum):
         return super().backward((wide / self.count).astype(grad.dtype))
 
 
-class Reshape(Function):
-    """The same elements in another shape;  dx is dy in the old shape."""
-
-    def __init__(self, *shape: int):
-        self.shape = shape
-
-    def forward(self, x):
-        self.old_shape = x.shape
-        return x.reshape(self.shape)
-
-    def backward(self, grad):
-        return grad.reshape(self.old_shape)
-
-
-class Transpose(Function):
-    """y[i, j, ...] = x with its axes permuted;  dx is dy permuted back."""
-
-    def __init__(self, *axes: int):
-        self.axes = axes
-
-    def forward(self, x):
-        y = x.transpose(self.axes or None)
-        self.axes = tuple(axis % x.ndim for axis in self.axes) or tuple(reversed(range(x.ndim)))
-        return y
-
-    def backward(self, grad):
-        return grad.transpose([self.axes.index(i) for i in range(grad.ndim)])
-
-
 class Max(Function):
     """y = the largest x along some axes;  dx = dy where x is it. NaN is larger than anything.
 
@@ -207,82 +176,6 @@ class Log(Function):
         return grad / self.x
 
 
-class GetItem(Function):
-    """y = x[key], with NumPy's slices, integers, and integer or boolean arrays;  dx is 0 but for what was taken: there, dy.
-
-    An element that was taken several times gets the sum.
-    """
-
-    def __init__(self, key: Any):
-        self.key = key
-
-    def forward(self, x):
-        self.shape = x.shape
-        return x[self.key]
-
-    def backward(self, grad):
-        xp = get_array_module(grad)
-        dx = xp.zeros(self.shape, grad.dtype)
-        xp.add.at(dx, self.key, grad)
-        return dx
-
-
-class Concatenate(Function):
-    """y = the x one behind the other, along an axis;  each dx is its part of dy."""
-
-    def __init__(self, axis: int):
-        self.axis = axis
-
-    def forward(self, *arrays):
-        y = get_array_module(arrays[0]).concatenate(arrays, axis=self.axis)
-        self.stops = list(itertools.accumulate(x.shape[self.axis] for x in arrays))
-        return y
-
-    def backward(self, grad):
-        return get_array_module(grad).split(grad, self.stops[:-1], axis=self.axis)
-
-
-class Stack(Function):
-    """y = the x one behind the other, along a new axis;  each dx is its part of dy."""
-
-    def __init__(self, axis: int):
-        self.axis = axis
-
-    def forward(self, *arrays):
-        return get_array_module(arrays[0]).stack(arrays, axis=self.axis)
-
-    def backward(self, grad):
-        return list(get_array_module(grad).moveaxis(grad, self.axis, 0))
-
-
-def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of equal shapes but for one axis, one behind the other along that axis."""
-    tensors = _several("cat", tensors)
-    return Concatenate(axis_of("cat", tensors[0], axis))(*tensors)
-
-
-def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """n tensors of one shape, one behind the other along a new axis of length n."""
-    return Stack(axis)(*_several("stack", tensors))
-
-
-def _several(function: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-    if not isinstance(tensors, Sequence):
-        raise TypeError(f"{function} takes a list of tensors; got {type(tensors).__name__}")
-    if not tensors:
-        raise ValueError(f"{function} takes a list of at least one tensor; got {tensors}")
-    return [as_tensor(x) for x in tensors]
-
-
-def flatten(x: Tensor, start_dim: int = 1, end_dim: int = -1) -> Tensor:
-    """(N, C, H, W) -> (N, C * H * W): the axes from start_dim to end_dim become one; negative ones count from the end."""
-    x = as_tensor(x)
-    first, last = axis_of("flatten", x, start_dim), axis_of("flatten", x, end_dim)
-    if first > last:
-        raise ValueError(f"flatten of x {x.shape} takes two of its axes, in their order; got {start_dim} and {end_dim}")
-    return Reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])(x)
-
-
 def _power(x: Tensor, exponent: Any) -> Tensor:
     if not isinstance(exponent, Real):
         raise TypeError(f"x ** p takes a number p, not {type(exponent).__name__}")
@@ -297,28 +190,6 @@ def exp(x: Tensor) -> Tensor:
 @floating("x")
 def log(x: Tensor) -> Tensor:
     return Log()(x)
-
-
-def binary_operator(function: type[Function]) -> tuple[Callable, Callable]:
-    """For a tensor on the left and for one on the right. To Python, None is no operand."""
-
-    def operate(a, b):
-        return NotImplemented if b is None else function()(a, b)
-
-    def operate_reflected(a, b):
-        return NotImplemented if b is None else function()(b, a)
-
-    return operate, operate_reflected
-
-
-def _unpacked(arguments: tuple) -> tuple:
-    """reshape(2, 3) and reshape((2, 3)) are the same, as in NumPy."""
-    return tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
-
-
-def _plain(key: Any) -> Any:
-    """An index with arrays for tensors."""
-    return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data if isinstance(key, Tensor) else key
 
 
 def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
@@ -342,8 +213,17 @@ def give_methods(**methods: Callable[..., Any]) -> None:
 
 
 def give_operators(name: str, function: type[Function]) -> None:
-    """Make a function of two tensors Tensor's operator of that name: with a tensor on the left, and on the right."""
-    operate, operate_reflected = binary_operator(function)
+    """Make a function of two tensors Tensor's operator of that name, with a tensor on the left and on the right.
+
+    To Python, None is no operand.
+    """
+
+    def operate(a, b):
+        return NotImplemented if b is None else function()(a, b)
+
+    def operate_reflected(a, b):
+        return NotImplemented if b is None else function()(b, a)
+
     give_methods(**{f"__{name}__": operate, f"__r{name}__": operate_reflected})
 
 
@@ -355,12 +235,9 @@ give_methods(**{f"__{name}__": _compare(getattr(operator, name)) for name in ("e
 give_methods(
     __neg__=lambda x: Negate()(x),
     __pow__=_power,
-    __getitem__=lambda x, key: GetItem(_plain(key))(x),
     sum=lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x),
     mean=lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x),
     max=lambda x, axis=None, keepdims=False: Max(axis, keepdims)(x),
     exp=exp,
     log=log,
-    reshape=lambda x, *shape: Reshape(*_unpacked(shape))(x),
-    transpose=lambda x, *axes: Transpose(*_unpacked(axes))(x),
 )
