@@ -164,8 +164,8 @@ class Function:
         self.buffers = (None,) * len(inputs)
         self.needs_grad = tuple(x is not None and x.requires_grad and not _no_grads.get() for x in self.inputs)
         output = Tensor(self.forward(*[None if x is None else x.data for x in self.inputs]), any(self.needs_grad))
+        share_changes(output, self.inputs)
         if output.requires_grad:
-            share_changes(output, self.inputs)
             self._kept = Kept(self, (*self.inputs, output))
             output.creator = self
         return output

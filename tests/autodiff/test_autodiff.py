@@ -696,6 +696,11 @@ def test_a_step_after_a_view_of_the_weight_was_used():
     x3.data += 1
     with pytest.raises(RuntimeError, match="Linear needs its input 0"):
         loss.backward()
+    images = Tensor(np.ones((2, 5, 3)))  # whose own gradient nobody needs
+    loss = F.linear(images, w).sum()
+    images.data += 1
+    with pytest.raises(RuntimeError, match="Linear needs its input 0"):
+        loss.backward()
 
 
 def test_an_optimiser_made_between_a_forward_and_its_backward_changes_nothing():
