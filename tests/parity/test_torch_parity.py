@@ -279,17 +279,17 @@ def test_mse_loss(reduction):
     compare("MSELoss", loss, twin, [(5, 4), (5, 4)], np.float64)
 
 
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"momentum": 0.9, "nesterov": True}])
-def test_sgd_with_groups(settings):
+def trained_with_groups(kind, decay, steps, **settings):
+    """(our parameters, PyTorch's, the two optimisers) after some steps; the second group has a rate and a decay of its own."""
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal((4, 3)), rng.standard_normal(5)]
     ours = [nn.Parameter(a.copy()) for a in arrays]
     theirs = [torch.nn.Parameter(torch.tensor(a)) for a in arrays]
     optimizers = [
-        kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.02, "weight_decay": 0.0}], lr=0.1, **settings)
-        for kind, params in ((SGD, ours), (torch.optim.SGD, theirs))
+        make([{"params": params[:1]}, {"params": params[1:], "lr": 0.02, "weight_decay": decay}], lr=0.1, **settings)
+        for make, params in ((kind, ours), (getattr(torch.optim, kind.__name__), theirs))
     ]
-    for _ in range(5):
+    for _ in range(steps):
         for optimizer in optimizers:
             optimizer.zero_grad()
         for p, t in zip(ours, theirs, strict=True):
@@ -297,28 +297,19 @@ def test_sgd_with_groups(settings):
             (t * t * t).sum().backward()
         for optimizer in optimizers:
             optimizer.step()
+    return ours, theirs, optimizers
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"momentum": 0.9, "nesterov": True}])
+def test_sgd_with_groups(settings):
+    ours, theirs, _ = trained_with_groups(SGD, 0.0, 5, **settings)
     for p, t in zip(ours, theirs, strict=True):
         agree(p.data, t, np.float64, "SGD with groups")
 
 
 @pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9), "eps": 1e-3}])
 def test_adam_with_groups(settings):
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal((4, 3)), rng.standard_normal(5)]
-    ours = [nn.Parameter(a.copy()) for a in arrays]
-    theirs = [torch.nn.Parameter(torch.tensor(a)) for a in arrays]
-    optimizers = [
-        kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.02, "weight_decay": 0.5}], lr=0.1, **settings)
-        for kind, params in ((Adam, ours), (torch.optim.Adam, theirs))
-    ]
-    for _ in range(20):
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        for p, t in zip(ours, theirs, strict=True):
-            (p * p * p).sum().backward()
-            (t * t * t).sum().backward()
-        for optimizer in optimizers:
-            optimizer.step()
+    ours, theirs, optimizers = trained_with_groups(Adam, 0.5, 20, **settings)
     states = (optimizer.state_dict()["state"] for optimizer in optimizers)
     for p, t, state, twin in zip(ours, theirs, *(s.values() for s in states), strict=True):
         agree(p.data, t, np.float64, "Adam with groups")
