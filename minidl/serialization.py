@@ -1,7 +1,6 @@
 """Arrays in a safetensors file, written whole or not at all."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from .autodiff import Tensor
 from .backend import Array, to_numpy
+from .files import replacing
 
 
 def save(state: Mapping[str, Array | Tensor], path: str | os.PathLike[str]) -> None:
@@ -55,24 +55,12 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | No
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in; make it first")
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no file to be replaced; choose another name")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        tensors = {key: np.asarray(to_numpy(array), order="C") for key, array in arrays.items()}
+    tensors = {key: np.asarray(to_numpy(array), order="C") for key, array in arrays.items()}
+    with replacing(path) as part:
         try:
-            save_file(tensors, name, metadata=metadata)
+            save_file(tensors, part, metadata=metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from None
-        _to_disk(name)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _to_disk(path.parent)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -81,11 +69,3 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     with safe_open(path, framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
-def _to_disk(path: str | Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

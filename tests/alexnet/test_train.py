@@ -242,7 +242,7 @@ def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"threads": 1}))
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import train, minidl; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import minidl; from alexnet.commands import train; "
         "assert train.main(['--resume', 'a']) == 0; print(minidl.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code, ROOT], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -316,13 +316,14 @@ def test_cifar10_with_its_own_recipe(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--epochs", "0"], "argument --epochs: '0' is not an integer of at least 1"),
+        (["--epochs", "0"], "argument --epochs: '0' is not an integer from 1 to 1,000,000"),
+        (["--epochs", "1000001"], "argument --epochs: '1000001' is not an integer from 1 to 1,000,000"),
         (["--epochs", "1.5"], "argument --epochs: '1.5' is not an integer"),
         (["--lr", "nan"], "argument --lr: 'nan' is not a number above 0"),
         (["--lr", "0"], "argument --lr: '0' is not a number above 0"),
         (["--lr", "inf"], "argument --lr: 'inf' is not a number above 0"),
         (["--batch-size", "-1"], "argument --batch-size"),
-        (["--seed", "-1"], "argument --seed: '-1' is not an integer of at least 0"),
+        (["--seed", "-1"], "argument --seed: '-1' is not an integer from 0 to 2"),
         (["--model", "resnet"], "argument --model: invalid choice: 'resnet'"),
         (["--recipe", "best"], "argument --recipe: invalid choice: 'best'"),
         (["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-import train
 from alexnet import builders, datasets, fitting, training
+from alexnet.commands import train
 from alexnet.config import Config
 from alexnet.recipes import RECIPES
 from alexnet.run import RunFolder

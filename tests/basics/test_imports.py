@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = [
-    {"errors", "partition"},
+    {"errors", "files", "partition"},
     {"threads", "random"},
     {"backend"},
     {"kept", "operators", "gradient_buffers"},

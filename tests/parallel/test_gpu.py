@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidl.functional as F
-import train
+from alexnet.commands import train
 from minidl import Tensor
 from minidl.backend import set_matmul_precision, to_device, use_device
 from minidl.errors import TrainingError, UserError

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
+from alexnet.commands import train
 from minidl import Tensor, nn
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi

@@ -1,0 +1,39 @@
+"""What the command lines have in common: their parser, and types of arguments."""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from minidl.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Options that are not given are not in the result; what is wrong raises UserError."""
+
+    def __init__(self, prog: str, description: str | None):
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (python {self.prog} --help tells the options)")
+
+
+def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[str], Any]:
+    """A type for argparse: int or float from at_least (more than it, for a float) to at_most."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (at_least <= value <= at_most) or (kind is float and value == at_least):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {name}")
+        return value
+
+    return parse

@@ -1,0 +1,54 @@
+"""Files that are whole or not there, and files that are what they should be."""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+PART = ".part"  # how the name of a file ends that is not whole yet; a kill can leave it behind
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a new, empty file beside `path`, to be written inside; it then takes the place of path, whole.
+
+    If anything is raised inside, path is as it was and nothing is left of the new file. A symbolic link in the place of path
+    is replaced, not followed. The file's mode is that of the umask. Raises OSError if the folder or the disk does not take it.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent} to save {path.name} in; make it first")
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, f"{path} is no file to be replaced; choose another name")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield part
+        _to_disk(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _to_disk(path.parent)
+
+
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+    """All of a file. Raises OSError, and does not wait, if it is anything but a regular file, or has more than `limit` bytes."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the most that such a file has")
+    return content
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
