@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 COMMANDS = {"train": "train a network (as python train.py does)"}
 # Those that ask a program to end; what it inherited as ignored, as under nohup, stays ignored.
@@ -42,6 +42,7 @@ def run(command: str, arguments: list[str]) -> int:
     _name = "train.py" if command == "train" else f"alexnet {command}"
     prepare_streams()
     handle_signals(end_at_once)
+    sys.unraisablehook = _end_all_the_same
     try:
         from minidl.errors import TrainingError, UserError
         from minidl.parallel import mpi
@@ -50,8 +51,12 @@ def run(command: str, arguments: list[str]) -> int:
     except Exception as error:
         tell(f"error: cannot start: {describe(error)}")
         return 2
+    handle_signals(clean_up_and_end)
     try:
         return module.main(arguments)
+    except Interrupted as error:
+        tell("stopped before anything was begun")
+        return 128 + error.signum
     except UserError as error:
         if mpi.first_on_machine():  # all ranks have the same to say
             tell(f"error: {error}")
@@ -93,9 +98,35 @@ def handle_signals(handler: Any) -> None:
             signal.signal(signum, handler)
 
 
+class Interrupted(BaseException):
+    """A signal asked the program to end before it has begun anything that could be gone on with."""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+
+
 def end_at_once(signum: int, frame: FrameType | None) -> None:
-    """While nothing is begun, or all is done: there is nothing to save."""
+    """During the imports, and when all is done: there is nothing to save, and nothing to clean up."""
     os._exit(128 + signum)
+
+
+def clean_up_and_end(signum: int, frame: FrameType | None) -> None:
+    """Whoever is writing a file removes it on the way out."""
+    raise Interrupted(signum)
+
+
+def end_with(message: str, status: int) -> NoReturn:
+    """End the process, in a signal handler: a stream may be half-way through a line there."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{_name}: {message}\n".encode())
+    os._exit(status)
+
+
+def _end_all_the_same(unraisable: Any) -> None:
+    """Python drops what is raised in a destructor or callback that a signal has interrupted."""
+    if isinstance(unraisable.exc_value, Interrupted):
+        os._exit(128 + unraisable.exc_value.signum)
+    sys.__unraisablehook__(unraisable)
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Start a run, end it at a signal, and say how it ended."""
 
 import dataclasses
+import multiprocessing
+import shlex
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,20 +15,24 @@ from types import FrameType
 from minidl import set_matmul_precision, set_num_threads
 from minidl.backend import use_device
 from minidl.errors import TrainingError, UserError
+from minidl.files import replacing
 from minidl.parallel import Communicators, launch, mpi
 from minidl.parallel.communicator import timeout
+from minidl.parallel.processes import RemoteTraceback
 
-from . import datasets
+from . import datasets, entry
 from .config import Config
 from .fitting import fit
+from .memory import out_of_memory
 from .models import LEAST_IMAGE_SIZE
 from .run import RunFolder
 from .training import Evaluation, Stopped
 
+SAME_SIGNAL = 0.2  # seconds
+
 
 def start(config: Config, out: Path | None) -> int:
     """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
-    _end_at_sigterm()
     dataset = _load(config.data, config.data_dir)
     least, size = LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
     if size < least:
@@ -45,17 +50,11 @@ def resume(folder: RunFolder, data_dir: str | None) -> int:
 
     Returns the exit status; raises UserError before it goes on.
     """
-    _end_at_sigterm()
     config = folder.config if data_dir is None else dataclasses.replace(folder.config, data_dir=data_dir)
     if mpi.started() and mpi.world_size() != config.world_size:
         raise UserError(f"--resume {folder.path}: that run has {config.world_size} devices; use mpiexec -n {config.world_size}")
     _load(config.data, config.data_dir)
     return _run(config, lambda: RunFolder(folder.path, config), resume=True)
-
-
-def _end_at_sigterm() -> None:
-    """Until the run begins, a SIGTERM cleans up before it ends the program, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
 
 
 @lru_cache(maxsize=1)  # what was checked is trained on
@@ -77,12 +76,8 @@ def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> 
             if not resume:
                 folder.remove()
             raise
-        except TrainingError as error:
-            print(f"train.py: training failed: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print(f"train.py: stopped at once; go on from the last checkpoint with: {_again(folder)}", file=sys.stderr)
-            return 128 + signal.SIGINT
+        except Exception as error:
+            raise _failed(folder, error) from None
     return _end(folder, evaluation, received)
 
 
@@ -90,20 +85,42 @@ def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume:
     """A rank that fails ends all. Rank 0 is the first to say why, as what fails often fails on all."""
     communicators = mpi.communicators(timeout())
     rank = communicators.rank
+    folder = None
     try:
-        folder = RunFolder(Path(), config) if rank else make_folder()
+        if rank == 0:
+            folder = make_folder()
+        path = mpi.from_rank_0(folder and folder.path)
+        folder = folder or RunFolder(path, config)
         evaluation = _train(communicators, lambda: bool(received), folder, resume)
-    except BaseException as error:
+    except Exception as error:
         time.sleep(1 if rank else 0)
-        known = isinstance(error, (UserError, TrainingError))
-        print(f"train.py: rank {rank}: {error if known else traceback.format_exc()}", file=sys.stderr, flush=True)
+        entry.tell(f"rank {rank}: {error if isinstance(error, UserError) else _failed(folder, error)}")
         mpi.abort(2 if isinstance(error, UserError) else 1)
     communicators.main.barrier()
     return 0 if rank else _end(folder, evaluation, received)
 
 
+def _failed(folder: RunFolder | None, error: Exception) -> TrainingError:
+    """An error as a line. What nobody foresaw leaves its traceback in the run's folder."""
+    remote = isinstance(error.__cause__, RemoteTraceback)
+    if isinstance(error, TrainingError) and not remote:
+        return error
+    line = str(error) if remote else f"{type(error).__name__}: {error}"
+    details = str(error.__cause__) if remote else "".join(traceback.format_exception(error))
+    if folder is None:
+        return TrainingError(line)
+    file = folder.path / "traceback.txt"
+    try:
+        with replacing(file) as part:
+            part.write_text(details)
+    except OSError:
+        return TrainingError(line)
+    return TrainingError(f"{line} (its traceback is in {file})")
+
+
 def _train(communicators: Communicators, stop: Callable[[], bool], folder: RunFolder, resume: bool) -> Evaluation | None:
     """What each device does; None if it was stopped."""
+    entry.prepare_streams()
     config = folder.config
     device, communicators = join(config, communicators)
     dataset = _load(config.data, config.data_dir)
@@ -111,6 +128,9 @@ def _train(communicators: Communicators, stop: Callable[[], bool], folder: RunFo
         return fit(folder, dataset, device=device, resume=resume, stop=stop, communicators=communicators)
     except Stopped:
         return None
+    except MemoryError:
+        pass  # and with it goes what it holds of the failed step
+    raise TrainingError(out_of_memory(config, dataset, device, communicators.size))
 
 
 def join(config: Config, communicators: Communicators) -> tuple[str, Communicators]:
@@ -131,31 +151,33 @@ def join(config: Config, communicators: Communicators) -> tuple[str, Communicato
 
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:
     if evaluation is None:
-        print(f"train.py: stopped, and saved; go on with: {_again(folder)}", file=sys.stderr)
+        entry.tell(f"stopped, and saved; go on with: python train.py --resume {shlex.quote(str(folder.path))}")
         return 128 + (received or [signal.SIGTERM])[0]
     print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
     return 0
 
 
-def _again(folder: RunFolder) -> str:
-    return f"python train.py --resume {folder.path}"
-
-
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM puts its number into, so that the run can save and stop. A second one interrupts."""
+    """A list that a signal puts its number into, so that the run can save and stop. Another one ends all processes at once.
+
+    `timeout` sends its signal to the program and to the group that this is in: both together are one.
+    """
     received: list[int] = []
+    first = 0.0
 
     def receive(signum: int, frame: FrameType | None) -> None:
-        if received:
-            signal.signal(signum, signal.SIG_IGN)  # a third has nothing to add
-            raise KeyboardInterrupt
-        received.append(signum)
+        nonlocal first
+        if received and (signum != received[0] or time.monotonic() > first + SAME_SIGNAL):
+            for process in multiprocessing.active_children():
+                process.kill()
+            entry.end_with("stopped at once; --resume goes on from the last checkpoint", 128 + signum)
+        if not received:
+            first = time.monotonic()
+            received.append(signum)
 
-    before = {signum: signal.signal(signum, receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+    entry.handle_signals(receive)
     try:
         yield received
     finally:
-        for signum, handler in before.items():
-            if signal.getsignal(signum) is receive:
-                signal.signal(signum, handler)
+        entry.handle_signals(entry.clean_up_and_end)

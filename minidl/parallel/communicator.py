@@ -1,6 +1,7 @@
 """How devices that compute together talk: the interface, and the communicator of a device that is alone."""
 
 import os
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -76,3 +77,19 @@ def timeout() -> float:
     if not 0 < seconds < np.inf:
         raise UserError(f"MINIDL_TIMEOUT={text}: give a number of seconds above 0")
     return seconds
+
+
+class Patience:
+    """How long a process still waits for the others. It counts only while the process runs: after Ctrl-Z and fg all go on.
+
+    To be asked once a second at least.
+    """
+
+    def __init__(self, seconds: float):
+        self.left, self.asked = seconds, time.monotonic()
+
+    def ended(self) -> bool:
+        now = time.monotonic()
+        self.left -= min(now - self.asked, 2.0)
+        self.asked = now
+        return self.left <= 0

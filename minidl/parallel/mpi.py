@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .watchdog import Watchdog
 
 # Where a launcher tells a process the number of its ranks, and its place among those on its machine: MPICH, Open MPI, Slurm.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+MOST_RANKS = 1_000_000
 LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 
@@ -24,7 +25,13 @@ def started() -> bool:
 
 def _told() -> int:
     """The number of ranks by the innermost launcher: MPI's may have been started by Slurm's."""
-    return next((int(os.environ[name]) for name in SIZES if os.environ.get(name)), 1)
+    for name in SIZES:
+        text = os.environ.get(name, "")
+        if text and not (text.isdecimal() and 1 <= int(text) <= MOST_RANKS):
+            raise UserError(f"{name}={text}: an MPI launcher gives a number of processes; unset {name}, or start with mpiexec")
+        if text:
+            return int(text)
+    return 1
 
 
 def first_on_machine() -> bool:
@@ -57,6 +64,11 @@ def local_rank() -> tuple[int, int]:
     """(place, number) of this process among those on its machine."""
     here = _mpi().COMM_WORLD.Split_type(_mpi().COMM_TYPE_SHARED)
     return here.Get_rank(), here.Get_size()
+
+
+def from_rank_0(value: Any) -> Any:
+    """Rank 0's value, which can be pickled."""
+    return _mpi().COMM_WORLD.bcast(value)
 
 
 def communicators(timeout: float) -> Communicators:

@@ -7,18 +7,26 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from multiprocessing import connection
+from collections.abc import Callable, Iterator
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..errors import CommunicationError, TrainingError, UserError
 from . import shared_memory
-from .communicator import ALONE, Communicators
+from .communicator import ALONE, Communicators, Patience
 
 GRACE = 2.0  # seconds in which the others may tell what they noticed, once one has failed
 TICK = 0.2  # seconds between two looks at `stop`
+BEAT = 1.0  # seconds between two signs of life
+START = 120.0  # seconds that a process has for its imports
+# Signals that a terminal, or `timeout`, sends to all processes of a group; the parent handles them for all.
+OF_THE_PARENT = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in another process; the cause of the TrainingError that tells of it."""
 
 
 def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool] = lambda: False, timeout: float = 120.0) -> Any:
@@ -27,27 +35,21 @@ def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool
     target and args must be picklable: target a function of a module. In rank 0, the stop given to target becomes true after
     the one given here. timeout: seconds that a rank waits for the others in a collective.
 
-    A UserError in a process is raised here. Whatever else ends one raises TrainingError, which names its rank and the
-    signal or the traceback. No process is left when this returns or raises, and the processes end when this one does.
+    A UserError in a process is raised here; so is one if the system does not let the processes start. Whatever else ends one
+    raises TrainingError, which names its rank and the signal or the exception, with the traceback as its cause. No process is
+    left when this returns or raises, and the processes end when this one does. They do not get the signals that ask to stop.
     """
     if size == 1:
         return target(ALONE, stop, *args)
-    context = multiprocessing.get_context("spawn")
-    points = [shared_memory.endpoints(size) for _ in Communicators._fields]
     processes: list[BaseProcess] = []
     controls: list[Connection] = []
     try:
-        for rank in range(size):
-            control, other_end = context.Pipe()
-            own = tuple(endpoints[rank] for endpoints in points)
-            process = context.Process(target=_work, args=(own, timeout, other_end, target, args), name=f"rank {rank}")
-            process.start()
-            other_end.close()
-            for endpoint in own:
-                endpoint.close()
-            processes.append(process)
-            controls.append(control)
-        return _watch(processes, controls, stop)
+        try:
+            with _signals_wait():
+                _start(size, timeout, target, args, processes, controls)
+        except OSError as error:
+            raise UserError(f"cannot start {size} processes ({error.strerror}); use fewer devices") from None
+        return _watch(processes, controls, stop, timeout)
     finally:
         for process in processes:
             process.kill()
@@ -57,9 +59,48 @@ def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool
             control.close()
 
 
-def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Callable[[], bool]) -> Any:
+def _start(
+    size: int,
+    timeout: float,
+    target: Callable[..., Any],
+    args: tuple,
+    processes: list[BaseProcess],
+    controls: list[Connection],
+) -> None:
+    """Start a process a rank, and add it and the parent's end of its pipe to the lists."""
+    context = multiprocessing.get_context("spawn")
+    points = [shared_memory.endpoints(size) for _ in Communicators._fields]
+    for rank in range(size):
+        control, other_end = context.Pipe()
+        controls.append(control)
+        own = tuple(endpoints[rank] for endpoints in points)
+        process = context.Process(target=_work, args=(own, timeout, other_end, target, args), name=f"rank {rank}")
+        process.start()
+        processes.append(process)
+        other_end.close()
+        for endpoint in own:
+            endpoint.close()
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Signals to stop wait until the end of this; a process that is started inside never gets them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
+    try:
+        resource_tracker.ensure_running()  # which lets some of them through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Callable[[], bool], timeout: float) -> Any:
     """Wait for all to be done, and return rank 0's result."""
     reports: dict[int, tuple[str, Any]] = {}
+    silence = [Patience(max(START, timeout)) for _ in processes]
     told = False
     deadline = None
     while len(reports) < len(processes) and (deadline is None or time.monotonic() < deadline):
@@ -70,9 +111,17 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
         connection.wait([controls[rank] for rank in waiting], TICK)
         for rank in waiting:
             if controls[rank].poll():
-                reports[rank] = _report(processes[rank], controls[rank])
-                if reports[rank][0] != "done" and deadline is None:
-                    deadline = time.monotonic() + GRACE
+                report = _report(processes[rank], controls[rank])
+                if report[0] == "alive":
+                    silence[rank] = Patience(timeout + 2 * GRACE)  # the others, who wait for it, tell more
+                    continue
+            elif silence[rank].ended():
+                report = "ended", f"has given no sign of life for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
+            else:
+                continue
+            reports[rank] = report
+            if report[0] != "done" and deadline is None:
+                deadline = time.monotonic() + GRACE
     failures = [(kind, rank, what) for rank, (kind, what) in sorted(reports.items()) if kind != "done"]
     if not failures:
         return reports[0][1]
@@ -80,11 +129,14 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
     kind, rank, what = min(failures, key=lambda failure: ("ended", "wrong", "failed", "raised", "lost").index(failure[0]))
     if kind == "wrong":
         raise UserError(what)
+    if kind == "raised":
+        line, details = what
+        raise TrainingError(f"rank {rank} raised {line}") from RemoteTraceback(details)
     raise TrainingError(what if kind == "failed" else f"rank {rank} {what}")
 
 
 def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
-    """What a process says of its end; that it was killed, if it says nothing."""
+    """What a process says: that it is alive, or how it ended; that it was killed, if it says nothing."""
     try:
         return control.recv()
     except (EOFError, OSError):
@@ -92,19 +144,21 @@ def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
         code = process.exitcode
     if code is None:
         return "ended", "has closed its pipe and hangs"
-    return "ended", f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+    names = {-signum: signum.name for signum in signal.Signals}
+    return "ended", f"was killed by {names.get(code, f'signal {-code}')}" if code < 0 else f"ended with exit status {code}"
 
 
-def _tell(control: Connection, message: str) -> None:
-    with contextlib.suppress(OSError):  # if it has ended, _watch will see it
+def _tell(control: Connection, message: Any) -> None:
+    with contextlib.suppress(OSError):  # if the other has ended, it will be noticed
         control.send(message)
 
 
 def _work(endpoints, timeout: float, control: Connection, target: Callable[..., Any], args: tuple) -> None:
-    """What each process does. Ctrl-C goes to all of them, but is the parent's to handle."""
+    """What each process does. It was started with the parent's signals blocked; where that cannot be, Ctrl-C is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stopped = threading.Event()
-    threading.Thread(target=_listen, args=(control, stopped), daemon=True).start()
+    stopped, sending = threading.Event(), threading.Lock()
+    threading.Thread(target=_listen, args=(control, stopped, sending), daemon=True).start()
+    report: tuple[str, Any]
     try:
         communicators = Communicators(*(shared_memory.SharedMemoryCommunicator(endpoint, timeout) for endpoint in endpoints))
         report = "done", target(communicators, stopped.is_set, *args)
@@ -114,16 +168,20 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
         report = "lost", f"has lost the others: {error}"
     except TrainingError as error:
         report = "failed", str(error)
-    except BaseException:
-        report = "raised", f"raised an exception\n{traceback.format_exc().rstrip()}"
-    control.send(report)
+    except BaseException as error:
+        report = "raised", (f"{type(error).__name__}: {error}", traceback.format_exc().rstrip())
+    with sending:
+        _tell(control, report)
 
 
-def _listen(control: Connection, stopped: threading.Event) -> None:
-    """Take the parent's word to stop, and end when the parent has ended."""
+def _listen(control: Connection, stopped: threading.Event, sending: threading.Lock) -> None:
+    """Give signs of life, take the parent's word to stop, and end when the parent has ended."""
     try:
         while True:
-            control.recv()
-            stopped.set()
+            with sending:
+                control.send(("alive", None))
+            if control.poll(BEAT):
+                control.recv()
+                stopped.set()
     except (EOFError, OSError):
         os._exit(1)

@@ -13,18 +13,18 @@ closes its pipes, which the others notice at once.
 
 import math
 import multiprocessing
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CommunicationError
+from ..errors import CommunicationError, UserError
 from ..partition import chunks, shard
-from .communicator import Communicator, Work
+from .communicator import Communicator, Patience, Work
 
 SLOT_BYTES = 2 << 20
+TICK = 0.5  # seconds between two looks at the clock
 
 
 class Endpoint(NamedTuple):
@@ -41,9 +41,14 @@ class Endpoint(NamedTuple):
 
 
 def endpoints(size: int) -> list[Endpoint]:
-    """One for each of `size` ranks."""
+    """One for each of `size` ranks. Raises UserError if the system has no memory or no pipes for them."""
     context = multiprocessing.get_context("spawn")
-    memory = context.RawArray("B", (size + 1) * SLOT_BYTES)
+    try:
+        memory = context.RawArray("B", (size + 1) * SLOT_BYTES)
+    except OSError as error:
+        raise UserError(
+            f"cannot share memory between processes ({error.strerror}); make /dev/shm writable, or use one device"
+        ) from None
     peers: list[dict[int, Connection]] = [{} for _ in range(size)]
     for a in range(size):
         for b in range(a):
@@ -135,16 +140,17 @@ class SharedMemoryCommunicator(Communicator):
         """Tell the others what this rank is at, and wait until all are at the same."""
         self._count += 1
         own = f"{what}, the meeting number {self._count}"
-        deadline = time.monotonic() + self._timeout
+        patience = Patience(self._timeout)
         rank = None
         try:
             for connection in self._peers.values():
                 connection.send_bytes(own.encode())
             for rank, connection in self._peers.items():
-                if not connection.poll(max(0.0, deadline - time.monotonic())):
-                    raise CommunicationError(
-                        f"rank {rank} did not come to {own}, within {self._timeout:g} s (set by MINIDL_TIMEOUT): it hangs"
-                    )
+                while not connection.poll(TICK):
+                    if patience.ended():
+                        raise CommunicationError(
+                            f"rank {rank} did not come to {own}, within {self._timeout:g} s (set by MINIDL_TIMEOUT): it hangs"
+                        )
                 other = connection.recv_bytes().decode()
                 if other != own:
                     raise CommunicationError(f"rank {self.rank} is at {own}, but rank {rank} at {other}")

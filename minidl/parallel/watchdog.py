@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from .communicator import Patience
+
 
 class Watchdog:
     """A thread that ends the process if what is watched is not done within `timeout` seconds after what was before it.
@@ -36,15 +38,15 @@ class Watchdog:
 
     def _look(self) -> None:
         self._start()
-        since = time.monotonic()
+        patience = Patience(self.timeout)
         while True:
             time.sleep(min(0.5, self.timeout / 4))
             while self._watched and self._watched[0][1]():
                 self._watched.popleft()
-                since = time.monotonic()
+                patience = Patience(self.timeout)
             if not self._watched:
-                since = time.monotonic()
-            elif time.monotonic() > since + self.timeout:
+                patience = Patience(self.timeout)
+            elif patience.ended():
                 print(
                     f"rank {self.rank} waited in vain for the others in {self._watched[0][0]}, for {self.timeout:g} s (set by "
                     "MINIDL_TIMEOUT): one of them hangs",

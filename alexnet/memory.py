@@ -1,0 +1,42 @@
+"""What to say when a device's memory is full."""
+
+import gc
+
+import numpy as np
+
+from minidl import Tensor
+from minidl import functional as F
+from minidl.backend import to_device
+from minidl.partition import ceil_div
+
+from .builders import build_model, build_optimizer
+from .config import Config
+from .datasets import Dataset
+
+
+def out_of_memory(config: Config, dataset: Dataset, device: str, size: int) -> str:
+    """A line that tells the largest batch size that fits, of those got by halving: each is tried. size: the number of devices."""
+    batch_size = min(config.recipe.batch_size, config.limit_train or len(dataset.train))
+    images = ceil_div(batch_size, size)
+    while images > 1:
+        images //= 2
+        if _fits(config, dataset, device, images):
+            return f"the memory of {device} is full; --batch-size {images * size} fits"
+    return f"the memory of {device} is full; not even one image fits: choose a smaller --model, or another device"
+
+
+def _fits(config: Config, dataset: Dataset, device: str, images: int) -> bool:
+    """Whether a device can train on so many images a step."""
+    gc.collect()
+    try:
+        model = build_model(config, dataset).to(device)
+        optimizer = build_optimizer(config, model)
+        batch = np.zeros((images, *dataset.image_shape), config.dtype)
+        for _ in range(2):
+            loss = F.cross_entropy(model(Tensor(to_device(batch, device))), to_device(np.zeros(images, np.int64), device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step(loss)
+        return True
+    except MemoryError:
+        return False
