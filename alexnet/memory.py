@@ -18,11 +18,12 @@ def out_of_memory(config: Config, dataset: Dataset, device: str, size: int) -> s
     """A line that tells the largest batch size that fits, of those got by halving: each is tried. size: the number of devices."""
     batch_size = min(config.recipe.batch_size, config.limit_train or len(dataset.train))
     images = ceil_div(batch_size, size)
+    full = "the memory is full" if device == "numpy" else f"the memory of {device} is full"
     while images > 1:
         images //= 2
         if _fits(config, dataset, device, images):
-            return f"the memory of {device} is full; --batch-size {images * size} fits"
-    return f"the memory of {device} is full; not even one image fits: choose a smaller --model, or another device"
+            return f"{full}; --batch-size {images * size} fits"
+    return f"{full}; not even one image fits: choose a smaller --model, or another machine"
 
 
 def _fits(config: Config, dataset: Dataset, device: str, images: int) -> bool:

@@ -31,6 +31,7 @@ from ..run import RunFolder
 from .arguments import Parser, number
 
 MOST = 1_000_000  # epochs, images, and so on
+MOST_DEVICES = 256  # of one machine
 FINITE = sys.float_info.max
 
 # What a run has unless it is asked for something else; the recipe tells the rest.
@@ -47,10 +48,10 @@ DEFAULTS = {
 
 
 def device_list(text):
-    devices = text.split(",")
-    if not all(device.isdecimal() for device in devices) or len(set(devices)) < len(devices):
+    devices = [int(device) if device.isdecimal() and len(device) < 5 else -1 for device in text.split(",")]
+    if -1 in devices or len(set(devices)) < len(devices) or len(devices) > MOST_DEVICES:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of different device numbers such as 0 or 0,1")
-    return [int(device) for device in devices]
+    return devices
 
 
 def parser() -> argparse.ArgumentParser:

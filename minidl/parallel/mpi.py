@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +41,14 @@ def first_on_machine() -> bool:
 
 
 def _mpi():
+    number = os.environ.get("PMI_FD")  # MPICH's way to its launcher; without one, it ends the process
+    try:
+        if number is not None and not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
+            raise ValueError("it is no socket")
+    except (ValueError, OverflowError, OSError):
+        raise UserError(
+            f"PMI_FD={number} is not the way to an MPI launcher: start with mpiexec, or unset PMI_FD and PMI_SIZE"
+        ) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # world_size reports it

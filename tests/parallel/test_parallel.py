@@ -369,6 +369,18 @@ def test_a_launcher_of_another_mpi(tmp_path, name):
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", ["99", "0", "x", "9" * 30])
+def test_variables_of_a_launcher_that_is_gone(tmp_path, number):
+    """MPICH ends the process, and says nothing, if what PMI_FD names is not its launcher's socket."""
+    environment = {key: value for key, value in os.environ.items() if key not in mpi.SIZES} | {"PMI_SIZE": "3", "PMI_FD": number}
+    command = [sys.executable, ROOT / "train.py", "--data", "digits"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert done.stderr.startswith(f"train.py: error: PMI_FD={number} is not the way to an MPI launcher")
+
+
 def test_the_innermost_launcher_counts(monkeypatch):
     """Open MPI's mpiexec may be started by Slurm's srun, which then tells another number."""
     for name in mpi.SIZES:
