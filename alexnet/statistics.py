@@ -1,0 +1,187 @@
+"""What each layer does over time: how large its weights, updates and gradients are, and how many of its outputs are zero."""
+
+import collections
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from minidl import Tensor
+from minidl.backend import Array, copy_to_host, get_array_module
+from minidl.nn import Module
+from minidl.optim import SGD
+from minidl.parallel import Communicators
+from minidl.partition import chunks
+
+PIECE = 1 << 18  # elements of an array that a CPU adds up at a time: they stay in its cache
+
+Size = Annotated[float, msgspec.Meta(ge=0)] | None
+
+
+class Layer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A layer in one step, each value to six digits. What it does not have, or is NaN or infinite, is None."""
+
+    weight: Size = None  # mean |w| after the step
+    weight_update: Size = None  # mean |dw|, where the step has made w + dw of w
+    bias: Size = None  # mean |b|
+    bias_update: Size = None  # mean |db|
+    gradient: Size = None  # the L2 norm of the gradient of weight and bias together
+    activation: float | None = None  # the mean of the outputs
+    zeros: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # the share of the outputs that are exactly 0
+
+
+class Sample(msgspec.Struct, forbid_unknown_fields=True):
+    """All layers in one step: a line of statistics.jsonl. Epochs and steps count from 1, the steps through all epochs."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=1)]
+    step: Annotated[int, msgspec.Meta(ge=1)]
+    lr: Annotated[float, msgspec.Meta(ge=0)]
+    layers: dict[str, Layer]
+
+
+class LayerStatistics:
+    """Measures the layers of a network in one step of `every`.
+
+    A layer is a module with none inside it, or with a weight or bias of its own. write gets each Sample as a dict, on rank 0
+    only. On a GPU that is a step late, so that the host does not wait for the GPU; flush() writes what is still to come.
+    """
+
+    def __init__(
+        self, model: Module, optimizer: SGD, communicators: Communicators, every: int, write: Callable[[dict[str, Any]], None]
+    ):
+        self.model, self.optimizer, self.communicators = model, optimizer, communicators
+        self.every, self.write = every, write
+        self._unread: collections.deque[Callable[[], dict[str, Any]]] = collections.deque()
+
+    @contextmanager
+    def watch(self, epoch: int, step: int) -> Iterator[None]:
+        """Around a training step (forward, backward, sums of gradients, update), on all ranks. step: its number, from 1."""
+        if step % self.every:
+            yield
+            self.flush()
+            return
+        layers = _layers(self.model)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        outputs = get_array_module(self.optimizer.parameters[0].data).zeros((len(layers), 3))
+        handles = [module.register_forward_hook(_adding_to(sums)) for module, sums in zip(layers.values(), outputs, strict=True)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.communicators.main.all_reduce(outputs)
+        self.flush()
+        if self.communicators.rank == 0:  # weights and gradients are equal on all
+            parameters = _parameter_sums(layers, self.optimizer, rates)
+            self._unread.append(_sample(epoch, step, rates[0], layers, copy_to_host(parameters), copy_to_host(outputs)))
+            if isinstance(outputs, np.ndarray):
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the samples that are measured and not yet written."""
+        while self._unread:
+            self.write(self._unread.popleft()())
+
+
+def _layers(model: Module) -> dict[str, Module]:
+    """The layers by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if next(module.children(), None) is None or any(isinstance(p, Tensor) for p in _weight_and_bias(module))
+    }
+
+
+def _weight_and_bias(module: Module) -> list[Tensor | None]:
+    return [vars(module).get(name) for name in ("weight", "bias")]
+
+
+def _adding_to(sums: Array) -> Callable[..., None]:
+    """A forward hook that adds to `sums` that of the outputs, the number of zeros, and that of outputs."""
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def hook(module: Module, args: tuple, output: Any) -> None:
+        if isinstance(output, Tensor):
+            xp, y = get_array_module(output.data), output.data
+            sums[0] += _total(lambda y: y.sum(), y)
+            sums[1] += _total(lambda y: xp.count_nonzero(y == 0), y)
+            sums[2] += y.size
+
+    return hook
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _parameter_sums(layers: dict[str, Module], optimizer: SGD, rates: list[float]) -> Array:
+    """For each layer the sums of |w|, |dw|, |b| and |db|, and that of the squares of both gradients. rates: of the groups."""
+    groups = [(group | {"lr": lr}, p) for group, lr in zip(optimizer.param_groups, rates, strict=True) for p in group["params"]]
+    updates = {id(p): (group, v) for (group, p), v in zip(groups, optimizer.momentum_buffers, strict=True)}
+    table = get_array_module(optimizer.parameters[0].data).zeros((len(layers), 5))
+    for module, sums in zip(layers.values(), table, strict=True):
+        for i, p in enumerate(_weight_and_bias(module)):
+            if p is None:
+                continue
+            sums[2 * i] = _total(lambda w: abs(w).sum(), p.data)
+            if p.grad is not None and id(p) in updates:
+                sums[2 * i + 1] = _update_sum(p, *updates[id(p)])
+                sums[4] += _total(lambda g: (g * g).sum(), p.grad)
+    return table
+
+
+def _update_sum(p: Tensor, group: dict[str, Any], velocity: Array) -> Any:
+    """The sum of |dw| of the last step. SGD has subtracted lr v, or lr (d + momentum v) with nesterov, from the weights w."""
+    lr, momentum, decay = (group[name] for name in ("lr", "momentum", "weight_decay"))
+    if not group["nesterov"]:
+        return lr * _total(lambda v: abs(v).sum(), velocity)
+
+    def total(w, g, v):
+        step = g + momentum * v
+        before = (w + lr * step) / (1 - lr * decay)
+        return abs(step + decay * before).sum()
+
+    return lr * _total(total, p.data, p.grad, velocity)
+
+
+def _total(function: Callable[..., Any], *arrays: Array) -> Any:
+    """function(*arrays), a sum over their elements, piece by piece on a CPU; 0 if there are none."""
+    if not isinstance(arrays[0], np.ndarray):
+        return function(*arrays)
+    flat = [array.ravel(order="K") for array in arrays]  # views: whole arrays, in whichever order their axes lie in memory
+    return sum(float(function(*(array[piece] for array in flat))) for piece in chunks(flat[0].size, PIECE))
+
+
+def _sample(epoch: int, step: int, lr: float, layers: dict[str, Module], parameters, outputs) -> Callable[[], dict[str, Any]]:
+    """What makes the sample, once parameters() and outputs() give the sums."""
+    sizes = [[0 if p is None else p.data.size for p in _weight_and_bias(module)] for module in layers.values()]
+
+    def make() -> dict[str, Any]:
+        rows = zip(layers, sizes, parameters(), outputs(), strict=True)
+        return msgspec.to_builtins(Sample(epoch, step, lr, {name: _layer(*row) for name, *row in rows}))
+
+    return make
+
+
+def _layer(sizes: list[int], parameters: list[float], outputs: list[float]) -> Layer:
+    """The means of a layer, from its sums."""
+    weights, biases = sizes
+    w, dw, b, db, squares = parameters
+    total, zeros, count = outputs
+    return Layer(
+        weight=_ratio(w, weights),
+        weight_update=_ratio(dw, weights),
+        bias=_ratio(b, biases),
+        bias_update=_ratio(db, biases),
+        gradient=_finite(math.sqrt(squares)) if weights + biases else None,
+        activation=_ratio(total, count),
+        zeros=_ratio(zeros, count),
+    )
+
+
+def _ratio(total: float, count: float) -> float | None:
+    return _finite(total / count) if count else None
+
+
+def _finite(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
