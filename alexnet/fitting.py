@@ -13,7 +13,7 @@ from minidl.nn import Module, format_summary, summary
 from minidl.optim import SGD
 from minidl.parallel import ALONE, Communicators, DataParallel
 
-from . import report
+from . import pictures
 from .builders import build_loaders, build_model, build_optimizer, build_schedules
 from .collectives import from_rank_0
 from .datasets import Dataset
@@ -89,7 +89,7 @@ def fit(
         evaluation = evaluate(model, test_loader, stop, communicators)
     if rank == 0:
         try:
-            report.draw(folder.path, folder.metrics(), test_loader.labels, evaluation.predictions, dataset.classes, model)
+            pictures.draw(folder.path, folder.metrics(), test_loader.labels, evaluation.predictions, dataset.classes, model)
         except OSError as error:
             print(f"train.py: cannot draw the pictures in {folder.path}: {error.strerror or error}", file=sys.stderr)
     return evaluation

@@ -69,18 +69,26 @@ def _confusion(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[st
     return figure
 
 
-def _filters(weight: np.ndarray):
-    """Conv1's kernels (O, C, KH, KW), as the paper's figure 3: in colour if C is 3; grey is zero, each on a scale of its own."""
+def of_kernels(weight: np.ndarray) -> np.ndarray:
+    """Kernels (O, C, KH, KW) as pictures (O, KH, KW, 3 or 1) of values from 0 to 1, as the paper's figure 3.
+
+    In colour if C is 3, else of the first channel. Grey, 0.5, is zero; each is on a scale of its own.
+    """
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
     pictures = 0.5 + 0.5 * weight / np.maximum(largest, 1e-12)
-    pictures = pictures if pictures.shape[1] == 3 else pictures[:, :1]
-    count, channels, height, width = pictures.shape
+    return (pictures if pictures.shape[1] == 3 else pictures[:, :1]).transpose(0, 2, 3, 1)
+
+
+def _filters(weight: np.ndarray):
+    """A sheet of conv1's kernels."""
+    pictures = of_kernels(weight)
+    count, height, width, channels = pictures.shape
     columns = int(np.ceil(np.sqrt(count * 1.5)))
     rows = ceil_div(count, columns)
     sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
     for k, picture in enumerate(pictures):
         top, left = k // columns * (height + 1), k % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = picture.transpose(1, 2, 0)
+        sheet[top : top + height, left : left + width] = picture
     figure = _figure(columns * 0.5, rows * 0.5 + 0.4)
     axes = figure.subplots()
     axes.imshow(sheet.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
