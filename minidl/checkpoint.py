@@ -1,5 +1,6 @@
-"""Checkpoints: arrays and facts in one safetensors file, written whole or not at all."""
+"""Checkpoints: arrays and facts in one safetensors file, written whole or not at all, with a checksum of everything in it."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from .backend import Array
+from .backend import Array, to_numpy
 from .errors import UserError
 from .serialization import read, write
 
@@ -18,13 +19,38 @@ def save(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> N
 
     Raises OSError if the disk does not take it; then nothing is left of the new file.
     """
-    write(path, arrays, {"facts": json.dumps(facts)})
+    on_host = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}
+    write(path, on_host, {"facts": json.dumps({"facts": facts, "checksums": _checksums(on_host, facts)})})
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, facts) of a file that `save` wrote. Raises UserError if it is not one, or is damaged."""
+    """(arrays, facts) of a file that `save` wrote. Raises UserError if it is not one, or anything in it has changed."""
     try:
+        if not path.is_file():
+            raise OSError("there is no such regular file")
         arrays, metadata = read(path)
-        return arrays, json.loads(metadata["facts"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint, or is damaged ({error})") from None
+        content = json.loads(metadata["facts"])
+        facts, told = content["facts"], content["checksums"]
+        own = _checksums(arrays, facts)
+        wrong = [name for name in sorted({*own, *told}) if own.get(name) != told.get(name)]
+        if wrong:
+            raise ValueError(f"the checksum of {wrong[0]} is wrong")
+        return arrays, facts
+    except KeyError:
+        problem: object = "it has no facts and checksums"
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem = error
+    raise UserError(f"{path} is not a checkpoint, or is damaged ({problem})")
+
+
+def _checksums(arrays: Mapping[str, np.ndarray], facts: Any) -> dict[str, str]:
+    """By name: of each array's dtype, shape and numbers, and of the facts."""
+    sums = {name: _digest(f"{a.dtype.str} {a.shape}".encode(), a.reshape(-1).view(np.uint8)) for name, a in arrays.items()}
+    return sums | {"facts": _digest(json.dumps(facts).encode())}
+
+
+def _digest(*parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -34,16 +34,36 @@ def replacing(path: Path) -> Iterator[Path]:
     _to_disk(path.parent)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a regular file, which is made if there is none. Raises OSError; then a part may have been added.
+
+    A symbolic link in the place of path is not followed, but refused.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    handle = os.open(
+        path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666
+    )
+    with open(handle, "ab") as file:
+        _check_regular(handle)
+        file.write(content)
+        file.flush()
+        os.fsync(handle)
+
+
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """All of a file. Raises OSError, and does not wait, if it is anything but a regular file, or has more than `limit` bytes."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
+        _check_regular(handle)
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the most that such a file has")
     return content
+
+
+def _check_regular(handle: int) -> None:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def _to_disk(path: Path) -> None:

@@ -57,8 +57,10 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | No
 
     tensors = {key: np.asarray(to_numpy(array), order="C") for key, array in arrays.items()}
     with replacing(path) as part:
+        mode = part.stat().st_mode
         try:
             save_file(tensors, part, metadata=metadata)
+            part.chmod(mode)  # safetensors puts a file that only its owner may read in its place
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from None
 

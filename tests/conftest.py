@@ -1,6 +1,7 @@
 """Fixtures. A test with `device` runs on NumPy and on CuPy; without a GPU the CuPy run is skipped."""
 
 import os
+import signal
 
 import hypothesis
 import numpy as np
@@ -15,6 +16,11 @@ from .helpers import parity_table
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# What the tests are started in the background, or under nohup, ignores these, and so would the programs that they start.
+for name in ("SIGINT", "SIGHUP"):
+    if signal.getsignal(number := getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter):
