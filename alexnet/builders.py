@@ -4,7 +4,6 @@ from typing import Any
 
 from minidl import random
 from minidl.data import Compose, DataLoader, Normalize, Transform
-from minidl.errors import UserError
 from minidl.nn import Module
 from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
@@ -41,8 +40,6 @@ def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[L
         return StepLR(optimizer, recipe.step_epochs * epoch_steps), None
     if recipe.schedule == "one-cycle":
         return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps), None
-    if recipe.schedule != "plateau":
-        raise UserError(f"config.json: schedule {recipe.schedule!r}; there are step, one-cycle and plateau")
     # Three divisions by ten, as in the paper's section 5.
     return None, ReduceLROnPlateau(optimizer, patience=recipe.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 

@@ -14,8 +14,10 @@ def sum_over_ranks(communicators: Communicators, device: str, values: npt.ArrayL
     return to_numpy(array)
 
 
-def from_rank_0(communicators: Communicators, device: str, values: npt.ArrayLike) -> np.ndarray:
-    """Rank 0's `values`, as float64; the others' have the same shape."""
-    array = to_device(np.array(values, np.float64), device)
+def from_rank_0(communicators: Communicators, device: str, content: bytes) -> bytes:
+    """Rank 0's bytes."""
+    length = to_device(np.array([len(content)]), device)
+    communicators.main.broadcast(length)
+    array = to_device(np.frombuffer(content.ljust(int(length[0]))[: int(length[0])], np.uint8).copy(), device)
     communicators.main.broadcast(array)
-    return to_numpy(array)
+    return to_numpy(array).tobytes()

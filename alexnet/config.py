@@ -2,45 +2,87 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from .recipes import Recipe
+import msgspec
+from msgspec import Meta
+
+from .models import MODELS
+from .recipes import Count, Recipe
 
 # config.json is flat: the recipe's fields lie among the others, under their own names, but for its name.
 RECIPE_KEYS = {field.name: field.name for field in dataclasses.fields(Recipe)} | {"name": "recipe"}
 # Values for config.json files written before these settings existed.
-ADDED_LATER = {"bias_lr": 1.0, "bias_decay": True, "precision": "fp32"}
+ADDED_LATER = {"bias_lr": 1.0, "bias_decay": True, "precision": "fp32", "save_minutes": 10.0, "tensorboard": False}
+
+MOST_DEVICES = 256  # of one machine
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Device = Annotated[int, Meta(ge=0, le=9999)]
+Minutes = Annotated[float, Meta(gt=0, le=1e6)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's numbers, and where they were computed."""
+    """Everything that decides a run's numbers, where they were computed, and how often they are saved."""
 
-    model: str
-    data: str
-    data_dir: str | None
+    model: Text
+    data: Text
+    data_dir: Text | None
     recipe: Recipe
-    dtype: str
-    precision: str
-    seed: int
-    limit_train: int | None
-    limit_test: int | None
-    backend: str
-    devices: list[int]
-    world_size: int
-    threads: int
-    versions: dict[str, str]
+    dtype: Literal["float32", "float64"]
+    precision: Literal["fp32", "tf32", "fp16"]
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    limit_train: Count | None
+    limit_test: Count | None
+    backend: Literal["numpy", "cupy"]
+    devices: Annotated[list[Device], Meta(min_length=1, max_length=MOST_DEVICES)]
+    world_size: Annotated[int, Meta(ge=1, le=100_000)]
+    threads: Annotated[int, Meta(ge=1, le=10_000)]
+    save_minutes: Minutes
+    tensorboard: bool
+    versions: Annotated[dict[Text, Text], Meta(max_length=100)]
 
-    def to_json(self) -> str:
-        """The text of config.json: an object with one key a setting."""
+    def flat(self) -> dict[str, Any]:
+        """One key a setting, as in config.json."""
         settings = dataclasses.asdict(self)
         recipe = settings.pop("recipe")
-        settings |= {key: recipe[field] for field, key in RECIPE_KEYS.items()}
-        return json.dumps(settings, indent=2) + "\n"
+        return settings | {key: recipe[field] for field, key in RECIPE_KEYS.items()}
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        return json.dumps(self.flat(), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Config":
-        """The settings of an earlier run. Raises ValueError or TypeError if the text is not what to_json wrote."""
-        settings: dict[str, Any] = ADDED_LATER | json.loads(text)
-        recipe = Recipe(**{field: settings.pop(key) for field, key in RECIPE_KEYS.items() if key in settings})
-        return cls(recipe=recipe, **settings)
+    def from_flat(cls, given: Any) -> "Config":
+        """The settings that flat() gives. Raises ValueError if one is missing, unknown, or not what it may be."""
+        if not isinstance(given, dict):
+            raise ValueError("it is no object with a key a setting")
+        settings = ADDED_LATER | given
+        recipe = {field: settings.pop(key) for field, key in RECIPE_KEYS.items() if key in settings}
+        unknown = set(settings) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"there is no setting {min(unknown)!r:.80}")
+        config = msgspec.convert(settings | {"recipe": msgspec.convert(recipe, Recipe)}, cls)
+        config.check()
+        return config
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Config":
+        """The settings of an earlier run, from config.json. Raises ValueError as from_flat does."""
+        try:
+            return cls.from_flat(msgspec.json.decode(text))
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
+
+    def check(self) -> None:
+        """Raise ValueError for settings that do not go together."""
+        if self.model not in MODELS:
+            raise ValueError(f"there is no model {self.model!r:.80}")
+        if len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"devices {self.devices} has one twice")
+        if self.world_size < len(self.devices):
+            raise ValueError(f"world_size {self.world_size} is less than the number of devices, {len(self.devices)}")
+        if self.precision != "fp32" and (self.backend, self.dtype) != ("cupy", "float32"):
+            raise ValueError(f"precision {self.precision} is for backend cupy and dtype float32")
+        if self.recipe.schedule != "one-cycle" and not self.recipe.step_epochs:
+            raise ValueError(f"schedule {self.recipe.schedule} needs step_epochs of at least 1")

@@ -1,6 +1,5 @@
 """Start a run, end it at a signal, and say how it ended."""
 
-import dataclasses
 import multiprocessing
 import shlex
 import signal
@@ -33,6 +32,37 @@ SAME_SIGNAL = 0.2  # seconds
 
 def start(config: Config, out: Path | None) -> int:
     """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
+    _check(config)
+    return _run(config, lambda: RunFolder.create(out, config), resume=False)
+
+
+def resume(folder: RunFolder, config: Config) -> int:
+    """Go on with a run from its last checkpoint, with the settings of config. Returns the exit status.
+
+    Raises UserError before it goes on; then the folder is as it was.
+    """
+    _check(config)
+
+    def hold() -> RunFolder:
+        folder.hold()
+        if differences := what_differs(folder.config, config):
+            entry.tell(f"going on with {differences}")
+        folder.config = config
+        return folder
+
+    return _run(config, hold, resume=True)
+
+
+def what_differs(before: Config, after: Config) -> str:
+    """The settings that have changed, in a line; nothing, if none has."""
+    old, new = before.flat(), after.flat()
+    versions = {f"version of {name}": value for name, value in old.pop("versions").items()}
+    old, new = old | versions, new | {f"version of {name}": value for name, value in new.pop("versions").items()}
+    return ", ".join(f"{key} {new.get(key)} (before: {old.get(key)})" for key in old if new.get(key) != old.get(key))
+
+
+def _check(config: Config) -> None:
+    """Raise UserError if the data set is not there, or does not fit the settings."""
     dataset = _load(config.data, config.data_dir)
     least, size = LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
     if size < least:
@@ -42,19 +72,6 @@ def start(config: Config, out: Path | None) -> int:
         )
     dataset.train.first(config.limit_train, "--limit-train")
     dataset.test.first(config.limit_test, "--limit-test")
-    return _run(config, lambda: RunFolder.create(out, config), resume=False)
-
-
-def resume(folder: RunFolder, data_dir: str | None) -> int:
-    """Go on with a run from its last checkpoint; data_dir: where its data is now, None for where it was.
-
-    Returns the exit status; raises UserError before it goes on.
-    """
-    config = folder.config if data_dir is None else dataclasses.replace(folder.config, data_dir=data_dir)
-    if mpi.started() and mpi.world_size() != config.world_size:
-        raise UserError(f"--resume {folder.path}: that run has {config.world_size} devices; use mpiexec -n {config.world_size}")
-    _load(config.data, config.data_dir)
-    return _run(config, lambda: RunFolder(folder.path, config), resume=True)
 
 
 @lru_cache(maxsize=1)  # what was checked is trained on
@@ -68,6 +85,7 @@ def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> 
         if mpi.started():
             return _run_under_mpi(config, make_folder, resume, received)
         folder = make_folder()
+        _tell_if_not_locked(folder)
         if config.world_size > 1:
             _load.cache_clear()
         try:
@@ -89,6 +107,7 @@ def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume:
     try:
         if rank == 0:
             folder = make_folder()
+            _tell_if_not_locked(folder)
         path = mpi.from_rank_0(folder and folder.path)
         folder = folder or RunFolder(path, config)
         evaluation = _train(communicators, lambda: bool(received), folder, resume)
@@ -98,6 +117,11 @@ def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume:
         mpi.abort(2 if isinstance(error, UserError) else 1)
     communicators.main.barrier()
     return 0 if rank else _end(folder, evaluation, received)
+
+
+def _tell_if_not_locked(folder: RunFolder) -> None:
+    if not folder.locked:
+        entry.tell(f"warning: there are no file locks where {folder.path} is: do not go on with this run twice at a time")
 
 
 def _failed(folder: RunFolder | None, error: Exception) -> TrainingError:
@@ -153,7 +177,6 @@ def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) 
     if evaluation is None:
         entry.tell(f"stopped, and saved; go on with: python train.py --resume {shlex.quote(str(folder.path))}")
         return 128 + (received or [signal.SIGTERM])[0]
-    print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import to_numpy
+from minidl.files import replacing
 from minidl.nn import Conv2d, Module
 from minidl.partition import ceil_div
 
@@ -18,23 +19,29 @@ def draw(
     predictions: np.ndarray,
     classes: Sequence[str],
     model: Module,
-) -> None:
-    """Write curves.png, confusion.png and filters.png into the folder."""
-    _save(_curves(metrics), folder / "curves.png")
-    _save(_confusion(labels, predictions, classes), folder / "confusion.png")
+) -> dict[str, Exception]:
+    """Write curves.png, confusion.png and filters.png into the folder. Returns what went wrong, by the name of the file."""
+    pictures = {
+        "curves.png": lambda: _curves(metrics),
+        "confusion.png": lambda: _confusion(labels, predictions, classes),
+    }
     first = next((module for _, module in model.named_modules() if isinstance(module, Conv2d)), None)
     if first is not None:
-        _save(_filters(to_numpy(first.weight.data)), folder / "filters.png")
+        pictures["filters.png"] = lambda: _filters(to_numpy(first.weight.data))
+    problems: dict[str, Exception] = {}
+    for name, picture in pictures.items():
+        try:
+            with replacing(folder / name) as part:
+                picture().savefig(part, format="png")
+        except Exception as error:
+            problems[name] = error
+    return problems
 
 
 def _figure(width: float, height: float):
     from matplotlib.figure import Figure  # here, so that training needs matplotlib at its end only
 
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
-
-
-def _save(figure, path: Path) -> None:
-    figure.savefig(path)
 
 
 def _curves(metrics: list[dict[str, Any]]):

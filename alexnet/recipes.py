@@ -1,29 +1,36 @@
 """Recipes: how a network is trained. Each value says where it comes from."""
 
 import dataclasses
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from minidl.errors import UserError
 
 PAPER_LR = 0.01  # section 5
+
+MOST = 1_000_000  # epochs, images, and so on
+Count = Annotated[int, Meta(ge=1, le=MOST)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Hyper-parameters of one way to train."""
 
-    name: str
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    bias_lr: float  # the biases' learning rate, in multiples of lr
+    name: Annotated[str, Meta(max_length=100)]
+    epochs: Count
+    batch_size: Count
+    lr: Annotated[float, Meta(gt=0)]
+    momentum: Share
+    weight_decay: Share
+    bias_lr: Annotated[float, Meta(ge=0, le=1000)]  # the biases' learning rate, in multiples of lr
     bias_decay: bool  # whether weight decay pulls at biases too
     # "one-cycle": up to lr and down to zero, every step. "step": a tenth of lr after step_epochs. "plateau": a tenth each time
     # the test error has not fallen for step_epochs.
-    schedule: str
-    step_epochs: int
-    crop_padding: int  # pixels that a random crop may shift the image by; 0 for no crops
+    schedule: Literal["one-cycle", "step", "plateau"]
+    step_epochs: Annotated[int, Meta(ge=0, le=MOST)]
+    crop_padding: Annotated[int, Meta(ge=0, le=1000)]  # pixels that a random crop may shift the image by; 0 for no crops
     reflection: bool
 
 

@@ -1,125 +1,233 @@
-"""A run and its folder: config.json, metrics.jsonl, checkpoints/ and pictures."""
+"""A run and its folder: config.json, metrics.jsonl, statistics.jsonl, checkpoints/, report and pictures."""
 
 import contextlib
+import errno
+import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from minidl import checkpoint
 from minidl.errors import UserError
+from minidl.files import PART, append, read_regular, replacing
 
 from .config import Config
+from .lock import FolderLock
+from .statistics import Sample
 
-KEPT_CHECKPOINTS = 2
+NEWEST_KEPT = 2  # checkpoints, beside the best one
+DAMAGED = ".damaged"  # how the name of a checkpoint ends that cannot be used
+UNMADE = ".minidl-"  # how the name of a run's folder begins, before it is whole; it ends with PART
+ABANDONED = 3600.0  # seconds after which such a folder is nobody's, if it has no lock
+MOST_CONFIG_BYTES, MOST_METRICS_BYTES, MOST_STATISTICS_BYTES = 1 << 20, 1 << 28, 1 << 30
+# What is opened to be written into. Through a symbolic link it would be written somewhere else.
+WRITTEN_INTO = ("metrics.jsonl", "statistics.jsonl", "checkpoints", "tensorboard", FolderLock.FILE)
+
+Number = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Metrics(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of metrics.jsonl: mean losses and accuracies of an epoch, and the learning rate of its last step."""
+
+    epoch: Annotated[int, Meta(ge=1)]
+    train_loss: Number
+    train_accuracy: Share
+    test_loss: Number
+    test_accuracy: Share
+    seconds: Number
+    images_per_second: Number
+    lr: Number
 
 
 class RunFolder:
-    """runs/NAME. Files in it are whole at every moment: a kill loses the work since the last checkpoint, nothing else."""
+    """runs/NAME. Files in it are whole at every moment: a kill loses the work since the last checkpoint, nothing else.
+
+    Whoever writes in it holds its lock, and so do the processes that it is handed to. `locked` is False where the system or
+    the file system has no locks.
+    """
 
     def __init__(self, path: Path, config: Config):
-        self.path, self.config = path, config
+        self.path, self.config, self.config_read = path, config, config
+        self.lock, self.locked = FolderLock(), False
         self.made_parents: list[Path] = []
 
     @classmethod
     def create(cls, path: Path | None, config: Config) -> "RunFolder":
-        """A new folder; without a path, one named after the run and the time."""
+        """A new folder, locked, which appears whole; without a path, one named after the run and the time.
+
+        Raises UserError if it is there already or cannot be made; then nothing is left.
+        """
         default = Path("runs") / f"{config.model}-{Path(config.data).name}-{config.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         wanted = path or default
-        attempt, number = wanted, 1
-        missing = [parent for parent in wanted.parents if not parent.exists()]
+        folder = cls(wanted.parent / f"{UNMADE}{secrets.token_hex(4)}{PART}", config)
+        folder.made_parents = [parent for parent in wanted.parents if not os.path.lexists(parent)]
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(wanted.parent)
+            folder.path.mkdir()
+            folder.locked = folder.lock.acquire(folder.path)
+            (folder.path / "checkpoints").mkdir()
+            folder._replace("config.json", config.to_json().encode())
+            folder.path = _rename(folder.path, wanted, numbered=path is None)
         except OSError as error:
-            raise UserError(f"--out {wanted}: cannot make the folder {wanted.parent}: {error.strerror}") from None
-        while True:
-            try:
-                attempt.mkdir()
-                break
-            except FileExistsError:
-                if path is not None:
-                    raise UserError(f"--out {path}: exists already; choose another, or continue it with --resume") from None
-                number += 1
-                attempt = wanted.with_name(f"{wanted.name}-{number}")
-            except OSError as error:
-                raise UserError(f"--out {attempt}: cannot make this folder: {error.strerror}") from None
-        folder = cls(attempt, config)
-        folder.made_parents = missing
-        try:
-            (attempt / "checkpoints").mkdir()
-            folder._replace("config.json", config.to_json())
-        except OSError as error:
-            shutil.rmtree(attempt, ignore_errors=True)
-            raise UserError(f"--out {attempt}: cannot write there: {error.strerror}") from None
+            folder.remove()
+            if os.path.lexists(wanted):
+                raise UserError(f"--out {wanted}: exists already; choose another, or continue it with --resume") from None
+            raise UserError(f"--out {wanted}: cannot make {error.filename or 'it'}: {error.strerror}") from None
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run."""
+    def read(cls, path: Path) -> "RunFolder":
+        """The folder of an earlier run, not locked, to be looked into. Raises UserError if it is none, or is damaged."""
         file = path / "config.json"
         try:
-            config = Config.from_json(file.read_text())
-        except FileNotFoundError:
-            raise UserError(f"--resume {path}: this is not a run, there is no {file}") from None
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"--resume {path}: {file} is damaged ({error})") from None
-        return cls(path, config)
+            return cls(path, Config.from_json(read_regular(file, MOST_CONFIG_BYTES)))
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{path}: this is not a run, there is no {file}") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} is damaged ({_reason(error)}); put it back as it was, or start a new run") from None
+
+    def hold(self) -> None:
+        """Lock the folder of an earlier run, to go on with it. Raises UserError if it is in use, or may not be written in."""
+        for name in WRITTEN_INTO:
+            if (self.path / name).is_symlink():
+                raise UserError(f"{self.path / name} is a symbolic link; a run writes in its own folder only: put the file there")
+        try:
+            self.locked = self.lock.acquire(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot write there: {error.strerror}") from None
+        if RunFolder.read(self.path).config != self.config_read:
+            raise UserError(f"{self.path}: another process has changed its config.json meanwhile; try again")
 
     def remove(self) -> None:
         """Leave nothing of a run that could not begin."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self.lock.release()
         with contextlib.suppress(OSError):  # another run's folder is in it
             for parent in self.made_parents:
                 parent.rmdir()
 
+    def go_on(self, epoch: int, step: int) -> None:
+        """Once all was checked: write the configuration, forget what is later than the checkpoint of this epoch and step, and
+        remove what a kill has left. A later checkpoint could not be used, and is put aside. Raises OSError.
+        """
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        for unusable in self.checkpoints():
+            if place(unusable) > (epoch, step):
+                os.replace(unusable, f"{unusable}{DAMAGED}")
+        for folder in (self.path, self.path / "checkpoints"):
+            for file in folder.iterdir():
+                if file.name.startswith(".tmp") or (file.name.startswith(".") and file.name.endswith(PART)):
+                    file.unlink()
+        metrics = [row for row in self.metrics() if row["epoch"] <= epoch]
+        statistics = [row for row in self.statistics() if row["step"] <= step]
+        for name, rows in (("metrics.jsonl", metrics), ("statistics.jsonl", statistics)):
+            self._replace(name, b"".join(map(_line, rows)))
+        self._replace("config.json", self.config.to_json().encode())
+
+    # --- epoch by epoch -----------------------------------------------------------------------------------------------
+
     def metrics(self) -> list[dict[str, Any]]:
-        """The epochs written so far. A last line that a kill cut short does not count."""
-        rows = []
-        try:
-            lines = (self.path / "metrics.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-            if not isinstance(rows[-1], dict) or "epoch" not in rows[-1]:
-                raise UserError(f"{self.path / 'metrics.jsonl'} is damaged: a line has no epoch")
+        """The epochs written so far, checked. Raises UserError if a line is not what add_metrics writes."""
+        rows = self._lines("metrics.jsonl", Metrics, MOST_METRICS_BYTES)
+        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+            raise UserError(f"{self.path / 'metrics.jsonl'} is damaged (its epochs are not 1, 2, 3, ...); start a new run")
         return rows
 
+    def statistics(self) -> list[dict[str, Any]]:
+        """What was measured of the layers so far, checked as metrics() is."""
+        return self._lines("statistics.jsonl", Sample, MOST_STATISTICS_BYTES)
+
     def add_metrics(self, row: dict[str, Any]) -> None:
-        """Append an epoch's line. To be called before the epoch's checkpoint is saved."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append an epoch's line. To be called before the epoch's checkpoint is saved. Raises OSError."""
+        append(self.path / "metrics.jsonl", _line(row))
 
-    def cut_metrics(self, epochs: int) -> None:
-        """Forget the lines of epochs after `epochs`, which will be run again."""
-        kept = [row for row in self.metrics() if row["epoch"] <= epochs]
-        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+    def add_statistics(self, row: dict[str, Any]) -> None:
+        """Append what was measured in a step. Raises OSError."""
+        append(self.path / "statistics.jsonl", _line(row))
 
-    def save_checkpoint(self, arrays: dict[str, Any], facts: dict[str, Any]) -> Path:
-        """Save, and remove all but the newest two. facts tells epoch (those complete) and step (those of the whole run)."""
-        name = f"epoch-{facts['epoch']:04d}-step-{facts['step']:06d}.safetensors"
-        checkpoint.save(self.path / "checkpoints" / name, arrays, facts)
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+    def _lines(self, name: str, kind: type[msgspec.Struct], most_bytes: int) -> list[dict[str, Any]]:
+        """A last line without its end was cut short by a kill, and does not count."""
+        file = self.path / name
+        try:
+            lines = read_regular(file, most_bytes).split(b"\n")[:-1]
+            return [msgspec.to_builtins(msgspec.json.decode(line, type=kind)) for line in lines]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{file} is damaged ({_reason(error)}); start a new run") from None
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, arrays: dict[str, Any], facts: dict[str, Any], epoch: int, step: int) -> None:
+        """Save, and remove all but the newest two and the best. epoch: those that are complete; step: of the whole run.
+
+        Raises OSError.
+        """
+        checkpoint.save(self.path / "checkpoints" / f"epoch-{epoch:04d}-step-{step:06d}.safetensors", arrays, facts)
+        files = self.checkpoints()
+        rows = self.metrics()[:epoch]
+        best = max(rows, key=lambda row: row["test_accuracy"])["epoch"] if rows else 0
+        kept = {*files[-NEWEST_KEPT:], *[file for file in files if place(file)[0] == best][:1]}  # the first of its epoch
+        for old in set(files) - kept:
             old.unlink(missing_ok=True)
-        return self.path / "checkpoints" / name
 
     def checkpoints(self) -> list[Path]:
         """The checkpoint files, the newest last."""
         files = (self.path / "checkpoints").glob("epoch-*-step-*.safetensors")
-        return sorted(files, key=lambda file: [int(number) for number in re.findall(r"\d+", file.name)])
+        return sorted((file for file in files if re.fullmatch(r"epoch-\d{1,9}-step-\d{1,12}", file.stem)), key=place)
 
-    def _replace(self, name: str, text: str) -> None:
-        part = self.path / f".{name}.part"
-        with open(part, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path / name)
+    def _replace(self, name: str, content: bytes) -> None:
+        with replacing(self.path / name) as part:
+            part.write_bytes(content)
+
+
+def place(file: Path) -> tuple[int, int]:
+    """(epoch, step) of a checkpoint, by its name."""
+    epoch, step = re.findall(r"\d+", file.name)[:2]
+    return int(epoch), int(step)
+
+
+def _rename(part: Path, wanted: Path, numbered: bool) -> Path:
+    """Give a folder the wanted name; if numbered, with the first number behind it that is free. Returns the name."""
+    for number in itertools.count(1):
+        name = wanted.with_name(f"{wanted.name}-{number}") if number > 1 else wanted
+        if os.path.lexists(name):  # an empty folder would be replaced
+            taken = OSError(errno.EEXIST, "exists already")
+        else:
+            try:
+                os.rename(part, name)
+                return name
+            except OSError as error:
+                taken = error
+        if not numbered or not os.path.lexists(name):
+            raise taken
+    raise AssertionError
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove folders of runs that were killed before they were whole."""
+    for folder in parent.glob(f"{UNMADE}*{PART}"):
+        lock = FolderLock()
+        with contextlib.suppress(OSError, UserError):  # gone meanwhile, or in the making
+            unlocked = (folder / FolderLock.FILE).exists() and lock.acquire(folder)
+            if unlocked or time.time() - folder.stat().st_mtime > ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else f"{error}"

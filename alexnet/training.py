@@ -6,9 +6,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from tqdm import tqdm
 
 import minidl.functional as F
@@ -22,8 +24,13 @@ from minidl.parallel import ALONE, Communicators, DataParallel, feed
 
 from .collectives import sum_over_ranks
 from .diagnosis import first_not_finite
+from .statistics import LayerStatistics
 
 tqdm.set_lock(threading.RLock())  # its own is for several processes too, and lies in /dev/shm
+
+
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+Number = Annotated[float, Meta(ge=0)]
 
 
 class Stopped(Exception):
@@ -34,23 +41,24 @@ class Stopped(Exception):
 class Progress:
     """Where a run is: complete epochs, optimiser steps in all, and batches of the epoch at hand with the sums over them."""
 
-    epoch: int = 0
-    step: int = 0
-    batch: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0
-    lr: float = 0.0
+    epoch: Count = 0
+    step: Count = 0
+    batch: Count = 0
+    loss: Number = 0.0
+    correct: Count = 0
+    seen: Count = 0
+    seconds: Number = 0.0
+    lr: Number = 0.0
 
 
 @dataclasses.dataclass
 class Evaluation:
-    """Mean loss and accuracy over a data set, and the class predicted for each of its images."""
+    """Mean loss and accuracy over a data set, and for each of its images the class predicted and the loss."""
 
     loss: float
     accuracy: float
     predictions: np.ndarray
+    losses: np.ndarray
 
 
 def never() -> bool:
@@ -66,13 +74,17 @@ def train_one_epoch(
     *,
     seed: int,
     stop: Callable[[], bool] = never,
+    due: Callable[[], bool] = never,
+    save: Callable[[], object] = never,
     parallel: DataParallel | None = None,
+    statistics: LayerStatistics | None = None,
 ) -> None:
     """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
 
     Returns after the last batch. Raises Stopped after the first batch in which stop() is true, on any rank, and
-    TrainingError if a loss is not finite, with the weights as they were before. parallel: what keeps this device in
-    step with others; the loader gives its shard, and the sums are those of all.
+    TrainingError if a loss is not finite, with the weights as they were before. Between two batches after which due() is
+    true, on any rank, save() is called, on all. parallel: what keeps this device in step with others; the loader gives its
+    shard, and the sums are those of all.
     """
     model.train()
     parallel = parallel or DataParallel(model, optimizer, ALONE)
@@ -81,18 +93,23 @@ def train_one_epoch(
         _bar(f"epoch {progress.epoch + 1}", len(loader.labels), parallel.communicators, progress.seen) as bar,
         closing(feed(loader.epoch(progress.epoch, progress.batch), device)) as batches,
     ):
-        sums = RunningSums(model, progress, parallel.communicators, stop, bar)
+        sums = RunningSums(model, progress, parallel.communicators, stop, due, bar)
         for batch in batches:
             # What dropout draws depends on the seed, the step and the image: not on the devices, nor on a stop in between.
-            masks = seed, progress.step + len(sums.unread), batch.first_sample
-            training_step(model, optimizer, parallel, batch, masks, sums)
+            step = progress.step + len(sums.unread)
+            masks = seed, step, batch.first_sample
+            with statistics.watch(progress.epoch + 1, step + 1) if statistics else nullcontext():
+                training_step(model, optimizer, parallel, batch, masks, sums)
             progress.lr = optimizer.param_groups[0]["lr"]
             if scheduler is not None:
                 scheduler.step()
             if sums.stopping:
                 break
-        while sums.unread:
-            sums.read()
+            if sums.saving:
+                sums.read_all()
+                save()
+                sums.saving = False
+        sums.read_all()
     if sums.stopping:
         raise Stopped
 
@@ -112,35 +129,48 @@ def training_step(
 
 
 class RunningSums:
-    """Loss, hits and votes to stop: of a step, summed over the ranks on their devices; of the epoch, in progress on the host.
+    """Loss, hits, votes to stop and to save: of a step, summed over the ranks on their devices; of the epoch, in progress.
 
     The host reads a GPU's sums a step late, when the next step is in the GPU's queue, so that neither waits for the other.
     It does so before that step's update is queued: if the loss was not finite, the weights stay as they were.
     """
 
     def __init__(
-        self, model: Module, progress: Progress, communicators: Communicators, stop: Callable[[], bool], bar: tqdm
+        self,
+        model: Module,
+        progress: Progress,
+        communicators: Communicators,
+        stop: Callable[[], bool],
+        due: Callable[[], bool],
+        bar: tqdm,
     ) -> None:
-        self.model, self.progress, self.communicators, self.stop, self.bar = model, progress, communicators, stop, bar
+        self.model, self.progress, self.communicators, self.bar = model, progress, communicators, bar
+        self.stop, self.due = stop, due
         self.late = 0 if device_of(next(model.parameters()).data) == "numpy" else 1
         self.unread: collections.deque[tuple[Batch, tuple[int, int, int], Callable[[], list]]] = collections.deque()
-        self.stopping = False
+        self.stopping = self.saving = False
         self.started = time.perf_counter() - progress.seconds
 
     def add(self, batch: Batch, masks: tuple[int, int, int], loss: Tensor, logits: Tensor) -> Array:
         """Sum a step's numbers over the ranks. Returns its mean loss (1,), still on the device. Raises as read does."""
-        sums = get_array_module(loss.data).zeros(3)
-        sums[0], sums[1], sums[2] = loss.data, (logits.data.argmax(axis=1) == batch.labels).sum(), self.stop()
+        sums = get_array_module(loss.data).zeros(4)
+        sums[0], sums[1] = loss.data, (logits.data.argmax(axis=1) == batch.labels).sum()
+        sums[2], sums[3] = self.stop(), self.due()
         self.communicators.main.all_reduce(sums)
         self.unread.append((batch, masks, copy_to_host(sums)))
         if len(self.unread) > self.late:
             self.read()
         return sums[:1]
 
+    def read_all(self) -> None:
+        """Count what was not read yet: then progress is where the weights are."""
+        while self.unread:
+            self.read()
+
     def read(self) -> None:
         """Count the oldest step that is not read yet. Raises TrainingError if its loss is not finite."""
         batch, masks, values = self.unread.popleft()
-        loss, correct, votes = values()
+        loss, correct, stop, due = values()
         progress = self.progress
         if not math.isfinite(loss):
             with random.context(*masks):
@@ -154,7 +184,7 @@ class RunningSums:
         progress.loss += loss * batch.global_size
         progress.correct += int(correct)
         progress.seconds = time.perf_counter() - self.started
-        self.stopping = self.stopping or bool(votes)
+        self.stopping, self.saving = self.stopping or bool(stop), self.saving or bool(due)
         self.bar.set_postfix(
             loss=f"{progress.loss / progress.seen:.4f}", accuracy=f"{progress.correct / progress.seen:.4f}", refresh=False
         )
@@ -169,7 +199,7 @@ def evaluate(
     With several ranks, each takes its shards, and all get the result for every image.
     """
     model.eval()
-    total, predictions = 0.0, np.zeros(len(loader.labels), np.int64)
+    total, predictions, losses = 0.0, np.zeros(len(loader.labels), np.int64), np.zeros(len(loader.labels))
     device = device_of(next(model.parameters()).data)
     with (
         no_grad(),
@@ -178,17 +208,18 @@ def evaluate(
     ):
         for batch in batches:
             logits = model(Tensor(batch.images))
-            loss = F.cross_entropy(logits, batch.labels, reduction="sum").item()
-            loss, stopping = sum_over_ranks(communicators, device, [loss, stop()])
+            of_images = F.cross_entropy(logits, batch.labels, reduction="none")
+            loss, stopping = sum_over_ranks(communicators, device, [of_images.sum().item(), stop()])
             if stopping:
                 raise Stopped
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss on test images is {loss}; {first_not_finite(model, batch, communicators)}")
             total += loss
             predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
+            losses[batch.indices] = to_numpy(of_images.data)
             bar.update(batch.global_size)
-    predictions = sum_over_ranks(communicators, device, predictions)
-    return Evaluation(total / len(predictions), float((predictions == loader.labels).mean()), predictions)
+    predictions, losses = (sum_over_ranks(communicators, device, of_images) for of_images in (predictions, losses))
+    return Evaluation(total / len(predictions), float((predictions == loader.labels).mean()), predictions, losses)
 
 
 def _bar(what: str, total: int, communicators: Communicators, done: int = 0) -> tqdm:

@@ -4,13 +4,16 @@
     python train.py --model cifar-lrn               the deck's other variant
     python train.py --data digits                   on the handwritten digits that come with it: no download, a minute
     python train.py --resume runs/NAME              go on with a run that was stopped
+    python train.py --resume runs/NAME --epochs 20  train a finished run longer
 
 The last line on standard output is the result: test loss: 0.7798 - accuracy: 0.8114
-Exit status: 0 done, 1 the training failed, 2 wrong usage or data, 130 or 143 stopped by a signal, after saving.
+Exit status: 0 done, 1 the training failed, 2 wrong usage or data, 129, 130 or 143 stopped by SIGHUP, Ctrl-C or
+SIGTERM, after saving.
 """
 
 import argparse
 import dataclasses
+import os
 import platform
 import sys
 from pathlib import Path
@@ -22,17 +25,16 @@ from minidl.backend import PRECISIONS
 from minidl.errors import UserError
 from minidl.parallel import mpi
 
-from .. import launch
-from ..config import Config
+from .. import entry, launch
+from ..config import MOST_DEVICES, Config
 from ..datasets import cifar10_place
 from ..models import MODELS
-from ..recipes import RECIPES, Recipe, find_recipe
+from ..recipes import MOST, RECIPES, Recipe, find_recipe
 from ..run import RunFolder
 from .arguments import Parser, number
 
-MOST = 1_000_000  # epochs, images, and so on
-MOST_DEVICES = 256  # of one machine
 FINITE = sys.float_info.max
+VERSIONS = {"minidl": minidl.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 # What a run has unless it is asked for something else; the recipe tells the rest.
 DEFAULTS = {
@@ -44,7 +46,10 @@ DEFAULTS = {
     "seed": 0,
     "limit_train": None,
     "limit_test": None,
+    "save_minutes": 10.0,
+    "tensorboard": False,
 }
+GO_ON_WITH = {"resume", "backend", "devices", "data_dir", "epochs", "save_minutes", "tensorboard"}
 
 
 def device_list(text):
@@ -91,7 +96,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit-train", type=count, metavar="N", help="train on N images, the classes balanced (default all)")
     p.add_argument("--limit-test", type=count, metavar="N", help="test on N images, the classes balanced (default all)")
     p.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, a new one (default runs/MODEL-DATA-RECIPE-TIME)")
-    p.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run; its settings are in its config.json")
+    p.add_argument(
+        "--save-minutes",
+        type=number(float, 0.0, 1e6, "a number of minutes above 0, up to 1,000,000"),
+        metavar="N",
+        help="longest time between two checkpoints; there is one after every epoch (default 10)",
+    )
+    p.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard, too, into the run's folder")
+    p.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run; it may get another --backend, --devices, --data-dir or --save-minutes, and more --epochs",
+    )
     return p
 
 
@@ -99,37 +116,79 @@ def config(args: argparse.Namespace) -> Config:
     """All settings of a new run: what was asked for, else the defaults and the recipe's values."""
     asked = vars(args)
     settings = {name: asked.get(name, default) for name, default in DEFAULTS.items()}
-    devices = asked.get("devices", [0])
-    world_size = neighbours = len(devices)
-    if mpi.started():
-        world_size, neighbours = mpi.world_size(), mpi.local_rank()[1]
-        devices = asked.get("devices", list(range(neighbours)))
-        if len(devices) != neighbours:
-            raise UserError(f"--devices: MPI has started {neighbours} processes here, each of which needs one device")
     precision = settings["precision"]
     if precision != "fp32" and (settings["backend"], settings["dtype"]) != ("cupy", "float32"):
         raise UserError(f"--precision {precision} is for GPUs and float32: it takes --backend cupy, and no other --dtype")
     data = settings["data"]
     recipe = find_recipe(asked.get("recipe"), data, settings["model"])
     changes = {field.name: asked[field.name] for field in dataclasses.fields(Recipe) if field.name in asked}
+    devices, world_size, threads = places(asked.get("devices"), [0])
     return Config(
         **settings,
         recipe=dataclasses.replace(recipe, **changes),
         data_dir=None if data == "digits" else str(cifar10_place(asked.get("data_dir"))),
         devices=devices,
         world_size=world_size,
-        threads=max(1, minidl.get_num_threads() // neighbours),
-        versions={"minidl": minidl.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        threads=threads,
+        versions=VERSIONS,
     )
+
+
+def config_to_go_on(args: argparse.Namespace, before: Config) -> Config:
+    """The settings of a run that goes on: what it had, but for what was asked for and where it is computed."""
+    asked = vars(args)
+    epochs = asked.get("epochs", before.recipe.epochs)
+    if epochs < before.recipe.epochs:
+        raise UserError(
+            f"--epochs {epochs}: this run has {before.recipe.epochs} epochs; to go on, give that number or a larger one"
+        )
+    backend = asked.get("backend", before.backend)
+    devices, world_size, threads = places(asked.get("devices"), before.devices)
+    if not mpi.started() and "devices" not in asked and world_size != before.world_size:
+        raise UserError(f"this run has {before.world_size} devices on several machines: use mpiexec, or give --devices")
+    if (backend, devices, world_size) == (before.backend, before.devices, before.world_size):
+        if threads != before.threads and mpi.first_on_machine():
+            entry.tell(
+                f"going on with the {before.threads} threads that the run began with, for the same bits; there are {threads} here"
+            )
+        threads = before.threads
+    return dataclasses.replace(
+        before,
+        recipe=dataclasses.replace(before.recipe, epochs=epochs),
+        data_dir=str(cifar10_place(asked["data_dir"])) if "data_dir" in asked else before.data_dir,
+        backend=backend,
+        precision=before.precision if backend == "cupy" else "fp32",
+        devices=devices,
+        world_size=world_size,
+        threads=threads,
+        save_minutes=asked.get("save_minutes", before.save_minutes),
+        tensorboard=before.tensorboard or "tensorboard" in asked,
+        versions=VERSIONS,
+    )
+
+
+def places(asked: list[int] | None, default: list[int]) -> tuple[list[int], int, int]:
+    """(devices, world_size, threads): the devices of this machine, of all machines, and the threads of each."""
+    devices = asked or default
+    world_size = neighbours = len(devices)
+    if mpi.started():
+        world_size, neighbours = mpi.world_size(), mpi.local_rank()[1]
+        if asked and len(asked) != neighbours:
+            raise UserError(f"--devices: MPI has started {neighbours} processes here, each of which needs one device")
+        devices = asked or list(range(neighbours))
+    return devices, world_size, max(1, minidl.get_num_threads() // neighbours)
 
 
 def main(arguments: list[str]) -> int:
     """Train, and return the exit status. Raises UserError for what the user can mend."""
+    os.environ["MPLBACKEND"] = "agg"  # the pictures are files; a notebook sets one here that only it has
     args = parser().parse_args(arguments)
     if "resume" not in args:
         return launch.start(config(args), getattr(args, "out", None))
-    if set(vars(args)) - {"resume", "data_dir"}:
+    if wrong := sorted(set(vars(args)) - GO_ON_WITH):
         raise UserError(
-            f"--resume takes no other option than --data-dir: the run's settings are in {args.resume / 'config.json'}"
+            f"--resume takes no --{wrong[0].replace('_', '-')}: the run's settings are in {args.resume / 'config.json'}; "
+            f"it takes {', '.join('--' + name.replace('_', '-') for name in sorted(GO_ON_WITH - {'resume'}))}"
         )
-    return launch.resume(RunFolder.open(args.resume), getattr(args, "data_dir", None))
+    folder = RunFolder.read(args.resume)
+    return launch.resume(folder, config_to_go_on(args, folder.config))

@@ -79,12 +79,14 @@ def test_a_summary_comes_first_and_no_bars_without_a_terminal(finished):
 def test_what_a_run_writes(finished):
     folder, _ = finished
     assert sorted(p.name for p in folder.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.json",
         "confusion.png",
         "curves.png",
         "filters.png",
         "metrics.jsonl",
+        "statistics.jsonl",
     ]
     rows = metrics(folder, timed=True)
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -207,11 +209,13 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     refused = train("--resume", "a", cwd=tmp_path)
     assert refused.returncode == 2
     assert re.fullmatch(
-        r"train.py: error: a/checkpoints/.*safetensors is not a checkpoint, or is damaged \(.*\)\n", refused.stderr
+        r"train.py: error: a/checkpoints/.*safetensors is not a checkpoint, or is damaged \(.*\); "
+        r"none before it can be used\n",
+        refused.stderr,
     )
     checkpoint.save(file, {"model.x": np.zeros(2)}, {"epoch": 1, "step": 3})
     refused = train("--resume", "a", cwd=tmp_path)
-    assert refused.returncode == 2 and "does not fit this run (it is of another network)" in refused.stderr
+    assert refused.returncode == 2 and "does not fit this run (" in refused.stderr
 
 
 def test_a_run_that_lost_its_files_is_refused_and_left_as_it_is(finished, tmp_path):
@@ -233,7 +237,7 @@ def test_the_result_is_told_though_the_pictures_cannot_be_drawn(finished, tmp_pa
     (tmp_path / "a" / "curves.png").mkdir()
     again = train("--resume", "a", cwd=tmp_path)
     assert again.returncode == 0 and again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert again.stderr == "train.py: cannot draw the pictures in a: Is a directory\n"
+    assert again.stderr.startswith("train.py: warning: cannot draw") and again.stderr.count("\n") == 1
 
 
 def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
@@ -342,13 +346,13 @@ def test_cifar10_with_its_own_recipe(tmp_path):
         (["--data", "."], "--data .: folders of images cannot be read yet"),
         (["--data", "digits", "--limit-train", "1438"], "--limit-train 1438: give a number from 1 to 1437"),
         (["--data", "digits", "--limit-test", "361"], "--limit-test 361: give a number from 1 to 360"),
-        (["--resume", "nowhere"], "--resume nowhere: this is not a run, there is no nowhere/config.json"),
+        (["--resume", "nowhere"], "nowhere: this is not a run, there is no nowhere/config.json"),
         (
             ["--resume", "nowhere", "--lr", "1"],
-            "--resume takes no other option than --data-dir: the run's settings are in nowhere/config.json",
+            "--resume takes no --lr: the run's settings are in nowhere/config.json",
         ),
-        (["--data", "digits", "--out", "/proc/a"], "--out /proc/a: cannot make this folder"),
-        (["--data", "digits", "--out", "/proc/a/b"], "--out /proc/a/b: cannot make the folder /proc/a"),
+        (["--data", "digits", "--out", "/proc/a"], "--out /proc/a: cannot make /proc/.minidl-"),
+        (["--data", "digits", "--out", "/proc/a/b"], "--out /proc/a/b: cannot make /proc/a"),
         (["--data", "x" * 300], "no such data set"),
         (["--data-dir", "x" * 300], "cannot write to"),
     ],
@@ -376,7 +380,7 @@ def test_no_network_is_one_line(tmp_path):
 def test_a_link_that_leads_nowhere(tmp_path):
     (tmp_path / "runs").symlink_to("/nonexistent/disk")
     refused = train(*SMALL, cwd=tmp_path)
-    assert refused.returncode == 2 and "cannot make the folder runs" in refused.stderr and refused.stderr.count("\n") == 1
+    assert refused.returncode == 2 and "cannot make runs: " in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def test_a_folder_that_exists_is_not_touched(tmp_path):
@@ -398,7 +402,7 @@ def test_output_that_nobody_reads(tmp_path):
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 1 and errors == ""
+    assert process.wait(timeout=60) == 0 and errors == ""
 
 
 def test_help_tells_every_option_and_its_default(tmp_path):

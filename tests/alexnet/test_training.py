@@ -123,7 +123,7 @@ def test_config_json_is_flat_and_those_of_earlier_runs_load():
 def test_config_json_without_a_setting_is_refused(key):
     settings = json.loads(config().to_json())
     del settings[key]
-    with pytest.raises(TypeError, match="missing 1 required"):
+    with pytest.raises(ValueError, match="missing required field"):
         Config.from_json(json.dumps(settings))
 
 

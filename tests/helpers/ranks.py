@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet import builders, datasets, fitting, training
+from alexnet import builders, datasets, saving, training
 from alexnet.config import Config
 from alexnet.launch import join
 from minidl.backend import to_numpy, use_device
@@ -149,7 +149,7 @@ def train(communicators, stop, config: Config):
     test = dataset.test.first(11, "--limit-test")
     test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config, dataset), **shard)
     evaluation = training.evaluate(model, test_loader, communicators=communicators)
-    state = {name: to_numpy(array) for name, array in fitting._state(model, optimizer).items()}
+    state = {name: to_numpy(array) for name, array in saving.arrays(model, optimizer).items()}
     return {
         "loss": progress.loss,
         "correct": progress.correct,

@@ -1,0 +1,64 @@
+"""The lock on a run's folder: the kernel's, so that it is gone with the processes that hold it, whatever ends them."""
+
+import errno
+import os
+from multiprocessing import context, reduction
+from pathlib import Path
+from typing import Any
+
+from minidl.errors import UserError
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+NONE_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # how a file system says that it has no locks
+
+
+class FolderLock:
+    """Held from acquire() to release() or the end of the process, and of every process that is spawned with it as an argument.
+
+    A file of the folder is locked, as not every file system locks a folder. It stays when the lock is gone.
+    """
+
+    FILE = ".lock"
+
+    def __init__(self) -> None:
+        self._handle: int | None = None
+
+    def acquire(self, folder: Path) -> bool:
+        """Take the lock. False if the system or the file system has none. Raises UserError if another process has it, and
+        OSError if the file cannot be made.
+        """
+        if fcntl is None:
+            return False
+        handle = os.open(folder / self.FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(f"another process is using {folder}; wait until it ends, or stop it") from None
+        except OSError as error:
+            os.close(handle)
+            if error.errno in NONE_HERE:
+                return False
+            raise
+        self._handle = handle
+        return True
+
+    def release(self) -> None:
+        """Give up this process's hold."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process that is being spawned gets the open file itself, and holds the lock with this one."""
+        if self._handle is None or context.get_spawning_popen() is None:
+            return {"handle": None}
+        return {"handle": reduction.DupFd(self._handle)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._handle = state["handle"] and state["handle"].detach()

@@ -1,0 +1,208 @@
+"""What a run saves and goes on from: the content of its checkpoints, and what is asked of one before it is used."""
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from minidl import checkpoint
+from minidl.data import DataLoader
+from minidl.errors import TrainingError, UserError
+from minidl.nn import Module
+from minidl.optim import SGD, LRScheduler, ReduceLROnPlateau
+
+from . import entry
+from .config import Config
+from .datasets import Dataset
+from .run import RunFolder, place
+from .training import Progress
+
+# What may differ when a run goes on. All else decides its numbers, and is to be what the checkpoint was made with.
+MAY_CHANGE = {"backend", "devices", "world_size", "threads", "precision", "data_dir", "versions", "save_minutes", "tensorboard"}
+
+Number = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Checksum = Annotated[str, Meta(min_length=64, max_length=64)]
+
+
+class Plateau(msgspec.Struct, forbid_unknown_fields=True):
+    """The state of ReduceLROnPlateau. best: None before the first epoch."""
+
+    best: Number | None
+    num_bad_epochs: Count
+    cooldown_counter: Count
+
+
+class Facts(msgspec.Struct, forbid_unknown_fields=True):
+    """What a checkpoint holds beside its arrays.
+
+    Random numbers are drawn by a counter: the configuration has their key, the seed, and the progress has the counters.
+    """
+
+    progress: Progress
+    rates: list[Number]  # the learning rates of the optimiser's groups
+    plateau: Plateau | None
+    images: Checksum  # of the data set
+    metrics: Checksum  # of the lines of metrics.jsonl up to here
+    config: dict[str, Any]
+
+
+def arrays(model: Module, optimizer: SGD) -> dict[str, Any]:
+    """The network's parameters and buffers, running averages among them, and each parameter's velocity."""
+    names = [name for name, _ in model.named_parameters()]
+    velocities = zip(names, optimizer.momentum_buffers, strict=True)
+    return {f"model.{name}": array for name, array in model.state_dict().items()} | {
+        f"velocity.{name}": array for name, array in velocities
+    }
+
+
+class Saver:
+    """Saves a run on rank 0, at the end of an epoch, every config.save_minutes and at a stop; and finds where to go on."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        dataset: Dataset,
+        loader: DataLoader,
+        model: Module,
+        optimizer: SGD,
+        plateau: ReduceLROnPlateau | None,
+    ):
+        self.folder, self.dataset, self.loader = folder, dataset, loader
+        self.model, self.optimizer, self.plateau = model, optimizer, plateau
+        self._saved = time.monotonic()
+
+    @cached_property
+    def images(self) -> str:
+        """The checksum of all images and labels."""
+        digest = hashlib.sha256()
+        for split in (self.dataset.train, self.dataset.test):
+            for array in (split.images, split.labels):
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint, or the start, is config.save_minutes ago."""
+        return time.monotonic() - self._saved > 60 * self.folder.config.save_minutes
+
+    def save(self, progress: Progress, row: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint, and before it the metrics of the epoch that it ends. Raises TrainingError if that fails."""
+        with self._failing():
+            if row:
+                self.folder.add_metrics(row)
+            facts = msgspec.to_builtins(self.facts(progress))
+            self.folder.save_checkpoint(arrays(self.model, self.optimizer), facts, progress.epoch, progress.step)
+        self._saved = time.monotonic()
+
+    def add_statistics(self, row: dict[str, Any]) -> None:
+        """Append what was measured of the layers. Raises TrainingError if that fails."""
+        with self._failing():
+            self.folder.add_statistics(row)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(f"cannot save in {self.folder.path}: {error.strerror or error}") from None
+
+    def facts(self, progress: Progress) -> Facts:
+        state = None
+        if self.plateau is not None:
+            state = self.plateau.state_dict()
+            state = Plateau(**state | {"best": state["best"] if math.isfinite(state["best"]) else None})
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        metrics = checksum(self.folder.metrics()[: progress.epoch])
+        return Facts(progress, rates, state, self.images, metrics, self.folder.config.flat())
+
+    def restore(self) -> Facts:
+        """Load the newest checkpoint that is whole and fits; those that are not are named. Nothing is written.
+
+        Without any checkpoint the run starts again. Raises UserError if there are only ones that cannot be used.
+        """
+        files, rows = self.folder.checkpoints(), self.folder.metrics()
+        self.folder.statistics()
+        if not files:
+            if len(rows) > 1:
+                raise UserError(f"{self.folder.path}: its checkpoints are gone; start a new run")
+            return self.facts(Progress())
+        problems = []
+        for file in reversed(files):
+            try:
+                facts = self._load(file, rows)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                entry.tell(f"{problem}; going on from {file.name}, the one before it")
+            return facts
+        raise UserError(f"{problems[0]}; none before it can be used")
+
+    def _load(self, file: Path, rows: list[dict[str, Any]]) -> Facts:
+        loaded, told = checkpoint.load(file)
+        own = arrays(self.model, self.optimizer)
+        try:
+            facts = msgspec.convert(told, Facts)
+            self._check(facts, file, rows)
+            for name in {*loaded, *own}:
+                if name not in loaded or name not in own:
+                    raise ValueError(f"{name} is in one of them only")
+                if (loaded[name].shape, loaded[name].dtype) != (own[name].shape, own[name].dtype):
+                    raise ValueError(f"{name} is {loaded[name].dtype} {loaded[name].shape} there")
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file} does not fit this run ({error})") from None
+        for name, array in own.items():
+            array[...] = loaded[name]
+        return facts
+
+    def _check(self, facts: Facts, file: Path, rows: list[dict[str, Any]]) -> None:
+        """Raise ValueError unless the facts can be those of a checkpoint of this run, by that name."""
+        config, progress = self.folder.config, facts.progress
+        saved, own = Config.from_flat(facts.config).flat(), config.flat()
+        for key in own:
+            if key not in MAY_CHANGE | {"epochs"} and saved[key] != own[key]:
+                raise ValueError(f"it was saved with {key} {saved[key]!r}, and config.json has {own[key]!r}")
+        if own["epochs"] < saved["epochs"]:
+            raise ValueError(f"it is of a run of {saved['epochs']} epochs, and config.json has {own['epochs']}")
+        if facts.images != self.images:
+            raise ValueError("it was trained on other images than there are now; choose the right place with --data-dir")
+        steps, images = len(self.loader), len(self.loader.labels)
+        if (
+            progress.batch > steps
+            or progress.step != progress.epoch * steps + progress.batch
+            or progress.seen != min(images, progress.batch * config.recipe.batch_size)
+            or progress.correct > progress.seen
+            or place(file) != (progress.epoch, progress.step)
+            or len(facts.rates) != len(self.optimizer.param_groups)
+            or (facts.plateau is None) != (self.plateau is None)
+        ):
+            raise ValueError("its numbers of epochs, steps and images do not agree")
+        if progress.epoch > config.recipe.epochs or (progress.epoch == config.recipe.epochs and progress.batch):
+            raise ValueError(f"it has more epochs than the run's {config.recipe.epochs}")
+        if len(rows) < progress.epoch:
+            raise ValueError(f"metrics.jsonl lacks epochs: it has {len(rows)} of {progress.epoch}")
+        if facts.metrics != checksum(rows[: progress.epoch]):
+            raise ValueError("the epochs in metrics.jsonl are not those that it had; put them back as they were")
+
+    def go_to(self, facts: Facts, scheduler: LRScheduler | None) -> Progress:
+        """Set the learning rates and the plateau as they were; on all ranks."""
+        if scheduler is not None:
+            scheduler.resume(facts.progress.step)
+        else:
+            for group, rate in zip(self.optimizer.param_groups, facts.rates, strict=True):
+                group["lr"] = rate
+        if self.plateau is not None and facts.plateau is not None and facts.plateau.best is not None:
+            self.plateau.load_state_dict(msgspec.structs.asdict(facts.plateau))
+        return facts.progress
+
+
+def checksum(rows: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
