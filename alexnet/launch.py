@@ -96,6 +96,8 @@ def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> 
             raise
         except Exception as error:
             raise _failed(folder, error) from None
+        finally:
+            folder.lock.release()
     return _end(folder, evaluation, received)
 
 

@@ -106,6 +106,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path}: cannot write there: {error.strerror}") from None
         if RunFolder.read(self.path).config != self.config_read:
+            self.lock.release()
             raise UserError(f"{self.path}: another process has changed its config.json meanwhile; try again")
 
     def remove(self) -> None:

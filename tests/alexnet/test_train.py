@@ -253,6 +253,18 @@ def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
     assert done.stdout.splitlines()[-1] == "1" and "1 threads" in done.stdout
 
 
+def test_a_run_goes_on_on_other_devices_to_the_same_result(tmp_path):
+    """In float64, up to rounding; and back on one device."""
+    options = [*SMALL, "--dtype", "float64", "--recipe", "deck", "--limit-train", "40", "--limit-test", "20"]
+    for name, epochs in (("whole", "3"), ("parts", "1")):
+        assert train(*options, "--epochs", epochs, "--out", name, cwd=tmp_path).returncode == 0
+    for epochs, devices in (("2", "0,1"), ("3", "0")):
+        done = train("--resume", "parts", "--epochs", epochs, "--devices", devices, cwd=tmp_path)
+        assert done.returncode == 0 and done.stderr.startswith("train.py: going on with devices"), done.stderr
+    for one, other in zip(metrics(tmp_path / "parts"), metrics(tmp_path / "whole"), strict=True):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
+
+
 def test_a_loss_that_is_not_finite(tmp_path):
     failed = train(*SMALL, "--lr", "1e25", "--out", "a", cwd=tmp_path)
     assert failed.returncode == 1
