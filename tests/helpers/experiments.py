@@ -255,3 +255,48 @@ DAMAGES = [
     odd_files,
     debris,
 ]
+
+
+# --- command lines ----------------------------------------------------------------------------------------------------
+
+NUMBERS = ["0", "1", "2", "3", "-1", "1.5", "1e3", "nan", "inf", "", "x", "1_0", "+1", " 1", "1000001", "9" * 5000, "0x1", "1\n2"]
+OPTIONS = {
+    "--backend": ["numpy", "cupy", "torch", ""],
+    "--devices": ["0", "1", "255", "0,0", "0,00", "-1", "", ",", "0,", "a", "9" * 5000, "10000", ",".join(map(str, range(300)))],
+    "--model": ["tiny", "alexnet-2012", "resnet", ""],
+    "--data": ["digits", "mnist", "", ".", "/dev/null", "x" * 4400, "a\nb", "\udcff"],
+    "--data-dir": ["/nonexistent", "", "x" * 4400, "/dev/null"],
+    "--recipe": ["digits", "default", "deck", "paper", "best", ""],
+    "--epochs": NUMBERS,
+    "--batch-size": [*NUMBERS, "40", "1000000"],
+    "--lr": [*NUMBERS, "0.01", "1e-300", "1e25", "1e308", "1e309"],
+    "--dtype": ["float32", "float64", "float16"],
+    "--precision": ["fp32", "tf32", "fp16", "int8"],
+    "--seed": [*NUMBERS, str(2**63 - 1), str(2**63)],
+    "--limit-train": [*NUMBERS, "7", "1437", "1438"],
+    "--limit-test": [*NUMBERS, "7", "360", "361"],
+    "--save-minutes": [*NUMBERS, "1e-9", "1e6", "1e7"],
+    "--resume": ["/nonexistent", "", "/dev/null", "x" * 4400],
+    "--parallel-universe": [""],
+}
+
+
+@st.composite
+def command_lines(draw):
+    """Options of train.py, right and wrong ones; what is right is over soon."""
+    chosen = draw(st.lists(st.sampled_from(list(OPTIONS)), max_size=3))
+    return [word for option in chosen for word in (option, draw(st.sampled_from(OPTIONS[option])))]
+
+
+def started(place: Path, options: list[str]) -> tuple[int, str]:
+    """Start a run in an empty folder: it goes through, fails, or is refused in a line, and then nothing is left."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    status, message = run(*TINY, "--epochs", 1, "--out", place / "new" / "run", *options)
+    if status == 2:
+        assert message and "\n" not in message and not list(place.iterdir()), message
+    elif status == 1:
+        assert "the loss" in message and "\n" not in message, message
+    else:
+        assert metrics(place / "new" / "run")
+    return status, message
