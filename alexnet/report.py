@@ -44,7 +44,7 @@ def write(
         {
             "name": name,
             "written": time.strftime("%Y-%m-%d %H:%M"),
-            "state": "running" if running else state(config, metrics),
+            "state": state(config, metrics, running),
             "note": note,
             "best": max(metrics, key=lambda row: row["test_accuracy"], default=None),
             "seconds": sum(row["seconds"] for row in metrics),
@@ -58,8 +58,10 @@ def write(
     )
 
 
-def state(config: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
-    """Of a run that is not running."""
+def state(config: dict[str, Any], metrics: list[dict[str, Any]], running: bool) -> str:
+    """How far a run is, in a word."""
+    if running:
+        return "running"
     return "finished" if len(metrics) >= config["epochs"] else "stopped"
 
 
