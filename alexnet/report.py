@@ -135,15 +135,15 @@ def _kernels(kernels: np.ndarray) -> dict[str, Any]:
 
 
 def _output(output: Output) -> dict[str, Any]:
-    values = output.values
+    values = np.nan_to_num(output.values)
     largest = float(np.abs(values).max(initial=0))
     maps, side = (values, LARGEST_MAP) if values.ndim == 3 else (_in_rows(values), ROW)
     return {
         "layer": output.layer,
         "kind": output.kind,
         "shape": output.shape,
-        "least": float(values.min(initial=0)),
-        "most": float(values.max(initial=0)),
+        "least": float(output.values.min(initial=0)),
+        "most": float(output.values.max(initial=0)),
         "size": maps.shape[1:],
         "maps": [_map(one, largest, side) for one in maps],
     }
@@ -173,8 +173,7 @@ def _map(values: np.ndarray, largest: float, side: int) -> str:
     """A map (H, W) in the palette's colours, as a data URI of at most `side` pixels a side; largest: the value that is 1."""
     from PIL import Image
 
-    shares = np.nan_to_num(values / (largest or 1), posinf=1, neginf=-1)
-    image = Image.fromarray(np.round(127 + 127 * shares).astype(np.uint8))
+    image = Image.fromarray(np.round(127 + 127 * (values / (largest or 1))).astype(np.uint8))
     image.putpalette(PALETTE)
     return _data_uri(image, side)
 

@@ -27,7 +27,7 @@ def pixels(uri):
 def test_what_is_found():
     net, loader = reports.network(3, 4), reports.loader()
     evaluation = evaluate(net, loader)
-    found = findings.find(net, "abcd", loader, evaluation)
+    found = findings.find(net.train(), "abcd", loader, evaluation)
     assert found.confusion.sum() == 40 and (found.confusion.sum(axis=1) == 10).all()
     assert np.trace(found.confusion) == round(40 * evaluation.accuracy)
     assert found.kernels.shape == (20, 3, 3, 3)
@@ -37,8 +37,10 @@ def test_what_is_found():
         ("conv1", "Conv2d", (20, 6, 6), (16, 6, 6)),
         ("relu1", "ReLU", (20, 6, 6), (16, 6, 6)),
         ("flatten", "Flatten", (720,), (720,)),
+        ("drop", "Dropout", (720,), (720,)),
         ("fc2", "Linear", (4,), (4,)),
     ]
+    np.testing.assert_array_equal(found.outputs[3].values, found.outputs[2].values)
     np.testing.assert_array_equal(found.outputs[1].values, np.maximum(found.outputs[0].values, 0))
     assert not any(vars(module).get("_forward_hooks") for module in net.modules())
 
@@ -74,7 +76,7 @@ def test_the_page_holds_what_it_was_given(tmp_path):
     assert data["best"] == metrics[2] and data["seconds"] == sum(row["seconds"] for row in metrics)
     assert data["settings"].items() >= {"model": "cifar-bn", "lr": 0.02, "recipe": "digits"}.items()
     assert data["environment"].items() >= {"threads": 2, "dtype": "float32", "numpy": "2.4.6"}.items()
-    assert not data["settings"].keys() & data["environment"].keys()
+    assert not data["settings"].keys() & (data["environment"].keys() | {"versions"})
     assert [path.name for path in (tmp_path / "my run").iterdir()] == ["report.html"]
 
 
@@ -91,9 +93,10 @@ def test_what_was_found_on_the_page(tmp_path):
     np.testing.assert_array_equal(pixels(seen["mistakes"][0]["image"]), found.mistakes[0].image.transpose(1, 2, 0))
     np.testing.assert_array_equal(pixels(seen["kernels"]["pictures"][3]), np.round(found.kernels[3] * 255))
     assert [chance for _, chance in seen["probabilities"]] == sorted(found.probabilities, reverse=True)[:5]
-    assert [len(output["maps"]) for output in seen["outputs"]] == [16, 16, 1, 1]
+    assert [len(output["maps"]) for output in seen["outputs"]] == [16, 16, 1, 1, 1]
     assert seen["outputs"][0]["least"] == pytest.approx(found.outputs[0].values.min())
-    assert [pixels(output["maps"][0]).shape for output in seen["outputs"]] == [(6, 6, 3), (6, 6, 3), (3, 256, 3), (1, 4, 3)]
+    sizes = [pixels(output["maps"][0]).shape[:2] for output in seen["outputs"]]
+    assert sizes == [(6, 6), (6, 6), (3, 256), (3, 256), (1, 4)]
 
 
 def test_the_colours_of_a_map():
@@ -146,10 +149,10 @@ def test_numbers_that_are_none(tmp_path):
     rows = reports.metrics(1)
     rows[0] |= {"test_loss": np.float64(0.5), "train_loss": float("nan")}
     found = reports.found()
-    found.outputs[0].values[0, 0, :3] = np.nan, np.inf, -np.inf
+    found.outputs[0].values[0, 0, 0], found.outputs[1].values[0, 0, :2] = np.nan, (np.inf, -np.inf)
     data = written(tmp_path, reports.config(1), rows, [], found)
     assert data["metrics"][0]["test_loss"] == 0.5 and data["metrics"][0]["train_loss"] is None
-    assert data["findings"]["outputs"][0]["least"] is None
+    assert data["findings"]["outputs"][0]["least"] is data["findings"]["outputs"][1]["most"] is None
 
 
 def test_a_long_run_is_thinned(tmp_path):

@@ -59,6 +59,7 @@ def network(channels, classes):
         "conv1": nn.Conv2d(channels, 20, 3),
         "relu1": nn.ReLU(),
         "flatten": nn.Flatten(),
+        "drop": nn.Dropout(),
         "fc2": nn.Linear(20 * 36, classes),
     }
     return nn.Sequential(layers)
