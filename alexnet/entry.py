@@ -12,7 +12,11 @@ import traceback
 from types import FrameType
 from typing import Any, NoReturn
 
-COMMANDS = {"train": "train a network (as python train.py does)"}
+COMMANDS = {
+    "train": "train a network (as python train.py does)",
+    "report": "write the report of a run again",
+    "compare": "write a page that shows runs side by side",
+}
 # Those that ask a program to end; what it inherited as ignored, as under nohup, stays ignored.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from minidl.errors import UserError
-from minidl.nn import format_summary, summary
+from minidl.nn import Module, format_summary, summary
 from minidl.parallel import ALONE, Communicators, DataParallel
 
 from . import entry, pictures
@@ -110,6 +110,18 @@ def fit(
         for name, error in problems.items():
             entry.tell(f"warning: cannot draw {folder.path / name}: {error}")
     return evaluation
+
+
+def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]:
+    """The network of a run's newest checkpoint that is whole and fits, and where the run was then.
+
+    Without any checkpoint it is as at the start. Raises UserError if there are only ones that cannot be used.
+    """
+    loader, _ = build_loaders(folder.config, dataset, 0, 1)
+    model = build_model(folder.config, dataset)
+    optimizer = build_optimizer(folder.config, model)
+    _, plateau = build_schedules(folder.config, optimizer, len(loader))
+    return model, Saver(folder, dataset, loader, model, optimizer, plateau).restore().progress
 
 
 def _metrics(progress: Progress, evaluation: Evaluation) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Write a page that shows runs side by side: their results, their curves, and the settings that differ.
+
+    python -m alexnet compare runs/ONE runs/OTHER
+
+The last line on standard output is the page's path. Exit status: 0 done, 2 wrong usage or a damaged run.
+"""
+
+from pathlib import Path
+
+from minidl.errors import UserError
+
+from .. import comparison
+from ..lock import FolderLock
+from ..run import RunFolder
+from .arguments import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, and return the exit status. Raises UserError for what the user can mend."""
+    p = Parser("-m alexnet compare", __doc__)
+    p.usage = "python -m alexnet compare [-h] [--out FILE] RUN [RUN ...]"
+    p.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
+    p.add_argument("--out", type=Path, metavar="FILE", default=Path("compare.html"), help="the page (default compare.html)")
+    args = p.parse_args(arguments)
+    places = [path.resolve() for path in args.runs]
+    if twice := [path for path, place in zip(args.runs, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"{twice[0]} is given twice")
+    runs = [_run(path) for path in args.runs]
+    try:
+        comparison.write(args.out, runs)
+    except OSError as error:
+        raise UserError(f"--out {args.out}: cannot write it: {error.strerror or error}") from None
+    print(args.out, flush=True)
+    return 0
+
+
+def _run(path: Path) -> comparison.Run:
+    folder = RunFolder.read(path)
+    return comparison.Run(path, folder.config.flat(), folder.metrics(), _in_use(path))
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a process has the folder's lock."""
+    lock = FolderLock()
+    try:
+        if (path / FolderLock.FILE).exists():
+            lock.acquire(path)
+    except UserError:
+        return True
+    except OSError:
+        pass  # it is not to be written in; then no process here does
+    finally:
+        lock.release()
+    return False

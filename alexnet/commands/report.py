@@ -1,0 +1,86 @@
+"""Write the report of a run again: RUN/report.html, from what is in the run's folder.
+
+    python -m alexnet report runs/NAME
+
+The network of its newest checkpoint is tested again on the test images, so these must be there; without them, or before the
+first checkpoint, the report has no pictures. A run that is at work writes its report itself, after every epoch.
+The last line on standard output is the report's path. Exit status: 0 done, 2 wrong usage or a damaged run.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from minidl.errors import TrainingError, UserError
+
+from .. import datasets, entry, findings, report
+from ..builders import build_loaders
+from ..datasets import CIFAR10_ARCHIVE, CIFAR10_FOLDER, Dataset, cifar10_place
+from ..fitting import load_network
+from ..run import RunFolder
+from ..training import evaluate
+from .arguments import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """Write the report, and return the exit status. Raises UserError for what the user can mend."""
+    p = Parser("-m alexnet report", __doc__)
+    p.usage = "python -m alexnet report [-h] [--data-dir DIR] RUN"
+    p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is now (default: where it was)")
+    args = p.parse_args(arguments)
+    folder = RunFolder.read(args.run)
+    with _held(folder):
+        path = _write(folder, getattr(args, "data_dir", folder.config.data_dir))
+    print(path, flush=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes from the folder."""
+    try:
+        folder.lock.acquire(folder.path)
+    except UserError:
+        raise UserError(f"{folder.path} is in use; the run there writes its report itself, after every epoch") from None
+    except OSError as error:
+        raise UserError(f"{folder.path}: cannot write there: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        folder.lock.release()
+
+
+def _write(folder: RunFolder, data_dir: str | None) -> Path:
+    """Write the report, and return its path."""
+    metrics, statistics = folder.metrics(), folder.statistics()
+    found, note = None, ""
+    try:
+        found = _find(folder, data_dir)
+    except (UserError, TrainingError) as error:
+        note = f"There are no pictures: {error}."
+        entry.tell(f"warning: the report has no pictures: {error}")
+    path = folder.path / "report.html"
+    try:
+        report.write(path, folder.config.flat(), metrics, statistics, found, note=note)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def _find(folder: RunFolder, data_dir: str | None) -> findings.Findings:
+    """Test the network of the newest checkpoint, and look at it."""
+    if not folder.checkpoints():
+        raise UserError("there is no checkpoint yet")
+    dataset = _dataset(folder.config.data, data_dir)
+    model, _ = load_network(folder, dataset)
+    _, loader = build_loaders(folder.config, dataset, 0, 1)
+    return findings.find(model, dataset.classes, loader, evaluate(model, loader))
+
+
+def _dataset(name: str, data_dir: str | None) -> Dataset:
+    """The data set, if it is there: nothing is downloaded for a report."""
+    place = cifar10_place(data_dir)
+    if name == "cifar10" and not any((place / part).exists() for part in (CIFAR10_FOLDER, CIFAR10_ARCHIVE)):
+        raise UserError(f"CIFAR-10 is not in {place}; tell where it is with --data-dir")
+    return datasets.load(name, data_dir)

@@ -1,0 +1,40 @@
+"""Pages of one file each, which load nothing: text, style, scripts, Plotly and the data that they show lie within."""
+
+import html
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import msgspec
+
+from minidl.files import replacing
+
+PARTS = Path(__file__).parent / "pages"
+
+
+def write(path: Path, name: str, title: str, data: Any) -> None:
+    """Write the page `name`, pages/NAME.html with pages/NAME.js, which finds the data in `data`. Raises OSError."""
+    from plotly.offline import get_plotlyjs  # here, as it takes a while
+
+    content = Template(_part("page.html")).substitute(
+        title=html.escape(title),
+        style=_part("style.css"),
+        body=_part(f"{name}.html"),
+        data=embeddable(data),
+        plotly=get_plotlyjs(),
+        script=_part("common.js") + _part(f"{name}.js"),
+    )
+    with replacing(path) as part:
+        part.write_text(content, encoding="utf-8")
+
+
+def embeddable(data: Any) -> str:
+    """JSON that can stand in a script element: in it, no text can end that element or begin another.
+
+    NumPy's numbers count as numbers; what is not finite is null.
+    """
+    return msgspec.json.encode(data, enc_hook=lambda number: number.item()).replace(b"<", rb"\u003c").decode()
+
+
+def _part(name: str) -> str:
+    return (PARTS / name).read_text(encoding="utf-8")

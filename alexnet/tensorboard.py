@@ -1,0 +1,75 @@
+"""Event files for TensorBoard, written by tensorboardX.
+
+Its SummaryWriter is not used: that writes in a thread of its own, where an error, such as a full disk, is not noticed and makes
+the training wait for ever. Here it is raised.
+"""
+
+import contextlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from minidl.errors import UserError
+
+NAME = "events.out.tfevents.{:010d}"  # TensorBoard reads the files of a folder in the order of their names
+NOT_CURVES = {"epoch"}  # keys of a row of metrics
+
+
+class TensorBoard:
+    """Writes a run's metrics and its layers' statistics into a new event file of a folder, which is made if need be.
+
+    first_step: the step that the run goes on with, from 1. TensorBoard then forgets what earlier files say of it and later ones,
+    so that nothing is shown twice.
+
+    Raises UserError if tensorboardX is not installed, and OSError, here and later, if the file cannot be written, which is
+    then closed.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 1):
+        try:
+            from tensorboardX import RecordWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+        except ImportError:
+            raise UserError("--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'") from None
+        folder.mkdir(exist_ok=True)
+        self._new_event = Event
+        self._file = RecordWriter(str((folder / _next_name(folder)).absolute()))
+        self._write(0, file_version="brain.Event:2")
+        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add_metrics(self, row: dict[str, Any], step: int) -> None:
+        """A line of metrics.jsonl, of the epoch that has ended with this step."""
+        self._add({_curve(key): value for key, value in row.items() if key not in NOT_CURVES}, step)
+
+    def add_statistics(self, row: dict[str, Any]) -> None:
+        """A line of statistics.jsonl."""
+        values = {f"layers_{key}/{layer}": value for layer, of_one in row["layers"].items() for key, value in of_one.items()}
+        self._add(values, row["step"])
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, values: dict[str, float], step: int) -> None:
+        self._write(step, summary={"value": [{"tag": tag, "simple_value": value} for tag, value in values.items()]})
+
+    def _write(self, step: int, **content: Any) -> None:
+        try:
+            self._file.write(self._new_event(wall_time=time.time(), step=step, **content).SerializeToString())
+            self._file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # else Python would try once more, and complain, when the program ends
+                self.close()
+            raise
+
+
+def _next_name(folder: Path) -> str:
+    """The name behind those that are there."""
+    numbers = [int(re.sub(r"\D", "", file.name) or 0) for file in folder.glob("events.out.tfevents.*")]
+    return NAME.format(max(numbers, default=0) + 1)
+
+
+def _curve(key: str) -> str:
+    """The tag of a value of metrics: those of training and test images beside each other."""
+    part, _, what = key.partition("_")
+    return f"{what}/{part}" if part in ("train", "test") else f"run/{key}"

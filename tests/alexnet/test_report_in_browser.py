@@ -1,0 +1,258 @@
+"""The pages in Chromium, from a file and offline: they look as they should, and answer to the mouse and the keyboard."""
+
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+from alexnet import comparison, report
+
+from ..helpers import reports
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+SIZES = {"wide": (1280, 900), "narrow": (380, 800)}
+
+# The texts on a page that stand out from what is behind them by less than WCAG asks for, 4.5 to 1.
+FAINT = """() => {
+  const shades = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = shades(colour).map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = getComputedStyle(element).backgroundColor;
+      if ((shades(colour)[3] ?? 1) > 0) return colour;
+    }
+  };
+  const contrast = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  return [...document.querySelectorAll("body *:not(script):not(style)")]
+    .filter((element) => !element.closest("svg") && element.checkVisibility())
+    .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+    .filter((element) => contrast(light(getComputedStyle(element).color), light(behind(element))) < 4.5)
+    .map((element) => element.outerHTML.slice(0, 80));
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(chromium):
+    """show(file, size, scheme): the page, as a context; in the end it must have complained of nothing and asked for nothing."""
+
+    @contextmanager
+    def show(file, size="wide", scheme="light"):
+        width, height = SIZES[size]
+        viewport = {"width": width, "height": height}
+        context = chromium.new_context(viewport=viewport, color_scheme=scheme, offline=True, reduced_motion="reduce")
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or wrong.append(request.url))
+        page.goto(file.as_uri())
+        try:
+            yield page
+            assert not wrong
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("window.broken") is None
+        finally:
+            context.close()
+
+    return show
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a run")
+    report.write(folder / "report.html", reports.config(), reports.metrics(), reports.statistics(), reports.found())
+    return folder / "report.html"
+
+
+def chart(page, heading):
+    """The chart in the card with this heading."""
+    return page.locator(".card", has=page.get_by_role("heading", name=heading, exact=True)).locator(".chart")
+
+
+def middle(page, element):
+    """The middle of an element, scrolled into sight."""
+    element.scroll_into_view_if_needed()
+    box = element.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def axis_range(page, element):
+    return page.evaluate("element => element.layout.xaxis.range", element.element_handle())
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report(written, show, size, scheme):
+    with show(written, size, scheme) as page:
+        assert page.locator(".chart .main-svg").count() >= 6  # loss, accuracy, rate, throughput, layers, confusion
+        assert page.locator("h1").text_content() == written.parent.name
+        assert [heading.text_content() for heading in page.locator("h2").all()] == [
+            "Curves",
+            "Layers over time",
+            "Confusion matrix",
+            "Worst mistakes",
+            "Kernels of the first convolution",
+            "What the layers make of an image",
+            "Settings",
+        ]
+        page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+        assert page.locator("img").count() > 70
+        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.evaluate("[...document.images].every((image) => image.alt || image.parentElement.ariaLabel)")
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert max(background) < 40 if scheme == "dark" else min(background) > 220
+        assert page.evaluate(FAINT) == []
+
+
+def test_dark_comes_and_goes_while_the_page_is_open(written, show):
+    with show(written) as page:
+        light = page.evaluate("document.querySelector('.chart .xtick text').style.fill")
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function("light => document.querySelector('.chart .xtick text').style.fill !== light", arg=light)
+        page.emulate_media(color_scheme="light")
+        page.wait_for_function("light => document.querySelector('.chart .xtick text').style.fill === light", arg=light)
+
+
+def test_charts_tell_their_values_under_the_mouse(written, show):
+    with show(written) as page:
+        for heading, label in (("Loss", "train"), ("Learning rate", "step"), ("True class by predicted class", "predicted")):
+            page.mouse.move(*middle(page, chart(page, heading).locator(".nsewdrag")))
+            hover = chart(page, heading).locator(".hoverlayer")
+            hover.locator("text").first.wait_for()
+            assert label in hover.text_content()
+
+
+def test_dragging_zooms_and_a_double_click_goes_back(written, show):
+    with show(written) as page:
+        loss = chart(page, "Loss")
+        x, y = middle(page, loss.locator(".nsewdrag"))
+        whole = axis_range(page, loss)
+        page.mouse.move(x - 60, y - 60)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + 60, steps=5)
+        page.mouse.up()
+        page.wait_for_function(
+            "width => { const [a, b] = document.querySelector('.chart').layout.xaxis.range; return b - a < width }",
+            arg=(whole[1] - whole[0]) / 2,
+        )
+        page.mouse.dblclick(x, y)
+        page.wait_for_function(
+            "width => { const [a, b] = document.querySelector('.chart').layout.xaxis.range; return b - a >= width }",
+            arg=(whole[1] - whole[0]) * 0.99,
+        )
+
+
+def test_every_quantity_of_the_layers_can_be_chosen(written, show):
+    with show(written) as page:
+        element = page.locator("#layer-chart .chart")
+        drawn = {}
+        for option in page.locator("#layers option").all():
+            page.locator("#layers select").select_option(option.get_attribute("value"))
+            figure = page.evaluate(
+                "e => [e.layout.yaxis.type, e.data.map((trace) => [trace.name, trace.y.at(-1)])]", element.element_handle()
+            )
+            drawn[option.text_content()] = figure
+        assert drawn["Update by weight, mean |Δw| / mean |w|"] == ["log", [["conv1", pytest.approx(0.001 / 6 / 0.1)]]]
+        assert drawn["Outputs, mean"] == ["linear", [["conv1", -0.5], ["relu1", 0.25]]]
+        assert drawn["Outputs that are zero"] == ["linear", [["conv1", 0], ["relu1", 0.5]]]
+        assert drawn["Updates of biases, mean |Δb|"] == ["log", []]
+
+
+def test_the_keyboard_reaches_everything(written, show):
+    with show(written) as page:
+        reached = set()
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            focused = page.evaluate("[document.activeElement.tagName, getComputedStyle(document.activeElement).outlineStyle]")
+            reached.add(focused[0])
+            assert focused[0] == "BODY" or focused[1] != "none"
+        assert reached >= {"A", "SUMMARY", "SELECT"}
+
+
+def test_a_run_that_has_just_begun(tmp_path, show):
+    report.write(tmp_path / "report.html", reports.config(), [], [], running=True)
+    with show(tmp_path / "report.html", "narrow") as page:
+        assert page.locator(".pill").text_content() == "running"
+        assert page.locator(".empty").count() == 6
+        assert page.evaluate(FAINT) == []
+
+
+def test_one_epoch_without_mistakes_or_statistics(tmp_path, show):
+    found = reports.found(channels=1, right=True)
+    report.write(tmp_path / "report.html", reports.config(1), reports.metrics(1), [], found)
+    with show(tmp_path / "report.html", "narrow") as page:
+        assert page.locator(".chart .main-svg").count() >= 5
+        assert "every test image is right" in page.locator("#mistakes").text_content()
+        assert "No layer was measured yet" in page.locator("#layers").text_content()
+
+
+@pytest.mark.parametrize("size, classes", [("narrow", 60), ("wide", 1000)])
+def test_many_classes(tmp_path, show, size, classes):
+    found = reports.found(60, 3, [f"a class with quite a long name, number {i}" for i in range(classes)])
+    report.write(tmp_path / "report.html", reports.config(), reports.metrics(), reports.statistics(1), found)
+    with show(tmp_path / "report.html", size) as page:
+        assert page.locator("#confusion .chart").count() == (classes == 60)
+        assert page.locator("#confusion table tr").count() > 5
+
+
+def test_nothing_in_the_data_becomes_markup(tmp_path, show):
+    folder = tmp_path / reports.HOSTILE.replace("/", "∕")
+    folder.mkdir()
+    statistics = reports.statistics()
+    for row in statistics:
+        row["layers"]["<b>conv</b>"] = row["layers"].pop("conv1")
+    config = reports.config(data_dir=reports.HOSTILE, recipe="<i>x</i>")
+    found = reports.found(names=[reports.HOSTILE, "<b>bold</b>", "a &amp; b", "x" * 200])
+    report.write(folder / "report.html", config, reports.metrics(), statistics, found, note=reports.HOSTILE)
+    with show(folder / "report.html", "narrow") as page:
+        assert page.locator("h1").text_content() == folder.name and page.title().startswith(folder.name)
+        assert "<i>x</i>" in page.locator("#state").text_content()
+        assert page.locator("body b, body i:not(.bar i), body img[src=x]").count() == 0
+        assert "<b>bold</b>" in page.locator("#confusion .chart").text_content()
+        assert "a &amp; b" in page.locator("#confusion .chart").text_content()
+        assert "<b>conv</b>" in page.locator("#layer-chart .legend").text_content()
+
+
+# --- the comparison ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size, scheme", [("wide", "light"), ("narrow", "dark")])
+def test_a_comparison(tmp_path, show, size, scheme):
+    runs = [
+        comparison.Run(tmp_path / name, reports.config(epochs, lr=rate), reports.metrics(done))
+        for name, epochs, done, rate in (
+            ("slow", 5, 5, 0.01),
+            ("fast", 3, 2, 0.1),
+            (reports.HOSTILE.replace("/", "∕"), 4, 0, 0.1),
+        )
+    ]
+    comparison.write(tmp_path / "compare.html", runs)
+    with show(tmp_path / "compare.html", size, scheme) as page:
+        assert page.locator(".chart .main-svg").count() >= 2
+        assert [cell.text_content() for cell in page.locator("#differing tr").first.locator("th").all()][1:3] == [
+            "●slow",
+            "●fast",
+        ]
+        assert [cell.text_content() for cell in page.locator("#differing tbody th").all()] == ["lr", "epochs"]
+        assert page.evaluate(FAINT) == []
+        loss = chart(page, "Loss")
+        point = loss.locator(".scatterlayer .trace").nth(1).locator(".points path").nth(2)
+        page.mouse.move(*middle(page, point))
+        loss.locator(".hoverlayer text").first.wait_for()
+        assert "slow" in loss.locator(".hoverlayer").text_content()

@@ -1,0 +1,111 @@
+"""The event files for TensorBoard, read back record by record."""
+
+import os
+import signal
+import struct
+import sys
+
+import pytest
+
+from alexnet.tensorboard import TensorBoard
+from minidl.errors import UserError
+
+tensorboardX = pytest.importorskip("tensorboardX")
+
+METRICS = {"epoch": 1, "train_loss": 0.5, "test_loss": 0.75, "test_accuracy": 0.25, "lr": 0.125}
+
+
+def sample(step, zeros=0.5):
+    return {"epoch": 1, "step": step, "lr": 0.1, "layers": {"conv1": {"weight": 2.0, "zeros": zeros}, "relu1": {"zeros": 0.25}}}
+
+
+def events(file):
+    """The events of a file, whose checksums must be right."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    content, at = file.read_bytes(), 0
+    while at < len(content):
+        header = content[at : at + 8]
+        (length,) = struct.unpack("<Q", header)
+        event = content[at + 12 : at + 12 + length]
+        checks = struct.unpack("<I", content[at + 8 : at + 12]) + struct.unpack("<I", content[at + 12 + length :][:4])
+        assert checks == (masked_crc32c(header), masked_crc32c(event))
+        yield Event.FromString(event)
+        at += 16 + length
+
+
+def shown(folder):
+    """{tag: [(step, value), ...]}: what TensorBoard shows of a folder. A start hides earlier points from its step on."""
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    curves = {}
+    for file in sorted(folder.iterdir()):
+        for event in events(file):
+            if event.session_log.status == SessionLog.START:
+                curves = {tag: [point for point in points if point[0] < event.step] for tag, points in curves.items()}
+            for value in event.summary.value:
+                curves.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return curves
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    writer = TensorBoard(tmp_path / "tensorboard")
+    writer.add_statistics(sample(5))
+    writer.add_metrics(METRICS, 10)
+    expected = {
+        "layers_weight/conv1": [(5, 2.0)],
+        "layers_zeros/conv1": [(5, 0.5)],
+        "layers_zeros/relu1": [(5, 0.25)],
+        "loss/train": [(10, 0.5)],
+        "loss/test": [(10, 0.75)],
+        "accuracy/test": [(10, 0.25)],
+        "run/lr": [(10, 0.125)],
+    }
+    assert shown(tmp_path / "tensorboard") == expected  # at once: a kill loses nothing
+    writer.close()
+    assert shown(tmp_path / "tensorboard") == expected
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert next(events(file)).file_version == "brain.Event:2"
+
+
+def test_a_run_that_goes_on_shows_each_step_once(tmp_path):
+    """It was killed after step 15, and goes on from a checkpoint of step 10."""
+    for first, steps, zeros in ((1, (5, 10, 15), 0.5), (11, (15, 20), 0.125), (21, (25,), 0.75)):
+        writer = TensorBoard(tmp_path, first)
+        for step in steps:
+            writer.add_statistics(sample(step, zeros))
+            writer.add_metrics(METRICS, step)
+        writer.close()
+    curves = shown(tmp_path)
+    assert curves["layers_zeros/conv1"] == [(5, 0.5), (10, 0.5), (15, 0.125), (20, 0.125), (25, 0.75)]
+    assert [step for step, _ in curves["loss/test"]] == [5, 10, 15, 20, 25]
+
+
+def test_nothing_is_written_elsewhere_and_signals_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    shared = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
+    writer = TensorBoard(tmp_path / "run")
+    writer.add_metrics(METRICS, 1)
+    assert (os.listdir("/dev/shm") if shared else []) == shared
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert before == {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told(tmp_path):
+    writer = TensorBoard(tmp_path)
+    writer._file.close()
+    writer._file._writer = full = open("/dev/full", "wb")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left"):
+        writer.add_metrics(METRICS, 1)
+    assert full.closed
+
+
+def test_tensorboardx_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"^--tensorboard: tensorboardX is not installed: pip install 'minidl\[tensorboard\]'$"):
+        TensorBoard(tmp_path / "tensorboard")
+    assert not list(tmp_path.iterdir())
