@@ -10,12 +10,12 @@ from minidl.errors import UserError
 from minidl.nn import Module, format_summary, summary
 from minidl.parallel import ALONE, Communicators, DataParallel
 
-from . import entry, pictures
 from .builders import build_loaders, build_model, build_optimizer, build_schedules
 from .collectives import from_rank_0, sum_over_ranks
 from .datasets import Dataset
 from .run import RunFolder
 from .saving import Facts, Saver
+from .showing import Showing
 from .statistics import LayerStatistics
 from .training import Evaluation, Progress, Stopped, evaluate, never, train_one_epoch
 
@@ -59,7 +59,14 @@ def fit(
         print(format_summary(summary(model, dataset.image_shape)), flush=True)
         images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
         print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
-    statistics = LayerStatistics(model, optimizer, communicators, max(1, len(train_loader) // SAMPLES), saver.add_statistics)
+    showing = Showing(folder, model, dataset.classes, test_loader, progress.step) if rank == 0 else None
+
+    def add_sample(row: dict[str, Any]) -> None:
+        saver.add_statistics(row)
+        if showing:
+            showing.sample(row)
+
+    statistics = LayerStatistics(model, optimizer, communicators, max(1, len(train_loader) // SAMPLES), add_sample)
 
     def save(row: dict[str, Any] | None = None) -> None:
         statistics.flush()
@@ -90,25 +97,25 @@ def fit(
                 plateau.step(1 - row["test_accuracy"])
             progress = Progress(progress.epoch + 1, progress.step)
             save(row)
-            if rank == 0:
+            if showing:
                 print(
                     f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f} accuracy "
                     f"{row['train_accuracy']:.4f}, test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
                     f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
                     flush=True,
                 )
+                if progress.epoch < epochs:
+                    showing.epoch(row, progress.step, evaluation)
         if evaluation is None:
             evaluation = evaluate(model, test_loader, stop, communicators)
     except Stopped:
         save()
+        if showing:
+            showing.stop()
         raise
-    if rank == 0:
+    if showing:
         print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
-        problems = pictures.draw(
-            folder.path, folder.metrics(), test_loader.labels, evaluation.predictions, dataset.classes, model
-        )
-        for name, error in problems.items():
-            entry.tell(f"warning: cannot draw {folder.path / name}: {error}")
+        showing.end(evaluation)
     return evaluation
 
 

@@ -19,7 +19,7 @@ from minidl.parallel import Communicators, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.processes import RemoteTraceback
 
-from . import datasets, entry
+from . import datasets, entry, tensorboard
 from .config import Config
 from .fitting import fit
 from .memory import out_of_memory
@@ -62,7 +62,9 @@ def what_differs(before: Config, after: Config) -> str:
 
 
 def _check(config: Config) -> None:
-    """Raise UserError if the data set is not there, or does not fit the settings."""
+    """Raise UserError if the data set is not there or does not fit the settings, or something else that they need is missing."""
+    if config.tensorboard:
+        tensorboard.check_installed()
     dataset = _load(config.data, config.data_dir)
     least, size = LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
     if size < least:

@@ -16,22 +16,27 @@ NAME = "events.out.tfevents.{:010d}"  # TensorBoard reads the files of a folder 
 NOT_CURVES = {"epoch"}  # keys of a row of metrics
 
 
+def check_installed() -> None:
+    """Raise UserError if event files cannot be written."""
+    try:
+        import tensorboardX.proto.event_pb2  # noqa: F401
+    except ImportError:
+        raise UserError("--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'") from None
+
+
 class TensorBoard:
     """Writes a run's metrics and its layers' statistics into a new event file of a folder, which is made if need be.
 
     first_step: the step that the run goes on with, from 1. TensorBoard then forgets what earlier files say of it and later ones,
     so that nothing is shown twice.
 
-    Raises UserError if tensorboardX is not installed, and OSError, here and later, if the file cannot be written, which is
-    then closed.
+    Raises OSError, here and later, if the file cannot be written, which is then closed.
     """
 
     def __init__(self, folder: Path, first_step: int = 1):
-        try:
-            from tensorboardX import RecordWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-        except ImportError:
-            raise UserError("--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'") from None
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
         folder.mkdir(exist_ok=True)
         self._new_event = Event
         self._file = RecordWriter(str((folder / _next_name(folder)).absolute()))

@@ -31,7 +31,9 @@ def _made_by(node: ast.AST, file: str) -> Iterator[str]:
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         known = name in ERRORS | WRITERS
-        if not known and not (name in ("ValueError", "OSError") and not file.startswith(tuple(f"minidl/{room}" for room in LIBRARY))):
+        if not known and not (
+            name in ("ValueError", "OSError") and not file.startswith(tuple(f"minidl/{room}" for room in LIBRARY))
+        ):
             return
         for argument in node.args:
             if text := _template(argument):

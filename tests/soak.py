@@ -1,7 +1,7 @@
-"""Experiments on runs, many of them: python -m tests.soak --experiments 1000 --seed 0. Prints their counts; status 1 if one fails.
+"""Experiments on runs, many of them: python -m tests.soak --experiments 1000 --seed 0. Status 1 if one fails.
 
-Files are damaged, command lines drawn, and processes stopped and killed at some moment. Nothing may be lost, and no traceback
-shown. What fails is printed with what was drawn, made as small as hypothesis can.
+Files are damaged, command lines drawn, and processes stopped and killed at some moment. Nothing may be lost, and no
+traceback shown. The counts are printed, and what fails is printed with what was drawn, made as small as hypothesis can.
 """
 
 import argparse

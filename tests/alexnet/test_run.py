@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from alexnet import datasets, fitting, lock, run, training
+from alexnet import datasets, fitting, lock, report, run, training
 from alexnet.commands import train
 from alexnet.lock import FolderLock
 from alexnet.run import RunFolder
@@ -245,8 +245,10 @@ def test_links_in_the_place_of_files_that_are_replaced(folder, tmp_path):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(outside)
     before = [(tmp_path / name).read_bytes() for name in ("config.json", "report.html")]
-    assert experiments.run("--resume", folder, "--epochs", 3) == (0, "")
+    with mock.patch("alexnet.showing.report", report):
+        assert train.main(["--resume", str(folder), "--epochs", "3"]) == 0
     assert [(tmp_path / name).read_bytes() for name in ("config.json", "report.html")] == before
+    assert not (folder / "report.html").is_symlink() and (folder / "report.html").stat().st_size > 1e6
     assert not (folder / "config.json").is_symlink() and RunFolder.read(folder).config.recipe.epochs == 3
 
 

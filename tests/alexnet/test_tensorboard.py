@@ -4,11 +4,14 @@ import os
 import signal
 import struct
 import sys
+from unittest import mock
 
 import pytest
 
+from alexnet.commands import train
 from alexnet.tensorboard import TensorBoard
-from minidl.errors import UserError
+
+from ..helpers import experiments
 
 tensorboardX = pytest.importorskip("tensorboardX")
 
@@ -106,6 +109,25 @@ def test_a_full_disk_is_told(tmp_path):
 
 def test_tensorboardx_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"^--tensorboard: tensorboardX is not installed: pip install 'minidl\[tensorboard\]'$"):
-        TensorBoard(tmp_path / "tensorboard")
+    refused = experiments.run(*experiments.TINY, "--tensorboard", "--out", tmp_path / "a")
+    assert refused == (2, "--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_on_in_a_new_event_file(tmp_path):
+    """Which says from which step on: nothing is shown twice."""
+    assert experiments.run(*experiments.TINY, "--tensorboard", "--epochs", 1, "--out", tmp_path / "a") == (0, "")
+    assert experiments.run("--resume", tmp_path / "a", "--epochs", 2) == (0, "")
+    files = sorted((tmp_path / "a/tensorboard").iterdir())
+    assert len(files) == 2
+    steps = [[event.step for event in events(file) if event.step] for file in files]
+    assert max(steps[0]) == 5 and min(steps[1]) == 6 and max(steps[1]) == 10
+
+
+def test_event_files_that_cannot_be_written_cost_a_warning(tmp_path, capsys):
+    with experiments.tiny_network():
+        with mock.patch("alexnet.tensorboard.TensorBoard._write", side_effect=OSError(28, "No space left on device")):
+            assert train.main([*experiments.TINY, "--tensorboard", "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and "warning: cannot write" in told.err and "No space left on device" in told.err
+    assert "test loss: " in told.out

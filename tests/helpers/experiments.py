@@ -38,11 +38,12 @@ def tiny(num_classes=10, in_channels=3, image_size=32):
 
 @contextlib.contextmanager
 def tiny_network():
-    """Inside, --model takes tiny, and no pictures are drawn, as these take longer than the run."""
+    """Inside, --model takes tiny, and no report and pictures are made, which take longer than a run."""
     with (
         mock.patch.dict(models.MODELS, {"tiny": tiny}),
         mock.patch.dict(models.LEAST_IMAGE_SIZE, {"tiny": 3}),
-        mock.patch("alexnet.fitting.pictures.draw", return_value={}),
+        mock.patch("alexnet.showing.pictures.draw", return_value={}),
+        mock.patch("alexnet.showing.report"),
     ):
         yield
 

@@ -1,0 +1,81 @@
+"""What a run shows besides its lines in the terminal: its report, event files for TensorBoard, and at its end pictures."""
+
+from collections.abc import Callable
+from typing import Any
+
+from minidl.data import DataLoader
+from minidl.nn import Module
+
+from . import entry, findings, pictures, report
+from .run import RunFolder
+from .tensorboard import TensorBoard
+from .training import Evaluation
+
+
+class Showing:
+    """Keeps up to date what others look at. What cannot be written costs one warning, and is given up.
+
+    step: the number of steps that the run has behind it.
+    """
+
+    def __init__(self, folder: RunFolder, model: Module, classes: tuple[str, ...], loader: DataLoader, step: int):
+        self.folder, self.model, self.classes, self.loader = folder, model, classes, loader
+        self._given_up: set[str] = set()
+        self._found: findings.Findings | None = None  # after the last epoch
+        self._events: TensorBoard | None = None
+        if folder.config.tensorboard:
+            self._try("tensorboard", lambda: self._open_events(step + 1))
+
+    def _open_events(self, first_step: int) -> None:
+        self._events = TensorBoard(self.folder.path / "tensorboard", first_step)
+
+    def sample(self, row: dict[str, Any]) -> None:
+        """What was measured of the layers."""
+        if events := self._events:
+            self._try("tensorboard", lambda: events.add_statistics(row))
+
+    def epoch(self, row: dict[str, Any], step: int, evaluation: Evaluation) -> None:
+        """An epoch has ended, and the run goes on."""
+        if events := self._events:
+            self._try("tensorboard", lambda: events.add_metrics(row, step))
+        self._report(evaluation, running=True)
+
+    def end(self, evaluation: Evaluation) -> None:
+        """The run is done; evaluation: of the network as it is now."""
+        self._close()
+        rows, labels = self.folder.metrics(), self.loader.labels
+        problems = pictures.draw(self.folder.path, rows, labels, evaluation.predictions, self.classes, self.model)
+        for name, error in problems.items():
+            self._warn(name, error)
+        self._report(evaluation, running=False)
+
+    def stop(self) -> None:
+        """The run is stopped, somewhere in an epoch."""
+        self._close()
+        self._report(None, running=False)
+
+    def _close(self) -> None:
+        if self._events:
+            self._try("tensorboard", self._events.close)
+
+    def _report(self, evaluation: Evaluation | None, running: bool) -> None:
+        def write() -> None:
+            metrics, statistics = self.folder.metrics(), self.folder.statistics()
+            if evaluation is not None:
+                self._found = findings.find(self.model, self.classes, self.loader, evaluation)
+            note = "" if self._found else "There are no pictures of the network before the end of an epoch."
+            path, config = self.folder.path / "report.html", self.folder.config.flat()
+            report.write(path, config, metrics, statistics, self._found, running=running, note=note)
+
+        self._try("report.html", write)
+
+    def _try(self, name: str, action: Callable[[], object]) -> None:
+        if name not in self._given_up:
+            try:
+                action()
+            except Exception as error:
+                self._given_up.add(name)
+                self._warn(name, error)
+
+    def _warn(self, name: str, error: Exception) -> None:
+        entry.tell(f"warning: cannot write {self.folder.path / name}: {getattr(error, 'strerror', None) or error}")
