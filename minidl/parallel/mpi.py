@@ -36,8 +36,16 @@ def _told() -> int:
 
 
 def first_on_machine() -> bool:
-    """Whether this process is the one of its machine that speaks where all have the same to say."""
-    return all(os.environ.get(name, "0") == "0" for name in LOCAL_RANKS)
+    """Whether this process is the one of its machine that speaks where all have the same to say.
+
+    What a shell inherited of a launcher silences nobody: there must be others, and a place among them.
+    """
+    try:
+        alone = not started()
+    except UserError:
+        alone = True
+    places = [os.environ.get(name, "0") for name in LOCAL_RANKS]
+    return alone or all(not place.isdecimal() or not place.strip("0") for place in places)
 
 
 def _mpi():
@@ -52,9 +60,16 @@ def _mpi():
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # world_size reports it
+            import mpi4py
+
+            mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
+    if not MPI.Is_initialized():
+        if os.environ.get("OMPI_COMM_WORLD_SIZE") and MPI.get_vendor()[0] != "Open MPI":  # MPICH would end the process
+            raise _other_launcher(1)
+        MPI.Init_thread()
     return MPI
 
 
@@ -62,11 +77,15 @@ def world_size() -> int:
     """The number of ranks. UserError if MPI counts other ranks than the launcher started: each would train alone."""
     size = _mpi().COMM_WORLD.Get_size()
     if size != _told():
-        raise UserError(
-            f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
-            "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI)"
-        )
+        raise _other_launcher(size)
     return size
+
+
+def _other_launcher(size: int) -> UserError:
+    return UserError(
+        f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
+        "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI)"
+    )
 
 
 def local_rank() -> tuple[int, int]:
