@@ -1,8 +1,15 @@
-"""An experiment: a run is told to stop at some moment, and must then leave nothing half-made."""
+"""An experiment: a run is told to stop at some moment, and must then leave nothing half-made.
+
+    python -m tests.helpers.moments COUNT DEVICES SEED
+
+tells of each of COUNT stops, spread over a run, after which something was wrong.
+"""
 
 import contextlib
 import dataclasses
+import functools
 import os
+import random
 import re
 import signal
 import subprocess
@@ -21,11 +28,14 @@ OF_PYTHON = re.compile(r"Traceback|Fatal Python error: init_import_site|Keyboard
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """`signum` is sent `seconds` after the start of a run on `devices`: to the process, or to all of its group."""
+    """A signal is sent to a run on `devices` after a part of the time that it takes: 0 is its start, 1 its end.
+
+    to: "process"; "group", as a terminal does; or "both", one after the other, as `timeout` does.
+    """
 
     signum: int
-    seconds: float
-    group: bool = False
+    part: float
+    to: str = "process"
     devices: str = "0"
 
 
@@ -34,9 +44,12 @@ def experiment(stop: Stop) -> str:
     with tempfile.TemporaryDirectory() as folder:
         process = start([*RUN, "--devices", stop.devices, "--out", "a"], folder)
         try:
-            time.sleep(stop.seconds)
+            time.sleep(stop.part * whole_run(stop.devices)[1])
             with contextlib.suppress(ProcessLookupError):
-                (os.killpg if stop.group else os.kill)(process.pid, stop.signum)
+                if stop.to != "group":
+                    os.kill(process.pid, stop.signum)
+                if stop.to != "process":
+                    os.killpg(process.pid, stop.signum)
             output, errors = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             return "it does not end"
@@ -112,18 +125,31 @@ def half_made(folder: Path, devices: str) -> list[str]:
     output, errors = process.communicate(timeout=120)
     if process.returncode or not CLOSING_LINE.fullmatch(output.splitlines()[-1]) or errors:
         return [f"it cannot be resumed: {errors}"]
-    if output.splitlines()[-1] != closing_line(devices):
+    if output.splitlines()[-1] != whole_run(devices)[0]:
         return [f"resumed, it ends with {output.splitlines()[-1]}"]
     return []
 
 
-_closing_lines: dict[str, str] = {}
+@functools.cache
+def whole_run(devices: str) -> tuple[str, float]:
+    """(closing line, seconds) of a run that nobody stops."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        output, _ = start([*RUN, "--devices", devices], folder).communicate(timeout=120)
+        return output.splitlines()[-1], time.monotonic() - started
 
 
-def closing_line(devices: str) -> str:
-    """That of a run that nobody stops."""
-    if devices not in _closing_lines:
-        with tempfile.TemporaryDirectory() as folder:
-            output, _ = start([*RUN, "--devices", devices], folder).communicate(timeout=120)
-        _closing_lines[devices] = output.splitlines()[-1]
-    return _closing_lines[devices]
+def stops(count: int, devices: str, seed: int) -> list[Stop]:
+    """Random ones, spread over a run."""
+    rng = random.Random(seed)
+    signums = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    return [
+        Stop(rng.choice(signums), (i + rng.random()) / count, rng.choice(["process", "group", "both"]), devices)
+        for i in range(count)
+    ]
+
+
+if __name__ == "__main__":
+    for stop in stops(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])):
+        if found := experiment(stop):
+            print(f"{stop}: {found}", flush=True)
