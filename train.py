@@ -3,7 +3,10 @@
 
 import sys
 
-from alexnet import entry
-
 if __name__ == "__main__":
-    sys.exit(entry.run("train", sys.argv[1:]))
+    try:
+        from alexnet import entry
+
+        sys.exit(entry.run("train", sys.argv[1:]))
+    except KeyboardInterrupt:  # before the signals are handled there
+        sys.exit(130)

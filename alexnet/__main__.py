@@ -2,7 +2,10 @@
 
 import sys
 
-from . import entry
-
 if __name__ == "__main__":
-    sys.exit(entry.main(sys.argv[1:]))
+    try:
+        from . import entry
+
+        sys.exit(entry.main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before the signals are handled there
+        sys.exit(130)

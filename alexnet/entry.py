@@ -8,7 +8,9 @@ import importlib
 import os
 import signal
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,6 +21,8 @@ COMMANDS = {
 }
 # Those that ask a program to end; what it inherited as ignored, as under nohup, stays ignored.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+THREAD_BYTES = 256 << 20  # of address space that a thread takes: stack, heap and OpenBLAS's buffer
+SAME_SIGNAL = 0.2  # seconds in which a signal may come twice and be meant once
 
 _name = "train.py"
 
@@ -43,36 +47,43 @@ def main(arguments: list[str]) -> int:
 def run(command: str, arguments: list[str]) -> int:
     """Import a command's module in alexnet/commands, call its main, and return the exit status."""
     global _name
+    handle_signals(end_at_once, end_at_once)
     _name = "train.py" if command == "train" else f"alexnet {command}"
     prepare_streams()
-    handle_signals(end_at_once)
+    limit_threads()
     sys.unraisablehook = _end_all_the_same
+    try:
+        try:
+            status, line = _call(command, arguments)
+        finally:
+            ignore_signals()
+    except Interrupted as error:
+        status, line = 128 + error.signum, "stopped before anything was begun"
+    if line:
+        tell(line)
+    return status
+
+
+def _call(command: str, arguments: list[str]) -> tuple[int, str]:
+    """The exit status, and what is to be told on standard error."""
     try:
         from minidl.errors import TrainingError, UserError
         from minidl.parallel import mpi
 
         module = importlib.import_module(f".commands.{command}", __package__)
     except Exception as error:
-        tell(f"error: cannot start: {describe(error)}")
-        return 2
-    handle_signals(clean_up_and_end)
+        return 2, f"error: cannot start: {describe(error)}"
+    handle_signals(clean_up_and_end, end_at_once)
     try:
-        return module.main(arguments)
-    except Interrupted as error:
-        tell("stopped before anything was begun")
-        return 128 + error.signum
+        return module.main(arguments), ""
     except UserError as error:
-        if mpi.first_on_machine():  # all ranks have the same to say
-            tell(f"error: {error}")
-        return 2
+        return 2, f"error: {error}" if mpi.first_on_machine() else ""  # all ranks have the same to say
     except TrainingError as error:
-        tell(f"training failed: {error}")
-        return 1
+        return 1, f"training failed: {error}"
+    except OSError as error:  # of a name that was given, before there was a run
+        return 2, f"error: {error.strerror or error}: {error.filename or 'the current folder'}"
     except Exception as error:
-        tell(f"unexpected error: {describe(error)}")
-        return 1
-    finally:
-        handle_signals(end_at_once)
+        return 1, f"unexpected error: {describe(error)}"
 
 
 def tell(message: str, name: str | None = None) -> None:
@@ -92,14 +103,49 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} (MINIDL_TRACEBACK=1 tells where)"
 
 
+def limit_threads() -> None:
+    """Where memory is scarce (ulimit -v), OpenBLAS starts as many threads as it has room for. Else it prints four lines, and
+    sends SIGINT to its own process.
+    """
+    with contextlib.suppress(ImportError):  # there are no limits on Windows
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        threads = max(1, limit // THREAD_BYTES)
+        if limit != resource.RLIM_INFINITY and threads < (os.cpu_count() or 1):
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+
+
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
-def handle_signals(handler: Any) -> None:
-    """What happens at a signal to stop from here on, but for those that are ignored."""
+_first: tuple[int, float] | None = None  # the first signal to stop, and when it came
+
+
+def handle_signals(first: Callable[[int], object], again: Callable[[int], object]) -> None:
+    """From here on, call first(signum) at the first signal to stop, and again(signum) at each after it; not at those ignored.
+
+    `timeout` sends its signal to the program and to the group that this is in: both together are one.
+    """
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        global _first
+        now = time.monotonic()
+        if _first is None:
+            _first = signum, now
+            first(signum)
+        elif signum != _first[0] or now > _first[1] + SAME_SIGNAL:
+            again(signum)
+
     for signum in STOP_SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, handler)
+
+
+def ignore_signals() -> None:
+    """How the program ends is decided, and only to be told. Python takes a while to end, and would then die of a signal."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class Interrupted(BaseException):
@@ -109,12 +155,12 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-def end_at_once(signum: int, frame: FrameType | None) -> None:
-    """During the imports, and when all is done: there is nothing to save, and nothing to clean up."""
+def end_at_once(signum: int) -> None:
+    """During the imports, say: there is nothing to save, and nothing to clean up."""
     os._exit(128 + signum)
 
 
-def clean_up_and_end(signum: int, frame: FrameType | None) -> None:
+def clean_up_and_end(signum: int) -> None:
     """Whoever is writing a file removes it on the way out."""
     raise Interrupted(signum)
 
@@ -140,35 +186,26 @@ class Output:
     """A standard stream for which it is no failure that nobody reads it, or that it is full: then the rest is given up."""
 
     def __init__(self, stream: Any):
-        self.stream = stream
+        self.stream, self.given_up = stream, False
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # for what the terminal's encoding lacks
 
     def write(self, text: str) -> int:
-        try:
-            self.stream.write(text)
-        except (OSError, ValueError):
-            self._give_up()
+        self._unless_given_up("write", text)
         return len(text)
 
     def flush(self) -> None:
-        try:
-            self.stream.flush()
-        except (OSError, ValueError):
-            self._give_up()
+        self._unless_given_up("flush")
+
+    def _unless_given_up(self, method: str, *args: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if not self.given_up:
+                self.given_up = True
+                getattr(self.stream, method)(*args)
+                self.given_up = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
-
-    def _give_up(self) -> None:
-        """What is still in the buffer goes nowhere, and so does all that follows."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, self.stream.fileno())
-        except (OSError, ValueError):
-            self.stream = open(os.devnull, "w")  # noqa: SIM115
-        finally:
-            os.close(nowhere)
 
 
 def prepare_streams() -> None:

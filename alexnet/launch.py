@@ -5,11 +5,9 @@ import shlex
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 
 from minidl import set_matmul_precision, set_num_threads
 from minidl.backend import use_device
@@ -26,8 +24,6 @@ from .memory import out_of_memory
 from .models import LEAST_IMAGE_SIZE
 from .run import RunFolder
 from .training import Evaluation, Stopped
-
-SAME_SIGNAL = 0.2  # seconds
 
 
 def start(config: Config, out: Path | None) -> int:
@@ -83,23 +79,23 @@ def _load(data: str, data_dir: str | None) -> datasets.Dataset:
 
 def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> int:
     """Train in processes started here, one a device, or as one of those that MPI has started."""
-    with stop_signal() as received:
-        if mpi.started():
-            return _run_under_mpi(config, make_folder, resume, received)
-        folder = make_folder()
-        _tell_if_not_locked(folder)
-        if config.world_size > 1:
-            _load.cache_clear()
-        try:
-            evaluation = launch(config.world_size, _train, folder, resume, stop=lambda: bool(received), timeout=timeout())
-        except UserError:
-            if not resume:
-                folder.remove()
-            raise
-        except Exception as error:
-            raise _failed(folder, error) from None
-        finally:
-            folder.lock.release()
+    received = stop_signal()
+    if mpi.started():
+        return _run_under_mpi(config, make_folder, resume, received)
+    folder = make_folder()
+    _tell_if_not_locked(folder)
+    if config.world_size > 1:
+        _load.cache_clear()
+    try:
+        evaluation = launch(config.world_size, _train, folder, resume, stop=lambda: bool(received), timeout=timeout())
+    except UserError:
+        if not resume:
+            folder.remove()
+        raise
+    except Exception as error:
+        raise _failed(folder, error) from None
+    finally:
+        folder.lock.release()
     return _end(folder, evaluation, received)
 
 
@@ -140,7 +136,7 @@ def _failed(folder: RunFolder | None, error: Exception) -> TrainingError:
     file = folder.path / "traceback.txt"
     try:
         with replacing(file) as part:
-            part.write_text(details)
+            part.write_text(details, encoding="utf-8", errors="backslashreplace")
     except OSError:
         return TrainingError(line)
     return TrainingError(f"{line} (its traceback is in {file})")
@@ -178,33 +174,21 @@ def join(config: Config, communicators: Communicators) -> tuple[str, Communicato
 
 
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:
+    entry.ignore_signals()
     if evaluation is None:
         entry.tell(f"stopped, and saved; go on with: python train.py --resume {shlex.quote(str(folder.path))}")
         return 128 + (received or [signal.SIGTERM])[0]
     return 0
 
 
-@contextmanager
-def stop_signal() -> Iterator[list[int]]:
-    """A list that a signal puts its number into, so that the run can save and stop. Another one ends all processes at once.
-
-    `timeout` sends its signal to the program and to the group that this is in: both together are one.
-    """
+def stop_signal() -> list[int]:
+    """A list that a signal puts its number into, so that the run can save and stop. Another one ends all processes at once."""
     received: list[int] = []
-    first = 0.0
 
-    def receive(signum: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if received and (signum != received[0] or time.monotonic() > first + SAME_SIGNAL):
-            for process in multiprocessing.active_children():
-                process.kill()
-            entry.end_with("stopped at once; --resume goes on from the last checkpoint", 128 + signum)
-        if not received:
-            first = time.monotonic()
-            received.append(signum)
+    def end(signum: int) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+        entry.end_with("stopped at once; --resume goes on from the last checkpoint", 128 + signum)
 
-    entry.handle_signals(receive)
-    try:
-        yield received
-    finally:
-        entry.handle_signals(entry.clean_up_and_end)
+    entry.handle_signals(received.append, end)
+    return received

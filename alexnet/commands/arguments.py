@@ -20,6 +20,14 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def parse_args(self, *args, **options):
+        """As argparse's, but Python 3.12 and older take `--epochs=--` for a list of no values."""
+        parsed = super().parse_args(*args, **options)
+        for name, value in vars(parsed).items():
+            if value == []:
+                self.error(f"argument --{name.replace('_', '-')}: expected one argument")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (python {self.prog} --help tells the options)")
 

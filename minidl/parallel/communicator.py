@@ -82,14 +82,14 @@ def timeout() -> float:
 class Patience:
     """How long a process still waits for the others. It counts only while the process runs: after Ctrl-Z and fg all go on.
 
-    To be asked once a second at least.
+    To be asked once a second at least; what lies between two questions counts as two seconds, or a quarter of all, at most.
     """
 
     def __init__(self, seconds: float):
-        self.left, self.asked = seconds, time.monotonic()
+        self.left, self.asked, self.most = seconds, time.monotonic(), min(2.0, seconds / 4)
 
     def ended(self) -> bool:
         now = time.monotonic()
-        self.left -= min(now - self.asked, 2.0)
+        self.left -= min(now - self.asked, self.most)
         self.asked = now
         return self.left <= 0

@@ -15,7 +15,6 @@ from .watchdog import Watchdog
 
 # Where a launcher tells a process the number of its ranks, and its place among those on its machine: MPICH, Open MPI, Slurm.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-MOST_RANKS = 1_000_000
 LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 
@@ -28,7 +27,7 @@ def _told() -> int:
     """The number of ranks by the innermost launcher: MPI's may have been started by Slurm's."""
     for name in SIZES:
         text = os.environ.get(name, "")
-        if text and not (text.isdecimal() and 1 <= int(text) <= MOST_RANKS):
+        if text and not re.fullmatch("0*[1-9][0-9]{,5}", text):
             raise UserError(f"{name}={text}: an MPI launcher gives a number of processes; unset {name}, or start with mpiexec")
         if text:
             return int(text)
@@ -36,8 +35,16 @@ def _told() -> int:
 
 
 def first_on_machine() -> bool:
-    """Whether this process is the one of its machine that speaks where all have the same to say."""
-    return all(os.environ.get(name, "0") == "0" for name in LOCAL_RANKS)
+    """Whether this process is the one of its machine that speaks where all have the same to say.
+
+    What a shell inherited of a launcher silences nobody: there must be others, and a place among them.
+    """
+    try:
+        alone = not started()
+    except UserError:
+        alone = True
+    places = [os.environ.get(name, "0") for name in LOCAL_RANKS]
+    return alone or all(not place.isdecimal() or not place.strip("0") for place in places)
 
 
 def _mpi():
@@ -52,9 +59,16 @@ def _mpi():
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # world_size reports it
+            import mpi4py
+
+            mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
+    if not MPI.Is_initialized():
+        if os.environ.get("OMPI_COMM_WORLD_SIZE") and MPI.get_vendor()[0] != "Open MPI":  # MPICH would end the process
+            raise _other_launcher(1)
+        MPI.Init_thread()
     return MPI
 
 
@@ -62,11 +76,15 @@ def world_size() -> int:
     """The number of ranks. UserError if MPI counts other ranks than the launcher started: each would train alone."""
     size = _mpi().COMM_WORLD.Get_size()
     if size != _told():
-        raise UserError(
-            f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
-            "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI)"
-        )
+        raise _other_launcher(size)
     return size
+
+
+def _other_launcher(size: int) -> UserError:
+    return UserError(
+        f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
+        "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI)"
+    )
 
 
 def local_rank() -> tuple[int, int]:

@@ -48,7 +48,7 @@ def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool
             with _signals_wait():
                 _start(size, timeout, target, args, processes, controls)
         except OSError as error:
-            raise UserError(f"cannot start {size} processes ({error.strerror}); use fewer devices") from None
+            raise UserError(f"cannot start {size} processes ({error.strerror or error}); use fewer devices") from None
         return _watch(processes, controls, stop, timeout)
     finally:
         for process in processes:
@@ -69,17 +69,16 @@ def _start(
 ) -> None:
     """Start a process a rank, and add it and the parent's end of its pipe to the lists."""
     context = multiprocessing.get_context("spawn")
-    points = [shared_memory.endpoints(size) for _ in Communicators._fields]
-    for rank in range(size):
-        control, other_end = context.Pipe()
-        controls.append(control)
-        own = tuple(endpoints[rank] for endpoints in points)
-        process = context.Process(target=_work, args=(own, timeout, other_end, target, args), name=f"rank {rank}")
-        process.start()
-        processes.append(process)
-        other_end.close()
-        for endpoint in own:
-            endpoint.close()
+    with contextlib.ExitStack() as copies:  # the parent's: only without them do the others notice that a rank has ended
+        points = [shared_memory.endpoints(size, copies) for _ in Communicators._fields]
+        for rank in range(size):
+            control, other_end = context.Pipe()
+            controls.append(control)
+            copies.enter_context(other_end)
+            own = tuple(endpoints[rank] for endpoints in points)
+            process = context.Process(target=_work, args=(own, timeout, other_end, target, args), name=f"rank {rank}")
+            process.start()
+            processes.append(process)
 
 
 @contextlib.contextmanager

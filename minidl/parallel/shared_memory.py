@@ -11,20 +11,43 @@ Neither the memory nor the pipes have names: nothing is left behind, whatever di
 closes its pipes, which the others notice at once.
 """
 
+import contextlib
 import math
+import mmap
 import multiprocessing
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CommunicationError, UserError
+from ..errors import CommunicationError
 from ..partition import chunks, shard
 from .communicator import Communicator, Patience, Work
 
 SLOT_BYTES = 2 << 20
 TICK = 0.5  # seconds between two looks at the clock
+
+
+class Memory:
+    """`size` bytes of shared memory without a name, for processes that are spawned, in which it is a buffer. Raises OSError.
+
+    It needs no /dev/shm, which may be missing, read-only or too small in a container.
+    """
+
+    def __init__(self, size: int, copies: contextlib.ExitStack):
+        self.size, self.file = size, copies.enter_context(open(os.memfd_create("minidl"), "r+b"))  # noqa: SIM115
+        os.posix_fallocate(self.file.fileno(), 0, size)
+
+    def __reduce__(self):
+        return _map, (reduction.DupFd(self.file.fileno()), self.size)
+
+
+def _map(descriptor: Any, size: int) -> mmap.mmap:
+    with open(descriptor.detach(), "r+b") as file:
+        return mmap.mmap(file.fileno(), size)
 
 
 class Endpoint(NamedTuple):
@@ -34,25 +57,19 @@ class Endpoint(NamedTuple):
     peers: dict[int, Connection]
     memory: Any
 
-    def close(self) -> None:
-        """Close the parent's copies: only then do the others notice that this rank has ended."""
-        for connection in self.peers.values():
-            connection.close()
 
+def endpoints(size: int, copies: contextlib.ExitStack) -> list[Endpoint]:
+    """One for each of `size` ranks. copies: closes the parent's copies of them, once the processes have theirs.
 
-def endpoints(size: int) -> list[Endpoint]:
-    """One for each of `size` ranks. Raises UserError if the system has no memory or no pipes for them."""
+    Raises OSError if the system has no memory or no pipes for them.
+    """
     context = multiprocessing.get_context("spawn")
-    try:
-        memory = context.RawArray("B", (size + 1) * SLOT_BYTES)
-    except OSError as error:
-        raise UserError(
-            f"cannot share memory between processes ({error.strerror}); make /dev/shm writable, or use one device"
-        ) from None
+    length = (size + 1) * SLOT_BYTES
+    memory = Memory(length, copies) if hasattr(os, "memfd_create") else context.RawArray("B", length)
     peers: list[dict[int, Connection]] = [{} for _ in range(size)]
     for a in range(size):
         for b in range(a):
-            peers[a][b], peers[b][a] = context.Pipe()
+            peers[a][b], peers[b][a] = map(copies.enter_context, context.Pipe())
     return [Endpoint(rank, peers[rank], memory) for rank in range(size)]
 
 

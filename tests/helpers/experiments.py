@@ -8,13 +8,14 @@ import io
 import json
 import os
 import shutil
+import signal
 import stat
 from pathlib import Path
 from unittest import mock
 
 from hypothesis import strategies as st
 
-from alexnet import models
+from alexnet import entry, models
 from alexnet.commands import train
 from minidl import checkpoint, nn
 from minidl.errors import TrainingError, UserError
@@ -45,7 +46,12 @@ def tiny_network():
         mock.patch("alexnet.showing.pictures.draw", return_value={}),
         mock.patch("alexnet.showing.report"),
     ):
-        yield
+        before = {signum: signal.getsignal(signum) for signum in entry.STOP_SIGNALS}
+        try:
+            yield
+        finally:  # a run that has ended ignores signals
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 def run(*arguments) -> tuple[int, str]:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet import builders, datasets, saving, training
+import alexnet.launch
+from alexnet import builders, datasets, memory, saving, training
 from alexnet.config import Config
 from alexnet.launch import join
+from alexnet.run import RunFolder
 from minidl.backend import to_numpy, use_device
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
@@ -157,6 +159,31 @@ def train(communicators, stop, config: Config):
         "predictions": evaluation.predictions,
         **{name: array.reshape(-1)[:: max(1, array.size // 1000)].copy() for name, array in state.items()},
     }
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's is."""
+
+
+def fill_memory(communicators, stop, config: Config, most):
+    """Train on a device where no more than `most` images fit; what is too much fails on the last rank only."""
+
+    def step(logits, labels):
+        if len(logits.data) > most:
+            raise OutOfMemoryError("out of memory")
+        return cross_entropy(logits, labels)
+
+    def fit(*args, communicators, **options):
+        if communicators.rank == communicators.size - 1:
+            raise OutOfMemoryError("out of memory")
+        communicators.main.barrier()
+
+    cross_entropy, memory.F.cross_entropy, fit_before = memory.F.cross_entropy, step, alexnet.launch.fit
+    alexnet.launch.fit = fit
+    try:
+        alexnet.launch._train(communicators, stop, RunFolder(Path(), config), False)
+    finally:
+        memory.F.cross_entropy, alexnet.launch.fit = cross_entropy, fit_before
 
 
 def on_gpu(communicators):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from alexnet.commands import train
+from alexnet.recipes import RECIPES
 from minidl import Tensor, nn
 from minidl.errors import TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi
@@ -278,13 +280,13 @@ class Run:
         self.process.communicate()
 
     def until_it_trains(self, folder):
-        """The process ids of its workers, once they are at work; shared_files are then those of all its processes."""
+        """The process ids of its workers, once they are at work; none of its processes has a file in /dev/shm."""
         deadline = time.monotonic() + 120
         while not list(folder.glob("metrics.jsonl")):
             assert self.process.poll() is None and time.monotonic() < deadline, self.process.communicate()
             time.sleep(0.1)
         everyone = [self.process.pid, *children(self.process.pid)]
-        self.shared_files = set().union(*map(ranks.shared_files, everyone))
+        assert not set().union(*map(ranks.shared_files, everyone))
         return ranks_of(self.process.pid)
 
     def ends(self, seconds=15):
@@ -318,10 +320,9 @@ def test_a_worker_of_a_run_is_lost(tmp_path, which, signum):
         os.kill(workers[which], signum)
         status, errors, _ = run.ends()
         assert status == 1
-        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "did not come to"
+        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not come to|has given no sign of life)"
         assert re.search(f"train.py: training failed: .*rank {which} {expected}", errors), errors
         gone(workers)
-    unnamed(run.shared_files)
 
 
 @LINUX
@@ -330,7 +331,6 @@ def test_the_parent_of_a_run_is_killed(tmp_path):
         everyone = [*run.until_it_trains(tmp_path / "run"), *children(run.process.pid)]
         run.process.kill()
         gone(everyone)
-    unnamed(run.shared_files)
 
 
 @LINUX
@@ -352,10 +352,64 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
         os.kill(workers[1], signal.SIGSTOP)  # so that the first signal leads nowhere
         run.process.send_signal(signal.SIGINT)
         time.sleep(1)
-        run.process.send_signal(signal.SIGINT)
+        run.process.send_signal(signal.SIGTERM)
         status, errors, _ = run.ends()
-        assert status == 130 and "stopped at once" in errors
+        assert status == 143 and re.fullmatch("train.py: stopped at once; .*\n", errors)
         gone(workers)
+
+
+@LINUX
+def test_ctrl_z_may_last_longer_than_the_timeout(tmp_path):
+    def epochs():
+        return len((tmp_path / "run/metrics.jsonl").read_text().splitlines())
+
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="2") as run:
+        run.until_it_trains(tmp_path / "run")
+        os.killpg(run.process.pid, signal.SIGSTOP)
+        time.sleep(5)
+        before = epochs()
+        os.killpg(run.process.pid, signal.SIGCONT)
+        deadline = time.monotonic() + 60
+        while epochs() == before:
+            assert run.process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        run.process.send_signal(signal.SIGHUP)
+        status, errors, _ = run.ends()
+        assert status == 129 and errors == "train.py: stopped, and saved; go on with: python train.py --resume run\n"
+
+
+@LINUX
+def test_all_workers_of_a_run_are_stopped(tmp_path):
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="1") as run:
+        workers = run.until_it_trains(tmp_path / "run")
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        status, errors, _ = run.ends(30)
+        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 has given no sign of life for 1 s .*\n", errors)
+        gone(workers)
+
+
+def test_no_memory_to_be_shared(monkeypatch):
+    def full(name):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "memfd_create", full, raising=False)
+    with pytest.raises(UserError, match="^cannot start 2 processes .No space left on device.; use fewer devices$"):
+        launch(2, ranks.fail, "raise")
+
+
+def test_memory_is_shared_where_it_has_to_have_a_name(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    launch(2, ranks.sums, [(7, 5)], "float32")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_memory_that_runs_out_on_one_device(size):
+    """On each, 5 images fit: of those sizes got by halving 32, the largest is 4."""
+    with pytest.raises(TrainingError, match=f"^the memory is full; --batch-size {4 * size} fits$"):
+        launch(size, ranks.fill_memory, dataclasses.replace(config("cifar-bn", images=40), recipe=RECIPES["digits"]), 5)
+    with pytest.raises(TrainingError, match="^the memory is full; not even one image fits: choose a smaller --model"):
+        launch(size, ranks.fill_memory, config("cifar-bn"), 0)
 
 
 @pytest.mark.parametrize("name", mpi.SIZES)
@@ -379,6 +433,45 @@ def test_variables_of_a_launcher_that_is_gone(tmp_path, number):
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
     assert done.stderr.startswith(f"train.py: error: PMI_FD={number} is not the way to an MPI launcher")
+
+
+def test_the_launcher_of_open_mpi_and_mpi4py_of_another(tmp_path):
+    """MPICH would end the process, with five lines."""
+    mpi4py = pytest.importorskip("mpi4py.MPI")
+    if mpi4py.get_vendor()[0] == "Open MPI":
+        pytest.skip("it is the same")
+    launcher = {"OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "0", "PMIX_NAMESPACE": "prterun-1", "PMIX_SERVER_URI41": "x;tcp4://y:1"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--data", "digits"],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key not in mpi.SIZES} | launcher,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("train.py: error: 3 processes were started, but MPI finds 1")
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "variables, first",
+    [
+        ({}, True),
+        ({"SLURM_LOCALID": "1"}, True),
+        ({"SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "1"}, True),
+        ({"SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "many"}, True),
+        ({"SLURM_LOCALID": "one", "SLURM_STEP_NUM_TASKS": "2"}, True),
+        ({"SLURM_LOCALID": "00", "SLURM_STEP_NUM_TASKS": "2"}, True),
+        ({"SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "2"}, False),
+        ({"MPI_LOCALRANKID": "9" * 5000, "PMI_SIZE": "2"}, False),
+    ],
+)
+def test_who_speaks_for_all(monkeypatch, variables, first):
+    for name in (*mpi.SIZES, *mpi.LOCAL_RANKS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert mpi.first_on_machine() == first
 
 
 def test_the_innermost_launcher_counts(monkeypatch):

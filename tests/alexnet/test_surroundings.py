@@ -1,0 +1,184 @@
+"""The command line in surroundings that are not as they should be: it goes on, or says in one line why it cannot."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from alexnet.commands import train
+from alexnet.entry import Output
+from minidl.errors import UserError
+
+from ..helpers import moments
+
+ROOT = Path(__file__).parents[2]
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+TRAIN = f"{sys.executable} {ROOT / 'train.py'}"
+RUN = f"{TRAIN} {' '.join(moments.RUN)} --out a"
+RESULT = re.compile(r"test loss: \d\.\d{4} - accuracy: \d\.\d{4}")
+
+
+def shell(command, folder, **environment):
+    """(exit status, standard output, standard error) of a shell command, in an empty folder."""
+    folder.mkdir(exist_ok=True)
+    hidden = ("MINIDL_DATA", "PYTHONPATH", "PYTHONIOENCODING", "OPENBLAS_NUM_THREADS")
+    settings = {key: value for key, value in os.environ.items() if key not in hidden} | environment
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=settings, stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+    )
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def in_pairs(function, cases):
+    """The results of function(case), two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(cases, pool.map(function, cases), strict=True))
+
+
+# --- runs that go on --------------------------------------------------------------------------------------------------
+
+
+@POSIX
+def test_what_is_no_failure(tmp_path):
+    """Streams that are closed, full or read by nobody, an ASCII terminal, and odd names."""
+    ascii_only = "LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 PYTHONIOENCODING=ascii"
+    cases = [
+        f"{RUN} --devices 0,1 <&- >&- 2>&-",
+        f"{RUN} >/dev/full 2>/dev/full",
+        f"{RUN} 2>&- | head -1 >/dev/null; exit ${{PIPESTATUS[0]}}",
+        f"{ascii_only} {RUN} --out ñandú",
+        f"{RUN} --out $'two\\nlines\\xff'",
+        f"ulimit -n 16; {RUN}",
+    ]
+    folders = {case: tmp_path / str(i) for i, case in enumerate(cases)}
+    for case, (status, output, errors) in in_pairs(lambda case: shell(case, folders[case]), cases).items():
+        assert (status, errors) == (0, ""), case
+        (folder,) = folders[case].iterdir()
+        assert len(list(folder.glob("checkpoints/*.safetensors"))) == 1, case
+        assert not output or RESULT.fullmatch(output.splitlines()[-1]), case
+
+
+@POSIX
+def test_a_terminal_that_is_gone(tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(ROOT / "train.py"), *moments.RUN, "--out", "a"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"files in" not in shown:
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
+class Broken:
+    """A stream that takes nothing."""
+
+    def __init__(self, error):
+        self.error, self.tried = error, 0
+
+    def write(self, text):
+        self.tried += 1
+        raise self.error
+
+    flush = property(lambda self: lambda: self.write(""))
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "Input/output error"), ValueError("I/O on closed file")])
+def test_a_stream_is_given_up_at_its_first_error(error):
+    stream = Broken(error)
+    output = Output(stream)
+    output.flush()
+    assert output.write("lost") == 4
+    print("lost", file=output, flush=True)
+    assert stream.tried == 1
+
+
+# --- what is refused, or fails ----------------------------------------------------------------------------------------
+
+
+def blocked(module, code):
+    """A command that puts a module of this code in the place of another."""
+    return f"mkdir m; echo {code!r} >m/{module}.py; PYTHONPATH=m"
+
+
+LONG = "$(printf 'x/%.0s' {1..2200})"
+MPI = "env -u PMI_FD -u OMPI_COMM_WORLD_SIZE -u SLURM_STEP_NUM_TASKS"
+# (command, status, what its one line contains)
+REFUSED = [
+    (f"ulimit -n 7; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
+    (f"ulimit -n 12; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
+    (f"ulimit -f 0; {RUN}", 2, "--out a: cannot write there: File too large"),
+    (f"ulimit -v 30000; {RUN}", 2, "cannot start: ImportError: "),
+    (f"{blocked('numpy', 'import nothing_like_it')} {RUN}", 2, "cannot start: ModuleNotFoundError: No module named"),
+    (f"{blocked('numpy', 'no Python')} {RUN}", 2, "cannot start: SyntaxError: invalid syntax"),
+    (f"{blocked('mpi4py', 'import nothing_like_it')} PMI_SIZE=2 {MPI} {RUN}", 2, "mpi4py does not work (No module named"),
+    (f"PMI_SIZE={'9' * 5000} {MPI} {RUN}", 2, "an MPI launcher gives a number of processes"),
+    (f"PMI_SIZE=٣ PMI_RANK=x {MPI} {RUN}", 2, "PMI_SIZE=٣: an MPI launcher gives a number of processes"),
+    (f"SLURM_LOCALID=7 {TRAIN} --lr no", 2, "argument --lr: 'no' is not a number above 0"),
+    (f"mkdir gone; cd gone; rmdir ../gone; {TRAIN} --data-dir here", 2, "No such file or directory"),
+    (f"mkdir gone; cd gone; rmdir ../gone; {RUN}", 2, "--out a: cannot make this folder: No such file or directory"),
+    (f"{RUN} --out {LONG}", 2, "File name too long"),
+    (f"{TRAIN} --resume {LONG}", 2, "File name too long"),
+    (f"{TRAIN} --data {LONG}", 2, "no such data set"),
+    (f"{TRAIN} --data $'two\\nlines\\xff\\x1b[1m'", 2, r"--data two\nlines\udcff\x1b[1m: no such data set"),
+    (f"cd {ROOT}; {sys.executable} -m alexnet", 2, "alexnet: error: a command is missing; there are "),
+    (f"cd {ROOT}; {sys.executable} -m alexnet $'two\\nlines\\xff'", 2, r"there is no command two\nlines\udcff; there are "),
+]
+
+
+@POSIX
+def test_what_is_refused_in_one_line(tmp_path):
+    commands = [command for command, _, _ in REFUSED]
+    folders = {command: tmp_path / str(i) for i, command in enumerate(commands)}
+    ends = in_pairs(lambda command: shell(command, folders[command], PYTHONDONTWRITEBYTECODE="1"), commands)
+    for command, status, message in REFUSED:
+        told, output, errors = ends[command]
+        assert (told, output) == (status, ""), (command, told, errors)
+        assert message in errors and re.match(r"(train\.py|alexnet): error: ", errors), (command, errors)
+        assert errors.count("\n") == 1, command
+        assert [path.name for path in folders[command].iterdir()] in ([], ["m"]), f"{command} leaves something"
+
+
+@POSIX
+def test_messages_that_nobody_reads(tmp_path):
+    cases = {
+        f"{TRAIN} --lr no 2>&-": 2,
+        f"{TRAIN} --lr no 2>/dev/full": 2,
+        f"{TRAIN} --help >/dev/full": 0,
+        f"{TRAIN} --help | head -1 >/dev/null; exit ${{PIPESTATUS[0]}}": 0,
+        f"cd {ROOT}; {sys.executable} -m alexnet --help >&-": 0,
+        f"cd {ROOT}; {sys.executable} -m alexnet 2>&-": 2,
+    }
+    for command, (status, output, errors) in in_pairs(lambda command: shell(command, tmp_path), cases).items():
+        assert (status, output, errors) == (cases[command], "", ""), command
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_memory_that_is_too_small_to_start_in(tmp_path):
+    """OpenBLAS has lines of its own for that, of which one at most is shown; in some of these it has room."""
+    cases = [f"ulimit -v {megabytes * 1024}; {TRAIN} --lr no" for megabytes in (50, 90, 126, 132, 150)]
+    for case, (status, output, errors) in in_pairs(lambda case: shell(case, tmp_path), cases).items():
+        assert status in (1, 2) and not output and errors.count("\n") == 1 and "Traceback" not in errors, (case, status, errors)
+
+
+NUMBERS = ["", " ", "-", "--", "-1", "9" * 5000, "-" + "9" * 5000, "nan", "inf", "-inf", "1e400", "0x10", "²", "1.5.2"]
+ODD = ["1_000", " 3", "+3", "٣", "1e3", "0.5"]  # some are numbers to Python
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--limit-train", "--limit-test", "--seed", "--lr", "--devices"])
+def test_absurd_numbers(option):
+    for text in NUMBERS:
+        with pytest.raises(UserError, match=r"\Aargument " + option + r": [^\n]*\Z"):
+            train.parser().parse_args([f"{option}={text}"])
+    for text in ODD:
+        with contextlib.suppress(UserError):
+            assert vars(train.parser().parse_args([f"{option}={text}"]))
