@@ -75,7 +75,7 @@ const charts = [];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 /** Text for Plotly, which would take <b> and the like for markup. */
-const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 /** The same, without its middle where it would leave no room for the chart: names that begin alike often end differently. */
 const brief = (text) => literal(text.length > 28 ? `${text.slice(0, 13)}…${text.slice(-14)}` : text);

@@ -227,6 +227,7 @@ def test_nothing_in_the_data_becomes_markup(tmp_path, show):
         assert "<b>bold</b>" in page.locator("#confusion .chart").text_content()
         assert "a &amp; b" in page.locator("#confusion .chart").text_content()
         assert "<b>conv</b>" in page.locator("#layer-chart .legend").text_content()
+        assert page.locator("#confusion .nsewdrag").bounding_box()["width"] > 150  # beside long names
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
