@@ -78,7 +78,10 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 /** The same, without its middle where it would leave no room for the chart: names that begin alike often end differently. */
-const brief = (text) => literal(text.length > 28 ? `${text.slice(0, 13)}…${text.slice(-14)}` : text);
+function brief(text) {
+  const half = narrow.matches ? 7 : 13;
+  return literal(text.length > 2 * half + 2 ? `${text.slice(0, half)}…${text.slice(-half - 1)}` : text);
+}
 
 /** Draw a chart, and again when the colours or the width change. draw: gives its traces and layout. */
 function chart(element, draw) {
