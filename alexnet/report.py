@@ -15,7 +15,7 @@ ENVIRONMENT = ("backend", "devices", "world_size", "threads", "dtype", "precisio
 MOST_EPOCHS, MOST_SAMPLES = 2000, 300  # that the page shows
 MOST_IN_MATRIX = 100  # classes
 MOST_PAIRS = 12  # of classes that are mixed up
-LARGEST_IMAGE, LARGEST_MAP = 96, 64  # pixels a side; what is larger is made smaller
+LARGEST_IMAGE, LARGEST_MAP = 128, 64  # pixels a side; what is larger is made smaller
 ROW = 256  # numbers of a layer without maps, side by side
 
 Row = TypeVar("Row")

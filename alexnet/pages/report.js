@@ -238,7 +238,7 @@ function confusion() {
   mixedUp.append(
     pairs.length
       ? table(
-          [{ name: "true" }, { name: "taken for" }, { name: "images", number: true }, { name: "of the class", number: true }],
+          [{ name: "true" }, { name: "taken for" }, { name: "images", number: true }, { name: "share", number: true }],
           pairs.map((pair) => [classes[pair.label], classes[pair.prediction], count(pair.count), percent(pair.count / pair.of, 1)])
         )
       : make("p", { class: "hint" }, "Nothing: every test image is right.")
@@ -263,15 +263,14 @@ function drawConfusion() {
   const totals = confusion.map((row) => row.reduce((sum, n) => sum + n, 0));
   const names = classes.map(literal);
   const places = classes.map((_, i) => i);
+  const shares = confusion.map((row, i) => row.map((n) => (totals[i] ? n / totals[i] : 0)));
   const axis = { showgrid: false, ticks: "", tickvals: places, ticktext: classes.map(brief), constrain: "domain", range: [-0.5, classes.length - 0.5] };
   return {
     traces: [
       {
         type: "heatmap",
-        z: confusion.map((row, i) => row.map((n) => (totals[i] ? n / totals[i] : 0))),
-        text: confusion.map((row) => row.map((n) => (n ? count(n) : ""))),
+        z: shares,
         customdata: confusion.map((row, i) => row.map((n, j) => [names[i], names[j], count(n), count(totals[i])])),
-        texttemplate: labelled ? "%{text}" : "",
         hovertemplate: "true <b>%{customdata[0]}</b><br>predicted <b>%{customdata[1]}</b><br>%{customdata[2]} of %{customdata[3]} images, %{z:.1%}<extra></extra>",
         zmin: 0,
         zmax: 1,
@@ -282,6 +281,7 @@ function drawConfusion() {
           : [[0, "#f4f6f8"], [0.05, "#d5e6f4"], [0.5, "#5c9fd3"], [1, "#0a4a82"]],
         showscale: false,
       },
+      ...(labelled ? [cellTexts(confusion, shares)] : []),
     ],
     layout: {
       hovermode: "closest",
@@ -289,6 +289,19 @@ function drawConfusion() {
       xaxis: { ...axis, title: { text: "predicted" }, tickangle: labelled ? -45 : -90, showticklabels: classes.length <= 50 },
       yaxis: { ...axis, title: { text: "true" }, range: [classes.length - 0.5, -0.5], scaleanchor: "x", showticklabels: classes.length <= 50 },
     },
+  };
+}
+
+/** The counts in the cells: in black or white, whichever can be read on a cell's colour. */
+function cellTexts(confusion, shares) {
+  const cells = confusion.flatMap((row, i) => row.map((n, j) => ({ n, x: j, y: i, share: shares[i][j] }))).filter(({ n }) => n);
+  return {
+    mode: "text",
+    x: cells.map(({ x }) => x),
+    y: cells.map(({ y }) => y),
+    text: cells.map(({ n }) => count(n)),
+    textfont: { color: cells.map(({ share }) => (dark.matches ? share < 0.4 : share > 0.75) ? "#fff" : "#000") },
+    hoverinfo: "skip",
   };
 }
 
@@ -305,7 +318,7 @@ function mistakes() {
   const items = findings.mistakes.map((mistake) => {
     const [label, prediction] = [classes[mistake.label], classes[mistake.prediction]];
     const line = (kind, tag, name, chance) =>
-      make("div", {}, make("span", { class: `name ${kind}` }, make("span", { class: "tag" }, tag), name), make("span", {}, make("span", { class: "tag" }, "\u00a0"), percent(chance, 1)));
+      make("div", {}, make("span", { class: `name ${kind}` }, make("span", { class: "tag" }, tag), name), make("span", { class: "chance" }, make("span", { class: "tag" }, "\u00a0"), percent(chance, 1)));
     return make(
       "li",
       {},

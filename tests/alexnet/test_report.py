@@ -141,7 +141,7 @@ def test_large_images_are_made_smaller(tmp_path):
     found.image = np.zeros((3, 224, 200), np.uint8)
     found.outputs[0] = dataclasses.replace(found.outputs[0], values=np.zeros((2, 109, 109), np.float32))
     seen = written(tmp_path, reports.config(), reports.metrics(), [], found)["findings"]
-    assert pixels(seen["image"]).shape == (96, 86, 3) and pixels(seen["outputs"][0]["maps"][0]).shape == (64, 64, 3)
+    assert pixels(seen["image"]).shape == (128, 114, 3) and pixels(seen["outputs"][0]["maps"][0]).shape == (64, 64, 3)
 
 
 def test_numbers_that_are_none(tmp_path):
