@@ -1,5 +1,5 @@
-# make train, test, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each makes the virtual environment it
-# needs, in $(VENV).
+# make train, test, soak, test-browser, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each makes the virtual
+# environment it needs, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -7,15 +7,24 @@ RUN = $(VENV)/bin/python
 PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
 SEED ?= 0
+EXPERIMENTS ?= 1000
 GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_training.py
 
-.PHONY: train test test-simgpu test-nvrtc lint parity bench docs exercise clean
+.PHONY: train test soak test-browser test-simgpu test-nvrtc lint parity bench docs exercise clean
 
 train: $(VENV)/made
 	$(RUN) train.py --data digits
 
 test: $(VENV)/made-test
 	$(RUN) -m pytest -q
+
+# Experiments on runs, drawn from SEED: files are damaged, command lines made up, processes stopped and killed at some moment.
+soak: $(VENV)/made-test
+	$(RUN) -m tests.soak --experiments $(EXPERIMENTS) --seed $(SEED)
+
+# The pages that the program writes, in headless Chromium, which must be there.
+test-browser: $(VENV)/made-browser
+	$(RUN) -m pytest -q tests/alexnet/test_report_in_browser.py
 
 # CuPy's code on three simulated GPUs, which do what is queued in one of the orders that are allowed: that of SEED. Needs g++.
 test-simgpu:
@@ -61,6 +70,10 @@ $(VENV)/made-test: $(VENV)/made
 
 $(VENV)/made-lint: $(VENV)/made-test
 	$(call install,-e '.[dev]')
+	@touch $@
+
+$(VENV)/made-browser: $(VENV)/made-test
+	$(call install,-e '.[browser]')
 	@touch $@
 
 $(VENV)/made-docs: $(VENV)/made-test
