@@ -70,7 +70,7 @@ class Config:
     def from_json(cls, text: bytes) -> "Config":
         """The settings of an earlier run, from config.json. Raises ValueError as from_flat does."""
         try:
-            return cls.from_flat(msgspec.json.decode(text))
+            return cls.from_flat(json.loads(text))  # which takes names of folders that are not UTF-8, as msgspec's does not
         except RecursionError:
             raise ValueError("it is nested too deep") from None
 

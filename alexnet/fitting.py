@@ -1,5 +1,6 @@
 """A whole run: epoch by epoch, with the files it leaves and goes on from."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -45,10 +46,10 @@ def fit(
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
     saver = Saver(folder, dataset, train_loader, model, optimizer, plateau)
     progress = Progress()
-    restored = msgspec.json.encode(saver.restore()) if resume and rank == 0 else b""
+    restored = json.dumps(msgspec.to_builtins(saver.restore())).encode() if resume and rank == 0 else b""
     parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
     if resume:
-        facts = msgspec.json.decode(from_rank_0(communicators, device, restored), type=Facts)
+        facts = msgspec.convert(json.loads(from_rank_0(communicators, device, restored)), Facts)
         progress = saver.go_to(facts, scheduler)
         if rank == 0:
             try:

@@ -17,7 +17,7 @@ def write(path: Path, name: str, title: str, data: Any) -> None:
     from plotly.offline import get_plotlyjs  # here, as it takes a while
 
     content = Template(_part("page.html")).substitute(
-        title=html.escape(title),
+        title=html.escape(_text(title)),
         style=_part("style.css"),
         body=_part(f"{name}.html"),
         data=embeddable(data),
@@ -33,7 +33,16 @@ def embeddable(data: Any) -> str:
 
     NumPy's numbers count as numbers; what is not finite is null.
     """
-    return msgspec.json.encode(data, enc_hook=lambda number: number.item()).replace(b"<", rb"\u003c").decode()
+    return msgspec.json.encode(_text(data), enc_hook=lambda number: number.item()).replace(b"<", rb"\u003c").decode()
+
+
+def _text(data: Any) -> Any:
+    """The same, with a mark for each byte in the name of a file that is no text."""
+    if isinstance(data, str):
+        return data.encode("utf-8", "replace").decode()
+    if isinstance(data, dict):
+        return {_text(key): _text(value) for key, value in data.items()}
+    return [_text(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
 def _part(name: str) -> str:

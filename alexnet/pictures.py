@@ -1,5 +1,6 @@
 """The pictures of a run: learning curves, confusion matrix, and what conv1 looks for."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def draw(
 
 
 def _figure(width: float, height: float):
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it cannot keep its list of fonts is nobody's concern
     from matplotlib.figure import Figure  # here, so that training needs matplotlib at its end only
 
     return Figure(figsize=(width, height), dpi=120, layout="constrained")

@@ -89,9 +89,11 @@ class RunFolder:
     def read(cls, path: Path) -> "RunFolder":
         """The folder of an earlier run, not locked, to be looked into. Raises UserError if it is none, or is damaged."""
         file = path / "config.json"
+        if not path.is_dir():
+            raise UserError(f"{path}: this is not a run, there is no such folder")
         try:
             return cls(path, Config.from_json(read_regular(file, MOST_CONFIG_BYTES)))
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raise UserError(f"{path}: this is not a run, there is no {file}") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{file} is damaged ({_reason(error)}); put it back as it was, or start a new run") from None

@@ -60,8 +60,10 @@ def soak(experiments_in_all: int, seed: int) -> tuple[collections.Counter, int]:
             print(f"{sum(counts.values()):5} experiments: {name} done", flush=True)
     chance = random.Random(seed)
     for _ in range(experiments_in_all - sum(counts.values())):
-        devices = chance.choice(["0", "0", "0,1"])
-        stop = moments.Stop(chance.choice(SIGNALS), chance.uniform(0, 8), chance.random() < 0.5, devices)
+        signum = chance.choice(SIGNALS)
+        stop = moments.Stop(
+            signum, chance.random(), chance.choice(["process", "group", "both"]), chance.choice(["0", "0", "0,1"])
+        )
         if wrong := moments.experiment(stop):
             failed += 1
             print(f"{stop}: {wrong}", flush=True)

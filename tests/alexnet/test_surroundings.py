@@ -116,7 +116,7 @@ MPI = "env -u PMI_FD -u OMPI_COMM_WORLD_SIZE -u SLURM_STEP_NUM_TASKS"
 REFUSED = [
     (f"ulimit -n 7; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
     (f"ulimit -n 12; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
-    (f"ulimit -f 0; {RUN}", 2, "--out a: cannot write there: File too large"),
+    (f"ulimit -f 0; {RUN}", 2, "--out a: cannot make it: File too large"),
     (f"ulimit -v 30000; {RUN}", 2, "cannot start: ImportError: "),
     (f"{blocked('numpy', 'import nothing_like_it')} {RUN}", 2, "cannot start: ModuleNotFoundError: No module named"),
     (f"{blocked('numpy', 'no Python')} {RUN}", 2, "cannot start: SyntaxError: invalid syntax"),

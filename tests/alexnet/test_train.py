@@ -358,7 +358,7 @@ def test_cifar10_with_its_own_recipe(tmp_path):
         (["--data", "."], "--data .: folders of images cannot be read yet"),
         (["--data", "digits", "--limit-train", "1438"], "--limit-train 1438: give a number from 1 to 1437"),
         (["--data", "digits", "--limit-test", "361"], "--limit-test 361: give a number from 1 to 360"),
-        (["--resume", "nowhere"], "nowhere: this is not a run, there is no nowhere/config.json"),
+        (["--resume", "nowhere"], "nowhere: this is not a run, there is no such folder"),
         (
             ["--resume", "nowhere", "--lr", "1"],
             "--resume takes no --lr: the run's settings are in nowhere/config.json",

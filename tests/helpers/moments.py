@@ -58,7 +58,7 @@ def experiment(stop: Stop) -> str:
         wrong = judge(stop, process.returncode, output, errors)
         if left:
             wrong.append(f"processes are left: {left}")
-        wrong += half_made(Path(folder), stop.devices)
+        wrong += half_made(Path(folder), stop)
     return "; ".join(wrong)
 
 
@@ -102,6 +102,8 @@ def members(session: int) -> list[int]:
 def judge(stop: Stop, status: int, output: str, errors: str) -> list[str]:
     """What is wrong with a status and what was printed."""
     told = f"status {status}, output {output[-100:]!r}, errors {errors!r}"
+    if stop.signum == signal.SIGKILL:
+        return [] if status in (-signal.SIGKILL, 0) and not errors else [told]
     if output and CLOSING_LINE.fullmatch(output.splitlines()[-1]):
         return [] if status == 0 and not errors else [f"it was done, but: {told}"]
     if status == 128 + stop.signum and (not errors or STOPPED.fullmatch(errors)):
@@ -114,20 +116,28 @@ def judge(stop: Stop, status: int, output: str, errors: str) -> list[str]:
     return [told]
 
 
-def half_made(folder: Path, devices: str) -> list[str]:
-    """What is wrong with the files that are left: there is no run, or one that goes on to its end."""
-    parts = [str(path) for path in folder.rglob("*") if ".part" in path.name]
-    if parts:
+def half_made(folder: Path, stop: Stop) -> list[str]:
+    """What is wrong with the files that are left: there is no run, or one that goes on to its end.
+
+    A kill may leave parts, which are removed when the run goes on.
+    """
+    killed = stop.signum == signal.SIGKILL
+    if not killed and (parts := parts_in(folder)):
         return [f"{parts} are left"]
     if not (folder / "a").exists():
-        return [f"{path} is left" for path in folder.iterdir()]
+        return [f"{path} is left" for path in folder.iterdir() if not (killed and path.name.endswith(".part"))]
     process = start(["--resume", "a"], folder)
     output, errors = process.communicate(timeout=120)
     if process.returncode or not CLOSING_LINE.fullmatch(output.splitlines()[-1]) or errors:
         return [f"it cannot be resumed: {errors}"]
-    if output.splitlines()[-1] != whole_run(devices)[0]:
+    if output.splitlines()[-1] != whole_run(stop.devices)[0]:
         return [f"resumed, it ends with {output.splitlines()[-1]}"]
-    return []
+    return [f"{part} is left after it went on" for part in parts_in(folder / "a")]
+
+
+def parts_in(folder: Path) -> list[str]:
+    """What saves leave that are not done."""
+    return [str(path) for path in folder.rglob("*") if ".part" in path.name or path.name.startswith(".tmp")]
 
 
 @functools.cache

@@ -122,13 +122,16 @@ def tell_and_fail(communicators, stop, folder, how):
     fail(communicators, stop, how)
 
 
-def wait_to_stop(communicators, stop):
+def wait_to_stop(communicators, stop, at_work):
+    """The number of steps, after three of which a file says that all are at work."""
     flag = np.zeros(1)
     steps = 0
     while not flag[0]:
         flag[0] = stop()
         communicators.main.all_reduce(flag)
         steps += 1
+        if steps == 3:
+            at_work.touch()
     return steps
 
 
