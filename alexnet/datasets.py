@@ -1,19 +1,22 @@
 """The data sets: CIFAR-10, and the handwritten digits that come with the package."""
 
+import contextlib
 import dataclasses
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from minidl import random
 from minidl.errors import UserError
+from minidl.files import replacing
 
 from . import cifar10_files
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
+CIFAR10_MD5, CIFAR10_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -123,32 +126,39 @@ def cifar10(data_dir: str | None = None) -> Dataset:
 
 def cifar10_place(data_dir: str | None) -> Path:
     """The one place that is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl."""
-    return Path(os.path.abspath(os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")))
+    place = os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")
+    if place.startswith("~"):
+        raise UserError(f"there is no home folder for {place}; say with --data-dir or MINIDL_DATA where CIFAR-10 is to be")
+    return Path(os.path.abspath(place))
 
 
 def _download(place: Path) -> None:
-    """Get the archive, with a progress bar; it appears in its place whole and with the right md5, or not at all."""
+    """Get the archive, with a progress bar on a terminal; it appears in its place whole and with the right md5, or not at all."""
     import pooch
     import requests
+    from tqdm import tqdm
 
-    pooch.get_logger().setLevel("WARNING")
-    new = not os.path.exists(place)
-    problem = None
+    bar = tqdm(desc="CIFAR-10", total=CIFAR10_BYTES, unit="B", unit_scale=True, disable=None, leave=False, dynamic_ncols=True)
     try:
-        pooch.retrieve(
-            CIFAR10_URL,
-            known_hash=f"md5:{CIFAR10_MD5}",
-            fname=cifar10_files.ARCHIVE,
-            path=place,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
-        )
-    except requests.RequestException:
-        problem = f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits"
-    except ValueError:
-        problem = f"what {CIFAR10_URL} sent is not CIFAR-10 (its md5 is wrong); try again, or use --data digits"
+        with bar, _folder(place), replacing(place / cifar10_files.ARCHIVE) as part:
+            pooch.HTTPDownloader(progressbar=bar, timeout=30)(CIFAR10_URL, str(part), None)
+            if pooch.file_hash(part, "md5") != CIFAR10_MD5:
+                raise UserError(f"what {CIFAR10_URL} sent is not CIFAR-10 (its md5 is wrong); try again, or use --data digits")
+    except (requests.RequestException, ValueError):
+        raise UserError(f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits") from None
     except OSError as error:
-        problem = f"cannot write to {place}: {error.strerror or error}; choose another place with --data-dir"
-    if problem:
-        if new and os.path.isdir(place) and not any(place.iterdir()):
-            place.rmdir()
-        raise UserError(problem)
+        raise UserError(f"cannot write to {place}: {error.strerror or error}; choose another place with --data-dir") from None
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """The folder is there inside. If anything is raised, those of its parents and it that were made for this are removed."""
+    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it is in use, or was not made
+                folder.rmdir()
+        raise

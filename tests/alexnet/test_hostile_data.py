@@ -1,26 +1,32 @@
 """Data that is damaged, or made to do harm, is refused with one line: no code runs, nothing crashes, hangs or fills up."""
 
 import bz2
+import contextlib
 import errno
 import gzip
+import http.server
 import json
 import os
 import pickle
 import pickletools
+import signal
 import stat
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import tracemalloc
 import zlib
 from pathlib import Path
 
 import hypothesis
 import numpy as np
+import pooch
 import pytest
 from hypothesis import strategies as st
 
-from alexnet import cifar10_files, cifar10_pickle, datasets
+from alexnet import cifar10_files, cifar10_pickle, datasets, entry
 from minidl.errors import UserError
 
 from ..helpers import cifar_files, hostile_pickles
@@ -435,3 +441,127 @@ def test_a_damaged_archive_is_read_right_or_refused(archive, data):
     else:
         check(read)
     assert refusal.isprintable()
+
+
+# --- the download --------------------------------------------------------------------------------------------------
+
+
+class Downloader:
+    """Takes the place of pooch's: writes a part, and then does what the test wants."""
+
+    then: Exception | BaseException = OSError(errno.ENOSPC, "No space left on device")
+
+    def __init__(self, **options):
+        pass
+
+    def __call__(self, url, file, pooch):
+        Path(file).write_bytes(b"a part")
+        raise self.then
+
+
+@pytest.mark.parametrize("deep", ["", "new", "new/newer/newest"])
+@pytest.mark.parametrize(
+    "then",
+    [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), SystemExit(1), entry.Interrupted(15), MemoryError()],
+    ids=lambda then: type(then).__name__,
+)
+def test_a_download_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch, deep, then):
+    monkeypatch.setattr(pooch, "HTTPDownloader", Downloader)
+    monkeypatch.setattr(Downloader, "then", then)
+    (tmp_path / "other").write_bytes(b"other")
+    with pytest.raises(UserError if isinstance(then, OSError) else type(then)) as raised:
+        datasets.cifar10(str(tmp_path / deep))
+    if isinstance(then, OSError):
+        message = f"cannot write to {tmp_path / deep}: No space left on device; choose another place with --data-dir"
+        assert str(raised.value) == message
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_a_folder_that_is_used_meanwhile_stays(tmp_path, monkeypatch):
+    class Used(Downloader):
+        def __call__(self, url, file, pooch):
+            (Path(file).parent / "other").touch()
+            super().__call__(url, file, pooch)
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", Used)
+    refused(tmp_path / "new" / "newer")
+    assert os.listdir(tmp_path / "new" / "newer") == ["other"]
+
+
+@pytest.mark.parametrize(
+    "place, reason",
+    [
+        ("file", "File exists"),
+        ("file/below", "Not a directory"),
+        ("loop", "File exists"),
+        ("loop/below", "Too many levels of symbolic links"),
+        ("/proc/below", "No such file or directory"),
+        ("x" * 300, "File name too long"),
+        ("new/" + "x" * 300, "File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_made(tmp_path, monkeypatch, place, reason):
+    monkeypatch.setattr(pooch, "HTTPDownloader", None)
+    (tmp_path / "file").touch()
+    loop(tmp_path / "loop")
+    line = f"cannot write to {tmp_path / place}: {reason}; choose another place with --data-dir"
+    assert refused(tmp_path / place) == line
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+def test_a_place_that_cannot_be_a_name(monkeypatch):
+    monkeypatch.setattr(pooch, "HTTPDownloader", None)
+    with pytest.raises(UserError, match="cannot download CIFAR-10"):
+        datasets.cifar10("a\0b")
+
+
+@pytest.mark.parametrize("given", [None, "~/data", "~nobody-of-this-name/data"])
+def test_no_home_folder(tmp_path, monkeypatch, given):
+    def nobody(*_):
+        raise KeyError("nobody")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("MINIDL_DATA", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    place = given or "~/.cache/minidl"
+    line = f"there is no home folder for {place}; say with --data-dir or MINIDL_DATA where CIFAR-10 is to be"
+    with pytest.raises(UserError) as error:
+        datasets.cifar10(given)
+    assert str(error.value) == line
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_from_the_keyboard_leaves_nothing(tmp_path):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(6000):
+                    self.wfile.write(bytes(1000))
+                    time.sleep(0.01)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        code = (
+            "import sys; from alexnet import datasets, entry; "
+            f"datasets.CIFAR10_URL = 'http://127.0.0.1:{server.server_port}/'; "
+            f"sys.exit(entry.run('train', ['--data-dir', {str(tmp_path / 'new' / 'newer')!r}]))"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        try:
+            while process.poll() is None and not any(file.stat().st_size for file in tmp_path.glob("new/newer/.*")):
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
+            server.shutdown()
+            thread.join()
+    assert (process.returncode, errors) == (130, "train.py: stopped before anything was begun\n")
+    assert os.listdir(tmp_path) == []
