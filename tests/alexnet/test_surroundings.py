@@ -125,7 +125,7 @@ REFUSED = [
     (f"PMI_SIZE=٣ PMI_RANK=x {MPI} {RUN}", 2, "PMI_SIZE=٣: an MPI launcher gives a number of processes"),
     (f"SLURM_LOCALID=7 {TRAIN} --lr no", 2, "argument --lr: 'no' is not a number above 0"),
     (f"mkdir gone; cd gone; rmdir ../gone; {TRAIN} --data-dir here", 2, "No such file or directory"),
-    (f"mkdir gone; cd gone; rmdir ../gone; {RUN}", 2, "--out a: cannot make this folder: No such file or directory"),
+    (f"mkdir gone; cd gone; rmdir ../gone; {RUN}", 2, "--out a: cannot make "),
     (f"{RUN} --out {LONG}", 2, "File name too long"),
     (f"{TRAIN} --resume {LONG}", 2, "File name too long"),
     (f"{TRAIN} --data {LONG}", 2, "no such data set"),
