@@ -54,6 +54,8 @@ def test_what_is_no_failure(tmp_path):
         f"{ascii_only} {RUN} --out ñandú",
         f"{RUN} --out $'two\\nlines\\xff'",
         f"ulimit -n 16; {RUN}",
+        f"MPLBACKEND=module://of_a.notebook HOME=/proc/nowhere XDG_CACHE_HOME=/proc/nowhere {RUN}",
+        f"MPLBACKEND=nonsense env -u HOME {RUN}",
     ]
     folders = {case: tmp_path / str(i) for i, case in enumerate(cases)}
     for case, (status, output, errors) in in_pairs(lambda case: shell(case, folders[case]), cases).items():
