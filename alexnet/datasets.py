@@ -1,23 +1,22 @@
 """The data sets: CIFAR-10, and the handwritten digits that come with the package."""
 
+import contextlib
 import dataclasses
 import gzip
-import io
 import os
-import pickle
-import tarfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from minidl import random
 from minidl.errors import UserError
+from minidl.files import replacing
+
+from . import cifar10_files
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
-CIFAR10_FOLDER, CIFAR10_ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
-CIFAR10_TRAIN, CIFAR10_TEST = [f"data_batch_{i}" for i in range(1, 6)], "test_batch"
+CIFAR10_MD5, CIFAR10_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -53,9 +52,14 @@ class Dataset:
     std: list[float] = dataclasses.field(init=False)
 
     def __post_init__(self):
-        channels = range(self.train.images.shape[1])
-        self.mean = [round(float(self.train.images[:, c].mean()), 4) for c in channels]
-        self.std = [round(float(self.train.images[:, c].std()), 4) for c in channels]
+        self.mean, self.std = [], []
+        values = np.arange(256)
+        for channel in self.train.images.swapaxes(0, 1):
+            # A thousand images at a time stay in the cache.
+            counts = sum(np.bincount(channel[i : i + 1000].ravel(), minlength=256) for i in range(0, len(channel), 1000))
+            mean = np.average(values, weights=counts)
+            self.mean.append(round(float(mean), 4))
+            self.std.append(round(float(np.average((values - mean) ** 2, weights=counts) ** 0.5), 4))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -110,116 +114,51 @@ def cifar10(data_dir: str | None = None) -> Dataset:
     the archive cifar-10-python.tar.gz; if neither, the archive is downloaded there.
     """
     place = cifar10_place(data_dir)
-    folder, archive = place / CIFAR10_FOLDER, place / CIFAR10_ARCHIVE
-    if os.path.isdir(folder):
-        files = _read_folder(folder)
+    folder, archive = place / cifar10_files.FOLDER, place / cifar10_files.ARCHIVE
+    if os.path.lexists(folder):
+        train, test = cifar10_files.read_folder(folder)
     else:
-        if not os.path.exists(archive):
+        if not os.path.lexists(archive):
             _download(place)
-        files = _read_archive(archive)
-    parts = [_read_batch(name, files[name]) for name in [*CIFAR10_TRAIN, CIFAR10_TEST]]
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
-    return Dataset("cifar10", CIFAR10_CLASSES, Split(images, labels), Split(*parts[-1]))
+        train, test = cifar10_files.read_archive(archive)
+    return Dataset("cifar10", CIFAR10_CLASSES, Split(*train), Split(*test))
 
 
 def cifar10_place(data_dir: str | None) -> Path:
     """The one place that is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl."""
-    return Path(os.path.abspath(os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")))
-
-
-def _read_folder(folder: Path) -> dict[str, tuple[Path, bytes]]:
-    files = {}
-    for name in [*CIFAR10_TRAIN, CIFAR10_TEST]:
-        try:
-            files[name] = folder / name, (folder / name).read_bytes()
-        except FileNotFoundError:
-            raise UserError(
-                f"CIFAR-10 in {folder} is incomplete: {name} is missing; complete the folder, or remove it to download all"
-            ) from None
-        except OSError as error:
-            raise UserError(f"cannot read {folder / name}: {error.strerror}") from None
-    return files
-
-
-def _read_archive(archive: Path) -> dict[str, tuple[Path, bytes]]:
-    """The six batch files of the archive, read without unpacking it to the disk."""
-    wanted = {f"{CIFAR10_FOLDER}/{name}": name for name in [*CIFAR10_TRAIN, CIFAR10_TEST]}
-    files = {}
-    try:
-        with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
-            for member in tar:
-                if member.name in wanted and member.isfile():
-                    content = tar.extractfile(member)
-                    files[wanted[member.name]] = archive / member.name, content.read() if content else b""
-            while unzipped.read(1 << 20):  # to the end, where gzip checks its sum
-                pass
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
-        raise UserError(f"{archive} is damaged ({error}); remove it to download it again") from None
-    missing = sorted(set(wanted.values()) - set(files))
-    if missing:
-        raise UserError(f"{archive} is incomplete: {', '.join(missing)} missing; remove it to download it again")
-    return files
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """A pickle can call any function it names. CIFAR-10's need these three names, so no others are let in."""
-
-    def find_class(self, module, name):
-        if (module, name) in {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}:
-            return _reconstruct
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which image data does not need")
-
-
-# What the name numpy.core.multiarray._reconstruct stands for, wherever this NumPy keeps it.
-_reconstruct = np.empty(0).__reduce__()[0]
-
-
-def _read_batch(name: str, file: tuple[Path, bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """(images (10000, 3, 32, 32) uint8, labels (10000,) int64) of one batch file; checked, whoever made it."""
-    path, content = file
-
-    def damaged(why) -> UserError:
-        return UserError(f"{path} is damaged ({why}); remove it and get CIFAR-10 again")
-
-    try:
-        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise anything
-        raise damaged(str(error) or type(error).__name__) from None
-    if not isinstance(batch, dict) or b"data" not in batch or b"labels" not in batch:
-        raise damaged("it holds no data and labels")
-    images, labels = batch[b"data"], batch[b"labels"]
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (10000, 3072):
-        raise damaged("its data is not 10,000 images of 3 x 32 x 32 bytes")
-    if not (isinstance(labels, list) and len(labels) == 10000 and all(type(n) is int and 0 <= n < 10 for n in labels)):
-        raise damaged("its labels are not 10,000 numbers from 0 to 9")
-    return images.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+    place = os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")
+    if place.startswith("~"):
+        raise UserError(f"there is no home folder for {place}; say with --data-dir or MINIDL_DATA where CIFAR-10 is to be")
+    return Path(os.path.abspath(place))
 
 
 def _download(place: Path) -> None:
-    """Get the archive, with a progress bar; it appears in its place whole and with the right md5, or not at all."""
+    """Get the archive, with a progress bar on a terminal; it appears in its place whole and with the right md5, or not at all."""
     import pooch
     import requests
+    from tqdm import tqdm
 
-    pooch.get_logger().setLevel("WARNING")
-    new = not os.path.exists(place)
-    problem = None
+    bar = tqdm(desc="CIFAR-10", total=CIFAR10_BYTES, unit="B", unit_scale=True, disable=None, leave=False, dynamic_ncols=True)
     try:
-        pooch.retrieve(
-            CIFAR10_URL,
-            known_hash=f"md5:{CIFAR10_MD5}",
-            fname=CIFAR10_ARCHIVE,
-            path=place,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
-        )
-    except requests.RequestException:
-        problem = f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits"
-    except ValueError:
-        problem = f"what {CIFAR10_URL} sent is not CIFAR-10 (its md5 is wrong); try again, or use --data digits"
+        with bar, _folder(place), replacing(place / cifar10_files.ARCHIVE) as part:
+            pooch.HTTPDownloader(progressbar=bar, timeout=30)(CIFAR10_URL, str(part), None)
+            if pooch.file_hash(part, "md5") != CIFAR10_MD5:
+                raise UserError(f"what {CIFAR10_URL} sent is not CIFAR-10 (its md5 is wrong); try again, or use --data digits")
+    except (requests.RequestException, ValueError):
+        raise UserError(f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits") from None
     except OSError as error:
-        problem = f"cannot write to {place}: {error.strerror or error}; choose another place with --data-dir"
-    if problem:
-        if new and os.path.isdir(place) and not any(place.iterdir()):
-            place.rmdir()
-        raise UserError(problem)
+        raise UserError(f"cannot write to {place}: {error.strerror or error}; choose another place with --data-dir") from None
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """The folder is there inside. If anything is raised, those of its parents and it that were made for this are removed."""
+    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it is in use, or was not made
+                folder.rmdir()
+        raise

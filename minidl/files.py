@@ -7,6 +7,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PART = ".part"  # how the name of a file ends that is not whole yet; a kill can leave it behind
 
@@ -43,8 +44,7 @@ def append(path: Path, content: bytes) -> None:
     handle = os.open(
         path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666
     )
-    with open(handle, "ab") as file:
-        _check_regular(handle)
+    with _regular(handle, "ab") as file:
         file.write(content)
         file.flush()
         os.fsync(handle)
@@ -53,17 +53,23 @@ def append(path: Path, content: bytes) -> None:
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """All of a file. Raises OSError, and does not wait, if it is anything but a regular file, or has more than `limit` bytes."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(handle, "rb") as file:
-        _check_regular(handle)
+    with _regular(handle, "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the most that such a file has")
     return content
 
 
-def _check_regular(handle: int) -> None:
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
+@contextlib.contextmanager
+def _regular(handle: int, mode: str) -> Iterator[Any]:
+    """An open file, which is closed in the end. Raises OSError if it is not a regular one."""
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        with open(handle, mode, closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
 
 
 def _to_disk(path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from minidl.errors import TrainingError, UserError
 
-from .. import datasets, entry, findings, report
+from .. import cifar10_files, datasets, entry, findings, report
 from ..builders import build_loaders
-from ..datasets import CIFAR10_ARCHIVE, CIFAR10_FOLDER, Dataset, cifar10_place
+from ..datasets import Dataset, cifar10_place
 from ..fitting import load_network
 from ..run import RunFolder
 from ..training import evaluate
@@ -81,6 +81,6 @@ def _find(folder: RunFolder, data_dir: str | None) -> findings.Findings:
 def _dataset(name: str, data_dir: str | None) -> Dataset:
     """The data set, if it is there: nothing is downloaded for a report."""
     place = cifar10_place(data_dir)
-    if name == "cifar10" and not any((place / part).exists() for part in (CIFAR10_FOLDER, CIFAR10_ARCHIVE)):
+    if name == "cifar10" and not any((place / part).exists() for part in (cifar10_files.FOLDER, cifar10_files.ARCHIVE)):
         raise UserError(f"CIFAR-10 is not in {place}; tell where it is with --data-dir")
     return datasets.load(name, data_dir)

@@ -59,6 +59,12 @@ def device_list(text):
     return devices
 
 
+def folder_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("give the name of a folder")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     p = Parser("train.py", __doc__)
     count = number(int, 1, MOST, "an integer from 1 to 1,000,000")
@@ -71,7 +77,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="data set (default cifar10; FOLDER is not there yet)")
-    p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is or shall be (default $MINIDL_DATA, else ~/.cache/minidl)")
+    p.add_argument(
+        "--data-dir",
+        type=folder_name,
+        metavar="DIR",
+        help="where CIFAR-10 is or shall be (default $MINIDL_DATA, else ~/.cache/minidl)",
+    )
     p.add_argument("--recipe", choices=list(RECIPES), help="hyper-parameters (default: digits for the digits, else default)")
     p.add_argument("--epochs", type=count, metavar="N", help="(default: the recipe's; 10 for cifar10)")
     p.add_argument("--batch-size", type=count, metavar="N", help="images a step (default: the recipe's; 128 for cifar10)")

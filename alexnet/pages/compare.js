@@ -67,7 +67,7 @@ function curves() {
         showlegend: true,
         legend: { orientation: "h", x: 0, y: -0.14, yanchor: "top" },
         xaxis: epochAxis(runs.reduce((longest, run) => (run.metrics.length > longest.length ? run.metrics : longest), [])),
-        yaxis: what === "accuracy" ? { tickformat: ".0%" } : { rangemode: "tozero" },
+        yaxis: what === "accuracy" ? { tickformat: ".0%" } : {},
       },
     }));
   }

@@ -126,7 +126,7 @@ def test_a_run_goes_on_in_a_new_event_file(tmp_path):
 
 def test_event_files_that_cannot_be_written_cost_a_warning(tmp_path, capsys):
     with experiments.tiny_network():
-        with mock.patch("alexnet.tensorboard.TensorBoard._write", side_effect=OSError(28, "No space left on device")):
+        with mock.patch("tensorboardX.RecordWriter.flush", side_effect=OSError(28, "No space left on device")):
             assert train.main([*experiments.TINY, "--tensorboard", "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
     told = capsys.readouterr()
     assert told.err.count("\n") == 1 and "warning: cannot write" in told.err and "No space left on device" in told.err

@@ -1,5 +1,6 @@
 """CIFAR-10 files of random pixels, in the official layout and the official pickle dialect: Python 2, protocol 2."""
 
+import io
 import pickle
 
 import numpy as np
@@ -38,21 +39,33 @@ class Python2Pickler(pickle._Pickler):
     dispatch[np.ndarray] = write_array
 
 
-def write(folder):
-    """The six files, 10,000 random images each, under folder/cifar-10-batches-py."""
+NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+
+
+def batch(images, seed=0):
+    """What a batch file of random images holds; a class has a brightness of its own, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(images) % 10)
+    pixels = (rng.integers(0, 60, (images, 3072)) + 20 * labels[:, None]).astype(np.uint8)
+    return {
+        b"batch_label": b"a batch",
+        b"labels": [int(label) for label in labels],
+        b"data": pixels,
+        b"filenames": [b"%05d.png" % i for i in range(images)],
+    }
+
+
+def official(content):
+    """The pickle of it as Python 2 wrote it."""
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(content)
+    return file.getvalue()
+
+
+def write(folder, images=10_000):
+    """The six files, so many images each, under folder/cifar-10-batches-py."""
     place = folder / "cifar-10-batches-py"
     place.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        labels = rng.permutation(np.repeat(np.arange(10), 1000))
-        # A class has a brightness of its own, so that there is something to learn.
-        pixels = (rng.integers(0, 60, (10000, 3072)) + 20 * labels[:, None]).astype(np.uint8)
-        batch = {
-            b"batch_label": b"a batch",
-            b"labels": [int(label) for label in labels],
-            b"data": pixels,
-            b"filenames": [b"%05d.png" % i for i in range(10000)],
-        }
-        with open(place / name, "wb") as file:
-            Python2Pickler(file, protocol=2).dump(batch)
+    for seed, name in enumerate(NAMES):
+        (place / name).write_bytes(official(batch(images, seed)))
     return place
