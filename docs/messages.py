@@ -136,6 +136,8 @@ class Collector:
             elif before.endswith("(") and after.startswith(")"):
                 self._add(self.reasons, module, [part.value])
                 yield [FILLED]
+            elif part.conversion != -1:  # !r puts quotes around it
+                yield [FILLED]
             else:
                 texts = [text if len(words(text)) != 1 else FILLED for text in self._texts(module, part.value)]
                 yield list(dict.fromkeys(texts)) or [FILLED]

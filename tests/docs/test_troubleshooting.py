@@ -32,26 +32,38 @@ def test_every_variable_is_explained():
     assert {name for name in named if f"| `{name}` |" not in PAGE} == set()
 
 
-def test_a_stub_is_no_entry():
-    """What has no cause or no cure counts as missing, and is put down at the end, once."""
-    message, reason = "… is given twice", "it is not a regular file"
-    without = re.sub(rf"^\| `{reason}` .*", f"| `{reason}` |  |", PAGE, flags=re.MULTILINE)
-    for stub in ("", "Cause: ", "Cause: \\\nCure: this", "Cause: that\\\nCure: ", "Cause: that"):
-        entry = f"`{message}`\\\n{stub}\n"
-        page = re.sub(rf"`{message}`\\\n(.+\n)+", entry.replace("\\", r"\\"), without)
-        missing, gone = messages.differences(page)
-        assert list(missing) == [message, reason] and not gone
-        stubbed = messages.with_stubs(page)
-        assert stubbed.endswith(
-            f"\n\n## Not explained yet\n\n- `{message}` (alexnet/commands/compare.py)\n- `{reason}` (minidl/files.py)\n"
-        )
-        assert messages.with_stubs(stubbed) == stubbed and messages.differences(stubbed) == (missing, gone)
-    assert messages.with_stubs(PAGE) == PAGE and messages.with_stubs(f"{PAGE}\n## Not explained yet\n\n- `x`\n") == PAGE
+ENTRY = "`… is given twice`\\\nCause: the same run.\\\nCure: give it\nonce.\n"
+TWO = "`one way …`\\\n`another way`\\\nCause: this.\\\nCure: that.\n"
+ROWS = (
+    "## Reasons\n\n| reason | cause |\n|---|---|\n| `no file`<br>`it is …` | remove it |\n\n## Others\n\n| `not ours` | see |\n"
+)
+SMALL = f"# Troubleshooting\n\n{ENTRY}\n{TWO}\n{ROWS}"
+SMALL_MADE = dict.fromkeys(["… is given twice", "one way …", "another way", "no file", "it is …"], "alexnet/some.py")
 
 
-def test_an_entry_without_a_message_is_found():
-    page = PAGE.replace("`… is given twice`", "`… is given thrice`").replace("`it is nested too deep`", "`it is too long`")
-    assert messages.differences(page)[1] == ["… is given thrice", "it is too long"]
+def test_a_page_that_explains_all(monkeypatch):
+    monkeypatch.setattr(messages, "made", lambda: SMALL_MADE)
+    assert messages.differences(SMALL) == ({}, []) and messages.with_stubs(SMALL) == SMALL
+
+
+@pytest.mark.parametrize("stub", ["Cause: ", "Cause: \\\nCure: this", "Cause: that\\\nCure: ", "Cause: that", "Cure: this"])
+def test_a_stub_is_no_entry(stub, monkeypatch):
+    """What has no cause or no cure is missing, and put down at the end, once."""
+    monkeypatch.setattr(messages, "made", lambda: SMALL_MADE)
+    page = SMALL.replace(ENTRY, f"`… is given twice`\\\n{stub}\n").replace("| remove it |", "|  |")
+    missing, gone = messages.differences(page)
+    assert list(missing) == ["… is given twice", "no file", "it is …"] and not gone
+    stubbed = messages.with_stubs(page)
+    names = "".join(f"- `{template}` (alexnet/some.py)\n" for template in missing)
+    assert stubbed == f"{page}\n## Not explained yet\n\n{names}"
+    assert messages.with_stubs(stubbed) == stubbed and messages.differences(stubbed) == (missing, gone)
+    monkeypatch.setattr(messages, "made", lambda: {"one way …": "", "another way": ""})
+    assert messages.with_stubs(stubbed) == page
+
+
+def test_an_entry_without_a_message_is_found(monkeypatch):
+    monkeypatch.setattr(messages, "made", lambda: {"one way …": "", "no file": ""})
+    assert messages.differences(SMALL) == ({}, ["… is given twice", "another way", "it is …"])
 
 
 # --- how messages are found in the source -----------------------------------------------------------------------------
@@ -77,6 +89,7 @@ MADE = {
     "a choice": ('UserError("one way" if x else "another way")', {"one way", "another way"}, set()),
     "a choice within": ("UserError(f\"it is {'so and so' if x else y}\")", {"it is so and so", "it is …"}, set()),
     "a choice of a name": ("UserError(f\"it is {'numpy' if x else y} here\")", {"it is … here"}, set()),
+    "a quoted text": ("UserError(f\"there is no {'red and blue'!r}\")", {"there is no …"}, set()),
     "nothing or something": (
         "UserError(f\"it is here{', and there' if x else ''}\")",
         {"it is here", "it is here, and there"},
@@ -208,7 +221,8 @@ def stopped(tmp_path_factory):
         ["--precision", "tf32"],
         ["--data", "mnist"],
         ["--data", "."],
-        ["--data", "cifar10", "--data-dir", "."],
+        ["--data", "cifar10", "--data-dir", "incomplete"],
+        ["--data", "cifar10", "--data-dir", "damaged"],
         ["--model", "alexnet-2012"],
         ["--limit-train", "1438"],
         ["--out", "."],
@@ -220,7 +234,9 @@ def stopped(tmp_path_factory):
 def test_refusals_of_a_new_run_are_explained(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "incomplete" / "cifar-10-batches-py").mkdir(parents=True)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "cifar-10-python.tar.gz").write_bytes(b"no archive")
     status, message = experiments.run(*experiments.TINY, *options)
     assert status and explained(message), message
 
