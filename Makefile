@@ -7,7 +7,7 @@ RUN = $(VENV)/bin/python
 PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
 SEED ?= 0
-GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_training.py
+GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_training.py alexnet/test_statistics.py
 
 .PHONY: train test test-simgpu test-nvrtc lint parity bench docs exercise clean
 
