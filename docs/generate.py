@@ -4,7 +4,8 @@ Figures are drawn anew by figures.py. In the pages, the code behind a mark such 
 
     <!-- code: minidl.functional.products.Linear -->
 
-is replaced by the present source of that class or function. Exit status: 0, or 1 if --check found something.
+is replaced by the present source of that class or function. What troubleshooting.md does not explain yet is put down at its end.
+Exit status: 0, or 1 if --check found something.
 """
 
 import importlib
@@ -16,6 +17,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import figures
+import messages
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
@@ -52,7 +54,21 @@ def words(svg: str) -> list[str]:
     return sorted("".join(element.itertext()).strip() for element in texts)
 
 
+def unexplained(check: bool) -> list[str]:
+    """How troubleshooting.md and the messages in the source differ, in lines; stubs of what is missing are written."""
+    text = messages.PAGE.read_text(encoding="utf-8")
+    missing, gone = messages.differences(text)
+    if not check:
+        messages.PAGE.write_text(messages.with_stubs(text), encoding="utf-8")
+    return [f"has no cause and cure for `{template}` of {module}" for template, module in missing.items()] + [
+        f"has an entry for `{template}`, which nothing makes any more" for template in gone
+    ]
+
+
 def main(check: bool) -> int:
+    problems = unexplained(check)
+    for problem in problems:
+        print(f"docs/troubleshooting.md {problem}", file=sys.stderr)
     stale = []
     for page in pages():
         text = page.read_text(encoding="utf-8")
@@ -70,7 +86,7 @@ def main(check: bool) -> int:
             path.write_text(new, encoding="utf-8")
     for path in stale if check else ():
         print(f"{path.relative_to(DOCS.parent)} is out of date: run python docs/generate.py", file=sys.stderr)
-    return 1 if check and stale else 0
+    return 1 if check and (stale or problems) else 0
 
 
 if __name__ == "__main__":

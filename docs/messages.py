@@ -1,56 +1,285 @@
-"""The messages that train.py and python -m alexnet can end with or warn with, as the source has them: python docs/messages.py.
+"""The messages that train.py, python -m alexnet and python -m minidl.selftest can print to a user, as the source has them:
+python docs/messages.py lists them. docs/troubleshooting.md has an entry for each; generate.py holds the one to the other.
 
-What is filled in is shown as "…". docs/troubleshooting.md has an entry for each; a test holds the one to the other.
+What is filled in is shown as "…", unless the source tells which texts it can be: then there is a message for each. What stands
+in parentheses in a message is a reason, and has an entry of its own.
 """
 
 import ast
+import builtins
+import functools
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Where a message is made: the first argument of these.
-ERRORS = {"UserError", "TrainingError", "CommunicationError", "ArgumentTypeError", "Damaged"}
-WRITERS = {"tell", "end_with", "damaged"}
-# Rooms in which any other error is the caller's, who reads a traceback; in the others it becomes part of a message.
-LIBRARY = ("autodiff", "data", "functional", "inspection", "kernels", "nn", "optim", "selftest")
+FILLED = "…"
+
+# Where a message is made: in the arguments of these errors, of those derived from them, and of these functions.
+ERRORS = {"UserError", "TrainingError", "ArgumentTypeError"}
+WRITERS = {"tell", "end_with", "error"}
+# Where a reason is made: in the arguments of these errors.
+REASONS = {"ValueError", "UnpicklingError"} | {
+    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
+}
+# But in these such an error is the programmer's, who reads a traceback: a wrong shape, say.
+LIBRARY = tuple(
+    "minidl/autodiff minidl/backend minidl/data minidl/functional minidl/inspection minidl/kernels minidl/nn minidl/operators "
+    "minidl/optim minidl/parallel minidl/random minidl/serialization minidl/threads alexnet/models".split()
+)
+# The first word of what minidl/parallel/processes.py takes down of a process that is gone; the second follows on "rank …".
+REPORTS = {"ended", "lost"}
+# What is put before a message: who prints it, and what kind it is.
+BEGINNING = re.compile(r"((train\.py|alexnet( \w+)?|minidl\.selftest): )?(error: |training failed: )?(rank [\d…]+: )?")
 
 
-def messages() -> dict[str, str]:
-    """The file of each message."""
-    found: dict[str, str] = {}
-    for file in sorted([*ROOT.glob("minidl/**/*.py"), *ROOT.glob("alexnet/**/*.py")]):
-        name = file.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            for template in _made_by(node, name):
-                found.setdefault(template, name)
-    return found
+class Module:
+    """A module's syntax tree; what each of its nodes lies in; its functions, but for methods, by name."""
+
+    def __init__(self, name: str, text: str):
+        self.name, self.tree = name, ast.parse(text)
+        self.nodes = list(ast.walk(self.tree))
+        self.around = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        functions = [node for node in self.nodes if isinstance(node, ast.FunctionDef)]
+        self.functions = {node.name: node for node in functions if not isinstance(self.around[node], ast.ClassDef)}
+        self.imported = {alias.name for node in self.nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+    def scopes(self, node: ast.AST) -> Iterator[ast.FunctionDef | ast.Module]:
+        """The functions that a node lies in, the innermost first, and the module."""
+        while node in self.around:
+            node = self.around[node]
+            if isinstance(node, ast.FunctionDef | ast.Module):
+                yield node
 
 
-def _made_by(node: ast.AST, file: str) -> Iterator[str]:
-    if isinstance(node, ast.Call):
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        known = name in ERRORS | WRITERS
-        if not known and not (
-            name in ("ValueError", "OSError") and not file.startswith(tuple(f"minidl/{room}" for room in LIBRARY))
-        ):
-            return
-        for argument in node.args:
-            if text := _template(argument):
-                yield text
+class Collector:
+    """Finds the messages and the reasons in the text of modules, by name: {template: the module that makes it}."""
+
+    def __init__(self, sources: dict[str, str]):
+        self.modules = [Module(name, text) for name, text in sources.items()]
+        self.messages: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self._at: list[ast.AST] = []  # what is being read, from the outside to the inside
+        self._errors = set(ERRORS)
+        classes = [node for module in self.modules for node in module.nodes if isinstance(node, ast.ClassDef)]
+        for _ in classes:
+            self._errors |= {node.name for node in classes if self._errors & set(map(_name, node.bases))}
+        for module in self.modules:
+            for node in module.nodes:
+                self._collect(module, node)
+        for template in list(self.messages):  # "…: … (its traceback is in …)" is a case of "… (its traceback is in …)"
+            others = [other for other in self.messages if other != template and words(other) == words(template)]
+            if any(matches(other, template) for other in others):
+                del self.messages[template]
+
+    def _collect(self, module: Module, node: ast.AST) -> None:
+        """What this node makes, if it makes any."""
+        if isinstance(node, ast.Call):
+            name = _name(node.func)
+            to_standard_error = any(keyword.arg == "file" and _name(keyword.value) == "stderr" for keyword in node.keywords)
+            if name in self._errors | WRITERS or to_standard_error:
+                self._add(self.messages, module, node.args)
+            elif name in REASONS and not module.name.startswith(LIBRARY):
+                self._add(self.reasons, module, node.args)
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and getattr(node.elts[0], "value", "") in REPORTS:
+            self._add(self.messages, module, node.elts[1:], "rank … ")
+
+    def _add(self, found: dict[str, str], module: Module, made: Iterable[ast.expr], before: str = "") -> None:
+        for text in (text for node in made for text in self._texts(module, node)):
+            template = bare(before + text)
+            if len(words(template)) > 1:
+                found.setdefault(template, module.name)
+
+    # --- the texts that an expression can have ------------------------------------------------------------------------
+
+    def _texts(self, module: Module, node: ast.expr) -> list[str]:
+        """All of them; FILLED among them for what the source does not tell."""
+        if node in self._at:
+            return [FILLED]
+        self._at.append(node)
+        try:
+            return list(dict.fromkeys(self._read(module, node)))
+        finally:
+            self._at.pop()
+
+    def _read(self, module: Module, node: ast.expr) -> Iterable[str]:
+        match node:
+            case ast.Constant(value=None):
+                return []
+            case ast.Constant(value=str(text)):
+                return [text]
+            case ast.JoinedStr(values=parts):
+                return map("".join, itertools.product(*self._parts(module, parts)))
+            case ast.IfExp(body=first, orelse=second):
+                return self._any(module, [first, second])
+            case ast.BoolOp(values=values):
+                return self._any(module, values)
+            case ast.Name():
+                return self._of_name(module, node)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=table), attr="get"), args=[_, default]):
+                return [*self._of_table(module, table), *self._texts(module, default)]
+            case ast.Call():
+                returned = [text for home, value in self._returned(module, node) for text in self._texts(home, value)]
+                return returned or [FILLED]
+        return [FILLED]
+
+    def _any(self, module: Module, nodes: Iterable[ast.expr]) -> list[str]:
+        return [text for node in nodes for text in self._texts(module, node)]
+
+    def _parts(self, module: Module, parts: list[ast.expr]) -> Iterator[list[str]]:
+        """The texts of each part of an f-string. What is filled in between parentheses is a reason."""
+        around = ["", *(str(getattr(part, "value", "")) for part in parts), ""]
+        for before, part, after in zip(around, parts, around[2:], strict=False):
+            if not isinstance(part, ast.FormattedValue):
+                yield self._texts(module, part)
+            elif before.endswith("(") and after.startswith(")"):
+                self._add(self.reasons, module, [part.value])
+                yield [FILLED]
+            else:
+                texts = [text if len(words(text)) != 1 else FILLED for text in self._texts(module, part.value)]
+                yield list(dict.fromkeys(texts)) or [FILLED]
+
+    def _of_name(self, module: Module, node: ast.Name) -> list[str]:
+        """What is assigned to a variable, or given to a parameter."""
+        for scope in module.scopes(node):
+            if isinstance(scope, ast.FunctionDef) and node.id in [arg.arg for arg in scope.args.args]:
+                return self._of_parameter(module, scope, node.id)
+            statements = ast.walk(scope) if isinstance(scope, ast.FunctionDef) else scope.body
+            assigned = [text for statement in statements for text in self._assigned(module, statement, node.id)]
+            if assigned:
+                return assigned
+        return [FILLED]
+
+    def _assigned(self, module: Module, node: ast.AST, name: str) -> list[str]:
+        """What a statement or := assigns to a variable."""
+        match node:
+            case ast.Assign(targets=[ast.Name(id=target)], value=ast.expr() as value) if target == name:
+                return self._texts(module, value)
+            case ast.AnnAssign(target=ast.Name(id=target), value=ast.expr() as value) if target == name:
+                return self._texts(module, value)
+            case ast.NamedExpr(target=ast.Name(id=target), value=value) if target == name:
+                return self._texts(module, value)
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=value):
+                places = [i for i, target in enumerate(targets) if isinstance(target, ast.Name) and target.id == name]
+                tuples = [(module, value)] if isinstance(value, ast.Tuple) else self._returned(module, value)
+                return [text for place in places for where, given in tuples for text in self._element(where, given, place)]
+        return []
+
+    def _element(self, module: Module, node: ast.expr, place: int) -> list[str]:
+        return self._texts(module, node.elts[place]) if isinstance(node, ast.Tuple) else [FILLED]
+
+    def _of_parameter(self, module: Module, function: ast.FunctionDef, name: str) -> list[str]:
+        """What the calls of a function give it; of methods and of what nobody calls it is not known."""
+        place = [arg.arg for arg in function.args.args].index(name)
+        texts: list[str] = []
+        for other in self.modules if module.functions.get(function.name) is function else ():
+            if other is module or function.name in other.imported:
+                for node in other.nodes:
+                    if isinstance(node, ast.Call) and _name(node.func) == function.name:
+                        named = [keyword.value for keyword in node.keywords if keyword.arg == name]
+                        texts += self._any(other, node.args[place : place + 1] or named)
+        return texts or [FILLED]
+
+    def _returned(self, module: Module, node: ast.expr) -> list[tuple[Module, ast.expr]]:
+        """What a call can return, each in its module; nothing if the function is not in the modules."""
+        match node:
+            case ast.Call(func=ast.Name(id=name)):
+                others = self.modules if name in module.imported else []
+                homes = [module] if name in module.functions else [other for other in others if name in other.functions]
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=place), attr=name)) if place in module.imported:
+                homes = [other for other in self.modules if Path(other.name).stem == place and name in other.functions]
+            case _:
+                homes = []
+        return [
+            (home, inner.value)
+            for home in homes
+            for inner in ast.walk(home.functions[name])
+            if isinstance(inner, ast.Return) and inner.value and next(home.scopes(inner)) is home.functions[name]
+        ]
+
+    def _of_table(self, module: Module, name: str) -> list[str]:
+        """The values of a dict that the module has."""
+        for node in module.tree.body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=target)], value=ast.Dict(values=values)) if target == name:
+                    return self._any(module, values)
+        return [FILLED]
 
 
-def _template(node: ast.AST) -> str:
-    """The text of a string or an f-string, with a mark for what is filled in; nothing for another expression."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        text = node.value
-    elif isinstance(node, ast.JoinedStr):
-        text = "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-    else:
-        return ""
-    return text if re.search("[a-z]{3}", text) else ""
+def bare(line: str) -> str:
+    """A message without what is put before it when it is printed."""
+    return line[BEGINNING.match(line).end() :]
+
+
+def words(text: str) -> list[str]:
+    """The words of a text. One alone is a name: of a program, a device, a file."""
+    return re.findall("[A-Za-z]{2,}", text)
+
+
+def matches(template: str, line: str) -> bool:
+    """Whether a line is what becomes of a template when it is filled in."""
+    return re.fullmatch(".+".join(map(re.escape, template.split(FILLED))), line, re.DOTALL) is not None
+
+
+def _name(node: ast.expr) -> str:
+    """The last part of a name such as argparse.ArgumentTypeError."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def source() -> dict[str, str]:
+    """The text of the modules of minidl and alexnet, by name."""
+    files = sorted(file for package in ("minidl", "alexnet") for file in (ROOT / package).rglob("*.py"))
+    return {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
+
+
+@functools.cache
+def made() -> dict[str, str]:
+    """All that needs an entry, messages and reasons, with the module that makes it."""
+    collector = Collector(source())
+    return collector.messages | collector.reasons
+
+
+# --- the page that explains them --------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent / "troubleshooting.md"
+# One message or more, each a line of code, then what causes them and what to do.
+ENTRY = re.compile(r"((?:^`[^`\n]+`\\\n)+)Cause: \S[^\\]*\\\nCure: \S", re.MULTILINE)
+REASONS_TABLE = re.compile(r"^## Reasons\n(.*?)^## ", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\| (`.*`) \| \S.* \|$", re.MULTILINE)
+STUBS = re.compile(r"\n## Not explained yet\n.*?(?=\n## |\Z)", re.DOTALL)
+
+
+def entries(page: str) -> list[str]:
+    """The messages that have an entry with all its parts in the text of the page."""
+    return _code(ENTRY.findall(page))
+
+
+def reasons(page: str) -> list[str]:
+    """The reasons that have a row with all its parts in the table of the page."""
+    table = REASONS_TABLE.search(page)
+    return _code(ROW.findall(table[1])) if table else []
+
+
+def _code(cells: Iterable[str]) -> list[str]:
+    return [code for cell in cells for code in re.findall("`(.+?)`", cell)]
+
+
+def differences(page: str) -> tuple[dict[str, str], list[str]]:
+    """What lacks an entry, with the module that makes it; and what has an entry, and is made no longer."""
+    there, needed = [*entries(page), *reasons(page)], made()
+    missing = {template: name for template, name in needed.items() if template not in there}
+    return missing, [template for template in there if template not in needed]
+
+
+def with_stubs(page: str) -> str:
+    """The page with a section, behind all others, that names what lacks an entry."""
+    missing, _ = differences(page)
+    page = STUBS.sub("", page)
+    stubs = "".join(f"- `{template}` ({name})\n" for template, name in missing.items())
+    return f"{page}\n## Not explained yet\n\n{stubs}" if stubs else page
 
 
 if __name__ == "__main__":
-    for template, file in messages().items():
-        print(f"{file}: {template}")
+    for template, name in made().items():
+        print(f"{name}: {template}")
