@@ -1,5 +1,7 @@
 """Whatever is wrong with a run's files, or a command line, is refused in a line, or makes no difference to the result."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,37 @@ def test_a_damaged_run_is_refused_or_ends_the_same(baseline, tmp_path, damage):
         baseline.go_on(tmp_path, lambda folder: damage(data.draw, folder))
 
     experiment()
+
+
+OTHER = {
+    "recipe": "default",
+    "lr": 0.02,
+    "momentum": 0.5,
+    "weight_decay": 0.0,
+    "bias_lr": 2.0,
+    "bias_decay": False,
+    "batch_size": 4,
+    "schedule": "one-cycle",
+    "step_epochs": 3,
+    "crop_padding": 1,
+    "reflection": True,
+    "seed": 1,
+    "limit_train": 41,
+    "limit_test": None,
+    "dtype": "float64",
+}
+
+
+@pytest.mark.parametrize("key, value", OTHER.items())
+def test_a_setting_that_decides_the_numbers_is_not_changed_silently(baseline, tmp_path, key, value):
+    def damage(folder):
+        file = folder / "config.json"
+        settings = json.loads(file.read_text())
+        assert settings[key] != value
+        file.write_text(json.dumps(settings | {key: value}))
+
+    status, message = baseline.go_on(tmp_path, damage)
+    assert status == 2 and f"it was saved with {key} " in message
 
 
 @given(st.data())

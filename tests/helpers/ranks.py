@@ -19,6 +19,7 @@ from alexnet import builders, datasets, memory, saving, training
 from alexnet.config import Config
 from alexnet.launch import join
 from alexnet.run import RunFolder
+from alexnet.statistics import LayerStatistics
 from minidl.backend import to_numpy, use_device
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
@@ -150,7 +151,11 @@ def train(communicators, stop, config: Config):
     scheduler, _ = builders.build_schedules(config, optimizer, 1000)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
     progress = training.Progress()
-    training.train_one_epoch(model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel)
+    statistics = LayerStatistics(model, optimizer, communicators, 3, lambda row: None)
+    training.train_one_epoch(
+        model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel, statistics=statistics
+    )
+    statistics.flush()
     test = dataset.test.first(11, "--limit-test")
     test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config, dataset), **shard)
     evaluation = training.evaluate(model, test_loader, communicators=communicators)
