@@ -105,8 +105,9 @@ def fit(
                     f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
                     flush=True,
                 )
+                showing.metrics(row, progress.step)
                 if progress.epoch < epochs:
-                    showing.epoch(row, progress.step, evaluation)
+                    showing.go_on(evaluation)
         if evaluation is None:
             evaluation = evaluate(model, test_loader, stop, communicators)
     except Stopped:

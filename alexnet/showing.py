@@ -34,10 +34,13 @@ class Showing:
         if events := self._events:
             self._try("tensorboard", lambda: events.add_statistics(row))
 
-    def epoch(self, row: dict[str, Any], step: int, evaluation: Evaluation) -> None:
-        """An epoch has ended, and the run goes on."""
+    def metrics(self, row: dict[str, Any], step: int) -> None:
+        """An epoch has ended with this step."""
         if events := self._events:
             self._try("tensorboard", lambda: events.add_metrics(row, step))
+
+    def go_on(self, evaluation: Evaluation) -> None:
+        """The run goes on with another epoch."""
         self._report(evaluation, running=True)
 
     def end(self, evaluation: Evaluation) -> None:

@@ -122,6 +122,7 @@ def test_a_run_goes_on_in_a_new_event_file(tmp_path):
     assert len(files) == 2
     steps = [[event.step for event in events(file) if event.step] for file in files]
     assert max(steps[0]) == 5 and min(steps[1]) == 6 and max(steps[1]) == 10
+    assert [step for step, _ in shown(tmp_path / "a/tensorboard")["loss/test"]] == [5, 10]
 
 
 def test_event_files_that_cannot_be_written_cost_a_warning(tmp_path, capsys):
