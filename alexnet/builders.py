@@ -4,6 +4,7 @@ from typing import Any
 
 from minidl import random
 from minidl.data import Compose, DataLoader, Normalize, Transform
+from minidl.errors import UserError
 from minidl.nn import Module
 from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
@@ -11,6 +12,18 @@ from . import models
 from .augment import RandomCrop, RandomHorizontalFlip
 from .config import Config
 from .datasets import Dataset
+
+
+def check_fits(config: Config, dataset: Dataset) -> None:
+    """Raise UserError if the data set has too small or too few images for the settings."""
+    least, size = models.LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
+    if size < least:
+        raise UserError(
+            f"--model {config.model} takes images of at least {least} x {least}, and {dataset.name} has {size} x {size}; "
+            "choose a cifar model"
+        )
+    dataset.train.first(config.limit_train, "--limit-train")
+    dataset.test.first(config.limit_test, "--limit-test")
 
 
 def build_model(config: Config, dataset: Dataset) -> Module:

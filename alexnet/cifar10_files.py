@@ -38,7 +38,9 @@ def read_folder(folder: Path) -> tuple[Arrays, Arrays]:
                 f"CIFAR-10 in {folder} is incomplete: {name} is missing; complete the folder, or remove it to download all"
             ) from None
         except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror}; remove {folder} to download CIFAR-10 again") from None
+            raise UserError(
+                f"cannot read {file}: {error.strerror}; make it readable, or remove {folder} to download CIFAR-10 again"
+            ) from None
     return _arrays(folder, batches)
 
 
@@ -47,7 +49,9 @@ def read_archive(archive: Path) -> tuple[Arrays, Arrays]:
     try:
         batches = _batches_of_tar(_unzip(read_regular(archive, MOST_ARCHIVE_BYTES)))
     except OSError as error:
-        raise UserError(f"cannot read {archive}: {error.strerror}; remove it to download CIFAR-10 again") from None
+        raise UserError(
+            f"cannot read {archive}: {error.strerror}; make it readable, or remove it to download CIFAR-10 again"
+        ) from None
     except (ValueError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{archive} is damaged ({error}); remove it to download CIFAR-10 again") from None
     missing = [name for name in NAMES if name not in batches]

@@ -56,7 +56,7 @@ class Config:
     def from_flat(cls, given: Any) -> "Config":
         """The settings that flat() gives. Raises ValueError if one is missing, unknown, or not what it may be."""
         if not isinstance(given, dict):
-            raise ValueError("it is no object with a key a setting")
+            raise ValueError("it is not a JSON object of settings")
         settings = ADDED_LATER | given
         recipe = {field: settings.pop(key) for field, key in RECIPE_KEYS.items() if key in settings}
         unknown = set(settings) - {field.name for field in dataclasses.fields(cls)}

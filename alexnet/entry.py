@@ -99,7 +99,7 @@ def describe(error: BaseException) -> str:
     while before := error.__cause__ or error.__context__:
         error = before
     if isinstance(error, MemoryError):
-        return "the memory is full; a smaller --batch-size needs less"
+        return "the memory is full; end other programs, or raise the limit (ulimit -v)"
     return f"{type(error).__name__}: {error} (MINIDL_TRACEBACK=1 tells where)"
 
 

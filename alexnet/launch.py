@@ -18,10 +18,10 @@ from minidl.parallel.communicator import timeout
 from minidl.parallel.processes import RemoteTraceback
 
 from . import datasets, entry, tensorboard
+from .builders import check_fits
 from .config import Config
 from .fitting import fit
 from .memory import out_of_memory
-from .models import LEAST_IMAGE_SIZE
 from .run import RunFolder
 from .training import Evaluation, Stopped
 
@@ -61,15 +61,7 @@ def _check(config: Config) -> None:
     """Raise UserError if the data set is not there or does not fit the settings, or something else that they need is missing."""
     if config.tensorboard:
         tensorboard.check_installed()
-    dataset = _load(config.data, config.data_dir)
-    least, size = LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
-    if size < least:
-        raise UserError(
-            f"--model {config.model} takes images of at least {least} x {least}, and {dataset.name} has {size} x {size}; "
-            "choose a cifar model"
-        )
-    dataset.train.first(config.limit_train, "--limit-train")
-    dataset.test.first(config.limit_test, "--limit-test")
+    check_fits(config, _load(config.data, config.data_dir))
 
 
 @lru_cache(maxsize=1)  # what was checked is trained on

@@ -142,7 +142,7 @@ class Saver:
                 problems.append(str(error))
                 continue
             for problem in problems:
-                entry.tell(f"{problem}; going on from {file.name}, the one before it")
+                entry.tell(f"{problem}; going on from {file.name}")
             return facts
         raise UserError(f"{problems[0]}; none before it can be used")
 

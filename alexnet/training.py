@@ -176,7 +176,8 @@ class RunningSums:
             with random.context(*masks):
                 place = first_not_finite(self.model, batch, self.communicators)
             raise TrainingError(
-                f"the loss is {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}); {place}; a smaller --lr may help"
+                f"the loss is {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}); {place}; a new run with a smaller "
+                "--lr may help"
             )
         progress.step += 1
         progress.batch += 1
@@ -213,7 +214,8 @@ def evaluate(
             if stopping:
                 raise Stopped
             if not math.isfinite(loss):
-                raise TrainingError(f"the loss on test images is {loss}; {first_not_finite(model, batch, communicators)}")
+                place = first_not_finite(model, batch, communicators)
+                raise TrainingError(f"the loss on test images is {loss}; {place}; a new run with a smaller --lr may help")
             total += loss
             predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
             losses[batch.indices] = to_numpy(of_images.data)

@@ -14,7 +14,7 @@ from pathlib import Path
 from minidl.errors import TrainingError, UserError
 
 from .. import cifar10_files, datasets, entry, findings, report
-from ..builders import build_loaders
+from ..builders import build_loaders, check_fits
 from ..datasets import Dataset, cifar10_place
 from ..fitting import load_network
 from ..run import RunFolder
@@ -73,6 +73,7 @@ def _find(folder: RunFolder, data_dir: str | None) -> findings.Findings:
     if not folder.checkpoints():
         raise UserError("there is no checkpoint yet")
     dataset = _dataset(folder.config.data, data_dir)
+    check_fits(folder.config, dataset)
     model, _ = load_network(folder, dataset)
     _, loader = build_loaders(folder.config, dataset, 0, 1)
     return findings.find(model, dataset.classes, loader, evaluate(model, loader))

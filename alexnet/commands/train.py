@@ -156,7 +156,9 @@ def config_to_go_on(args: argparse.Namespace, before: Config) -> Config:
     backend = asked.get("backend", before.backend)
     devices, world_size, threads = places(asked.get("devices"), before.devices)
     if not mpi.started() and "devices" not in asked and world_size != before.world_size:
-        raise UserError(f"this run has {before.world_size} devices on several machines: use mpiexec, or give --devices")
+        raise UserError(
+            f"this run has {before.world_size} devices, {len(before.devices)} on a machine: use mpiexec, or give --devices"
+        )
     if (backend, devices, world_size) == (before.backend, before.devices, before.world_size):
         if threads != before.threads and mpi.first_on_machine():
             entry.tell(

@@ -156,7 +156,7 @@ class SharedMemoryCommunicator(Communicator):
     def _meet(self, what: str) -> None:
         """Tell the others what this rank is at, and wait until all are at the same."""
         self._count += 1
-        own = f"{what}, the meeting number {self._count}"
+        own = f"{what}, collective number {self._count}"
         patience = Patience(self._timeout)
         rank = None
         try:

@@ -215,7 +215,11 @@ def main(arguments=None) -> int:
         if len(set(devices)) < len(devices) or min(devices) < 0 or options.megabytes < 1:
             raise ValueError
     except ValueError:
-        parser.error("--devices takes different numbers such as 0 or 0,1, --megabytes one of at least 1")
+        print(
+            "minidl.selftest: error: --devices takes different numbers such as 0 or 0,1, --megabytes one of at least 1",
+            file=sys.stderr,
+        )
+        return 2
     report: dict[str, Any] = {"versions": versions(), "backend": options.backend, "devices": devices}
     try:
         expected = trained(ALONE, "numpy")

@@ -270,7 +270,7 @@ def test_a_loss_that_is_not_finite(tmp_path):
     assert failed.returncode == 1
     assert re.fullmatch(
         r"train.py: training failed: the loss is (nan|inf) at step 2 \(epoch 1\); the first layer whose output is not finite is "
-        r"\w+ \(\w+\)(, as its weights are not)?; a smaller --lr may help\n",
+        r"\w+ \(\w+\)(, as its weights are not)?; a new run with a smaller --lr may help\n",
         failed.stderr,
     )
     assert not list((tmp_path / "a" / "checkpoints").iterdir())
