@@ -180,6 +180,7 @@ class Saver:
             or progress.step != progress.epoch * steps + progress.batch
             or progress.seen != min(images, progress.batch * config.recipe.batch_size)
             or progress.correct > progress.seen
+            or (not progress.batch and progress != Progress(progress.epoch, progress.step))
             or place(file) != (progress.epoch, progress.step)
             or len(facts.rates) != len(self.optimizer.param_groups)
             or (facts.plateau is None) != (self.plateau is None)

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl import checkpoint
+
 from ..helpers import experiments
 
 
@@ -57,6 +59,31 @@ def test_a_setting_that_decides_the_numbers_is_not_changed_silently(baseline, tm
 
     status, message = baseline.go_on(tmp_path, damage)
     assert status == 2 and f"it was saved with {key} " in message
+
+
+@pytest.mark.parametrize("key", ["epoch", "step", "batch", "loss", "correct", "seen", "seconds", "lr"])
+def test_progress_that_cannot_be(baseline, tmp_path, key):
+    """In a newest checkpoint whose checksums are right: the one before it is used."""
+
+    def damage(folder):
+        file = experiments.checkpoints(folder)[-1]
+        arrays, facts = checkpoint.load(file)
+        facts["progress"][key] += 1
+        checkpoint.save(file, arrays, facts)
+
+    assert baseline.go_on(tmp_path, damage) == (0, "")
+    assert [file.name for file in (tmp_path / "run/checkpoints").glob("*.damaged")] == [
+        "epoch-0002-step-000010.safetensors.damaged"
+    ]
+
+
+def test_a_line_of_metrics_twice(baseline, tmp_path):
+    def twice(folder):
+        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (folder / "metrics.jsonl").write_text("".join([*lines, lines[0]]))
+
+    status, message = baseline.go_on(tmp_path, twice)
+    assert status == 2 and "is damaged (its epochs are not 1, 2, 3, ...)" in message
 
 
 @given(st.data())

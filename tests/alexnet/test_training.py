@@ -127,6 +127,40 @@ def test_config_json_without_a_setting_is_refused(key):
         Config.from_json(json.dumps(settings))
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"colour": 1}, "there is no setting 'colour'"),
+        ({"name": "x"}, "there is no setting 'name'"),
+        ({"model": "resnet"}, "there is no model 'resnet'"),
+        ({"devices": [0, 0]}, r"devices \[0, 0\] has one twice"),
+        ({"devices": [0, 1], "world_size": 1}, "world_size 1 is less than the number of devices, 2"),
+        ({"devices": []}, "length >= 1"),
+        ({"precision": "tf32"}, "precision tf32 is for backend cupy"),
+        ({"schedule": "step", "step_epochs": 0}, "schedule step needs step_epochs of at least 1"),
+        ({"schedule": "cosine"}, "Invalid enum value 'cosine'"),
+        ({"epochs": 1_000_001}, "<= 1000000"),
+        ({"epochs": True}, "Expected `int`, got `bool`"),
+        ({"lr": 0}, "> 0.0"),
+        ({"lr": "0.1"}, "Expected `float`, got `str`"),
+        ({"momentum": 1}, "< 1.0"),
+        ({"seed": 2**63}, "."),
+        ({"threads": 0}, ">= 1"),
+        ({"save_minutes": 0}, "> 0.0"),
+        ({"versions": {"numpy": 2}}, "Expected `str`, got `int`"),
+    ],
+)
+def test_config_json_with_settings_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Config.from_json(json.dumps(json.loads(config().to_json()) | changes).encode())
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"null", b"[" * 100_000, b'{"lr": NaN}', b"\xff", b"1e999"])
+def test_config_json_that_is_something_else(text):
+    with pytest.raises(ValueError):
+        Config.from_json(text)
+
+
 def test_biases_have_a_rate_and_a_decay_of_their_own():
     """The 2012 code's: twice the rate, no decay. The order of the parameters stays that of their definition."""
     net, *_ = parts()
