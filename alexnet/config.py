@@ -69,8 +69,14 @@ class Config:
     @classmethod
     def from_json(cls, text: bytes) -> "Config":
         """The settings of an earlier run, from config.json. Raises ValueError as from_flat does."""
+
+        def no_number(name: str) -> None:
+            raise ValueError(f"{name} is no number that a setting may be")
+
         try:
-            return cls.from_flat(json.loads(text))  # which takes names of folders that are not UTF-8, as msgspec's does not
+            return cls.from_flat(
+                json.loads(text, parse_constant=no_number)
+            )  # which takes names of folders that are not UTF-8, as msgspec's does not
         except RecursionError:
             raise ValueError("it is nested too deep") from None
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -28,7 +29,7 @@ from .training import Progress
 # What may differ when a run goes on. All else decides its numbers, and is to be what the checkpoint was made with.
 MAY_CHANGE = {"backend", "devices", "world_size", "threads", "precision", "data_dir", "versions", "save_minutes", "tensorboard"}
 
-Number = Annotated[float, Meta(ge=0)]
+Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Count = Annotated[int, Meta(ge=0)]
 Checksum = Annotated[str, Meta(min_length=64, max_length=64)]
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ tqdm.set_lock(threading.RLock())  # its own is for several processes too, and li
 
 
 Count = Annotated[int, Meta(ge=0, le=10**15)]
-Number = Annotated[float, Meta(ge=0)]
+Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
 
 class Stopped(Exception):
