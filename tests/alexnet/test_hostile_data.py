@@ -219,14 +219,16 @@ def test_something_else_in_the_place_of_a_batch(place, make):
     file.unlink()
     make(file)
     reason = NO_FILES[make].format(most=cifar10_files.MOST_BATCH_BYTES)
-    assert refused(place) == f"cannot read {file}: {reason}; remove {file.parent} to download CIFAR-10 again"
+    assert refused(place) == f"cannot read {file}: {reason}; make it readable, or remove {file.parent} to download CIFAR-10 again"
 
 
 @pytest.mark.parametrize("make", NO_FILES)
 def test_something_else_in_the_place_of_the_archive(archive, make):
     make(archive)
     reason = NO_FILES[make].format(most=cifar10_files.MOST_ARCHIVE_BYTES)
-    assert refused(archive.parent) == f"cannot read {archive}: {reason}; remove it to download CIFAR-10 again"
+    assert (
+        refused(archive.parent) == f"cannot read {archive}: {reason}; make it readable, or remove it to download CIFAR-10 again"
+    )
 
 
 @pytest.mark.parametrize(
