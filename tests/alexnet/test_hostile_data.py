@@ -205,7 +205,7 @@ def larger(path):
 NO_FILES = {
     fifo: "it is not a regular file",
     bound_socket: "No such device or address",
-    folder: "Is a directory",
+    folder: "it is not a regular file",
     loop: "Too many levels of symbolic links",
     endless: "it is not a regular file",
     full: "it is not a regular file",
@@ -243,7 +243,7 @@ def test_something_else_in_the_place_of_the_archive(archive, make):
 def test_something_else_in_the_place_of_the_folder(archive, make, reason):
     made = archive.parent / "cifar-10-batches-py"
     make(made)
-    assert f"cannot read {made}/data_batch_1: {reason}; remove {made} to" in refused(archive.parent)
+    assert f"cannot read {made}/data_batch_1: {reason}; make it readable, or remove {made} to" in refused(archive.parent)
 
 
 def test_a_file_that_may_not_be_read(place, monkeypatch):
