@@ -251,7 +251,7 @@ def test_a_file_that_may_not_be_read(place, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(cifar10_files, "read_regular", no_access)
-    assert f"cannot read {place}/cifar-10-batches-py/data_batch_1: Permission denied; remove" in refused(place)
+    assert f"cannot read {place}/cifar-10-batches-py/data_batch_1: Permission denied; make it readable" in refused(place)
 
 
 def test_links_to_files_are_followed(place):
