@@ -86,6 +86,7 @@ def test_what_a_run_writes(finished):
         "curves.png",
         "filters.png",
         "metrics.jsonl",
+        "report.html",
         "statistics.jsonl",
     ]
     rows = metrics(folder, timed=True)
@@ -237,7 +238,7 @@ def test_the_result_is_told_though_the_pictures_cannot_be_drawn(finished, tmp_pa
     (tmp_path / "a" / "curves.png").mkdir()
     again = train("--resume", "a", cwd=tmp_path)
     assert again.returncode == 0 and again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert again.stderr.startswith("train.py: warning: cannot draw") and again.stderr.count("\n") == 1
+    assert again.stderr.startswith("train.py: warning: cannot write a/curves.png: ") and again.stderr.count("\n") == 1
 
 
 def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
