@@ -16,7 +16,7 @@ RECIPE_KEYS = {field.name: field.name for field in dataclasses.fields(Recipe)} |
 ADDED_LATER = {"bias_lr": 1.0, "bias_decay": True, "precision": "fp32", "save_minutes": 10.0, "tensorboard": False}
 
 MOST_DEVICES = 256  # of one machine
-Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Text = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 Device = Annotated[int, Meta(ge=0, le=9999)]
 Minutes = Annotated[float, Meta(gt=0, le=1e6)]
 
@@ -47,6 +47,13 @@ class Config:
         settings = dataclasses.asdict(self)
         recipe = settings.pop("recipe")
         return settings | {key: recipe[field] for field, key in RECIPE_KEYS.items()}
+
+    def differences(self, before: "Config") -> str:
+        """The settings that have changed, in a line; nothing, if none has."""
+        old, new = before.flat(), self.flat()
+        for settings in (old, new):
+            settings |= {f"version of {name}": version for name, version in settings.pop("versions").items()}
+        return ", ".join(f"{key} {new.get(key)} (before: {old.get(key)})" for key in old if new.get(key) != old.get(key))
 
     def to_json(self) -> str:
         """The text of config.json."""

@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -104,16 +105,35 @@ def describe(error: BaseException) -> str:
 
 
 def limit_threads() -> None:
-    """Where memory is scarce (ulimit -v), OpenBLAS starts as many threads as it has room for. Else it prints four lines, and
-    sends SIGINT to its own process.
+    """Where memory (ulimit -v) or processes (ulimit -u) are scarce, OpenBLAS starts as many threads as it has room for.
+
+    Else it prints four lines, and sends SIGINT to its own process.
     """
     with contextlib.suppress(ImportError):  # there are no limits on Windows
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        threads = max(1, limit // THREAD_BYTES)
-        if limit != resource.RLIM_INFINITY and threads < (os.cpu_count() or 1):
+        wanted = os.cpu_count() or 1
+        threads = wanted if limit == resource.RLIM_INFINITY else min(wanted, max(1, limit // THREAD_BYTES))
+        threads = _threads_to_start(threads)
+        if threads < wanted:
             os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+
+
+def _threads_to_start(wanted: int) -> int:
+    """How many threads there may be in this process, of so many (ulimit -u)."""
+    done, threads = threading.Event(), [threading.Thread(target=lambda: done.wait()) for _ in range(wanted - 1)]
+    started = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        pass
+    done.set()
+    for thread in started:
+        thread.join()
+    return 1 + len(started)
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from minidl.errors import UserError
 from minidl.nn import Module, format_summary, summary
 from minidl.parallel import ALONE, Communicators, DataParallel
 
+from . import entry
 from .builders import build_loaders, build_model, build_optimizer, build_schedules
 from .collectives import from_rank_0, sum_over_ranks
+from .config import Config
 from .datasets import Dataset
 from .run import RunFolder
 from .saving import Facts, Saver
@@ -46,7 +48,12 @@ def fit(
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
     saver = Saver(folder, dataset, train_loader, model, optimizer, plateau)
     progress = Progress()
-    restored = json.dumps(msgspec.to_builtins(saver.restore())).encode() if resume and rank == 0 else b""
+    restored = b""
+    if resume and rank == 0:
+        facts = saver.restore()
+        restored = json.dumps(msgspec.to_builtins(facts)).encode()
+        if differences := config.differences(Config.from_flat(facts.config)):
+            entry.tell(f"going on with {differences}")
     parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
     if resume:
         facts = msgspec.convert(json.loads(from_rank_0(communicators, device, restored)), Facts)

@@ -41,20 +41,10 @@ def resume(folder: RunFolder, config: Config) -> int:
 
     def hold() -> RunFolder:
         folder.hold()
-        if differences := what_differs(folder.config, config):
-            entry.tell(f"going on with {differences}")
         folder.config = config
         return folder
 
     return _run(config, hold, resume=True)
-
-
-def what_differs(before: Config, after: Config) -> str:
-    """The settings that have changed, in a line; nothing, if none has."""
-    old, new = before.flat(), after.flat()
-    versions = {f"version of {name}": value for name, value in old.pop("versions").items()}
-    old, new = old | versions, new | {f"version of {name}": value for name, value in new.pop("versions").items()}
-    return ", ".join(f"{key} {new.get(key)} (before: {old.get(key)})" for key in old if new.get(key) != old.get(key))
 
 
 def _check(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from multiprocessing import context, reduction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+ATTEMPTS = 4  # at a lock, a tenth of a second apart: who only looks whether a run is in use has it for a moment
 NONE_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # how a file system says that it has no locks
 
 
@@ -36,7 +38,14 @@ class FolderLock:
             return False
         handle = os.open(folder / self.FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for attempt in range(ATTEMPTS):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    time.sleep(0.1)
         except BlockingIOError:
             os.close(handle)
             raise UserError(f"another process is using {folder}; wait until it ends, or stop it") from None
@@ -47,6 +56,18 @@ class FolderLock:
             raise
         self._handle = handle
         return True
+
+    def check(self, folder: Path) -> None:
+        """Raise OSError if the lock's file is no more the folder's: then another process may have locked a new one."""
+        if self._handle is not None:
+            try:
+                same = os.path.samestat(os.fstat(self._handle), os.stat(folder / self.FILE))
+            except FileNotFoundError:
+                same = False
+            if not same:
+                raise OSError(
+                    errno.ENOLCK, f"its {self.FILE} was removed, and another process may be using it; leave that file alone"
+                )
 
     def release(self) -> None:
         """Give up this process's hold."""

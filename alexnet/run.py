@@ -31,7 +31,7 @@ MOST_CONFIG_BYTES, MOST_METRICS_BYTES, MOST_STATISTICS_BYTES = 1 << 20, 1 << 28,
 # What is opened to be written into. Through a symbolic link it would be written somewhere else.
 WRITTEN_INTO = ("metrics.jsonl", "statistics.jsonl", "checkpoints", "tensorboard", FolderLock.FILE)
 
-Number = Annotated[float, Meta(ge=0)]
+Number = Annotated[float, Meta(ge=0, le=1e300)]  # so that sums are finite
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -96,7 +96,7 @@ class RunFolder:
         except FileNotFoundError:
             raise UserError(f"{path}: this is not a run, there is no {file}") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{file} is damaged ({_reason(error)}); put it back as it was, or start a new run") from None
+            raise UserError(f"{file} is damaged ({reason(error)}); put it back as it was, or start a new run") from None
 
     def hold(self) -> None:
         """Lock the folder of an earlier run, to go on with it. Raises UserError if it is in use, or may not be written in."""
@@ -126,10 +126,14 @@ class RunFolder:
         (self.path / "checkpoints").mkdir(exist_ok=True)
         for unusable in self.checkpoints():
             if place(unusable) > (epoch, step):
-                os.replace(unusable, f"{unusable}{DAMAGED}")
+                aside = f"{unusable}{DAMAGED}"
+                while os.path.lexists(aside):
+                    aside += DAMAGED
+                os.rename(unusable, aside)
         for folder in (self.path, self.path / "checkpoints"):
             for file in folder.iterdir():
-                if file.name.startswith(".tmp") or (file.name.startswith(".") and file.name.endswith(PART)):
+                debris = file.name.startswith(".tmp") or (file.name.startswith(".") and file.name.endswith(PART))
+                if debris and (file.is_symlink() or not file.is_dir()):
                     file.unlink()
         metrics = [row for row in self.metrics() if row["epoch"] <= epoch]
         statistics = [row for row in self.statistics() if row["step"] <= step]
@@ -152,6 +156,7 @@ class RunFolder:
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append an epoch's line. To be called before the epoch's checkpoint is saved. Raises OSError."""
+        self.lock.check(self.path)
         append(self.path / "metrics.jsonl", _line(row))
 
     def add_statistics(self, row: dict[str, Any]) -> None:
@@ -167,7 +172,7 @@ class RunFolder:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{file} is damaged ({_reason(error)}); start a new run") from None
+            raise UserError(f"{file} is damaged ({reason(error)}); put it back as it was, or start a new run") from None
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -176,13 +181,15 @@ class RunFolder:
 
         Raises OSError.
         """
+        self.lock.check(self.path)
         checkpoint.save(self.path / "checkpoints" / f"epoch-{epoch:04d}-step-{step:06d}.safetensors", arrays, facts)
         files = self.checkpoints()
         rows = self.metrics()[:epoch]
         best = max(rows, key=lambda row: row["test_accuracy"])["epoch"] if rows else 0
         kept = {*files[-NEWEST_KEPT:], *[file for file in files if place(file)[0] == best][:1]}  # the first of its epoch
         for old in set(files) - kept:
-            old.unlink(missing_ok=True)
+            if not old.is_dir():
+                old.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[Path]:
         """The checkpoint files, the newest last."""
@@ -232,5 +239,8 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else f"{error}"
+def reason(error: Exception) -> str:
+    """What went wrong, without the name of the file."""
+    if isinstance(error, MemoryError):
+        return "the memory is full"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -28,6 +28,7 @@ from .training import Progress
 
 # What may differ when a run goes on. All else decides its numbers, and is to be what the checkpoint was made with.
 MAY_CHANGE = {"backend", "devices", "world_size", "threads", "precision", "data_dir", "versions", "save_minutes", "tensorboard"}
+MOST_FACTS_BYTES = 1 << 24  # of a checkpoint, beside its arrays
 
 Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Count = Annotated[int, Meta(ge=0)]
@@ -148,8 +149,8 @@ class Saver:
         raise UserError(f"{problems[0]}; none before it can be used")
 
     def _load(self, file: Path, rows: list[dict[str, Any]]) -> Facts:
-        loaded, told = checkpoint.load(file)
         own = arrays(self.model, self.optimizer)
+        loaded, told = checkpoint.load(file, sum(array.nbytes for array in own.values()) + MOST_FACTS_BYTES)
         try:
             facts = msgspec.convert(told, Facts)
             self._check(facts, file, rows)

@@ -7,7 +7,7 @@ from minidl.data import DataLoader
 from minidl.nn import Module
 
 from . import entry, findings, pictures, report
-from .run import RunFolder
+from .run import RunFolder, reason
 from .tensorboard import TensorBoard
 from .training import Evaluation
 
@@ -81,4 +81,4 @@ class Showing:
                 self._warn(name, error)
 
     def _warn(self, name: str, error: Exception) -> None:
-        entry.tell(f"warning: cannot write {self.folder.path / name}: {getattr(error, 'strerror', None) or error}")
+        entry.tell(f"warning: cannot write {self.folder.path / name}: {reason(error)}")

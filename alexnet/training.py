@@ -27,6 +27,7 @@ from .collectives import sum_over_ranks
 from .diagnosis import first_not_finite
 from .statistics import LayerStatistics
 
+tqdm.monitor_interval = 0  # no thread that looks after bars: there may be room for none, and every batch moves them
 tqdm.set_lock(threading.RLock())  # its own is for several processes too, and lies in /dev/shm
 
 

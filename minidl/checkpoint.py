@@ -23,11 +23,13 @@ def save(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> N
     write(path, on_host, {"facts": json.dumps({"facts": facts, "checksums": _checksums(on_host, facts)})})
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, facts) of a file that `save` wrote. Raises UserError if it is not one, or anything in it has changed."""
+def load(path: Path, most_bytes: int = 1 << 40) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays, facts) of a file that `save` wrote. Raises UserError if it is not one, is larger, or has changed in anything."""
     try:
         if not path.is_file():
             raise OSError("there is no such regular file")
+        if path.stat().st_size > most_bytes:
+            raise OSError(f"it is larger than {most_bytes:,} bytes, the most that such a file has")
         arrays, metadata = read(path)
         content = json.loads(metadata["facts"])
         facts, told = content["facts"], content["checksums"]

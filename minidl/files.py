@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent} to save {path.name} in; make it first")
     if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, f"{path} is no file to be replaced; choose another name")
+        raise OSError(errno.EEXIST, f"{path} is not a regular file; remove it, or choose another name")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:

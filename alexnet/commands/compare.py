@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> int:
     places = [path.resolve() for path in args.runs]
     if twice := [path for path, place in zip(args.runs, places, strict=True) if places.count(place) > 1]:
         raise UserError(f"{twice[0]} is given twice")
+    if args.out.exists() and args.out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {args.out}: is there already, and is no page; give a name that ends with .html")
     runs = [_run(path) for path in args.runs]
     try:
         comparison.write(args.out, runs)

@@ -59,10 +59,10 @@ def device_list(text):
     return devices
 
 
-def folder_name(text: str) -> str:
+def folder_name(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("give the name of a folder")
-    return text
+    return Path(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--limit-train", type=count, metavar="N", help="train on N images, the classes balanced (default all)")
     p.add_argument("--limit-test", type=count, metavar="N", help="test on N images, the classes balanced (default all)")
-    p.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, a new one (default runs/MODEL-DATA-RECIPE-TIME)")
+    p.add_argument(
+        "--out", type=folder_name, metavar="DIR", help="folder of the run, a new one (default runs/MODEL-DATA-RECIPE-TIME)"
+    )
     p.add_argument(
         "--save-minutes",
         type=number(float, 0.0, 1e6, "a number of minutes above 0, up to 1,000,000"),
@@ -116,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard, too, into the run's folder")
     p.add_argument(
         "--resume",
-        type=Path,
+        type=folder_name,
         metavar="RUN",
         help="go on with a run; it may get another --backend, --devices, --data-dir or --save-minutes, and more --epochs",
     )
@@ -161,9 +163,7 @@ def config_to_go_on(args: argparse.Namespace, before: Config) -> Config:
         )
     if (backend, devices, world_size) == (before.backend, before.devices, before.world_size):
         if threads != before.threads and mpi.first_on_machine():
-            entry.tell(
-                f"going on with the {before.threads} threads that the run began with, for the same bits; there are {threads} here"
-            )
+            entry.tell(f"going on with {before.threads} threads, as config.json has them; there are {threads} here")
         threads = before.threads
     return dataclasses.replace(
         before,

@@ -83,7 +83,8 @@ def world_size() -> int:
 def _other_launcher(size: int) -> UserError:
     return UserError(
         f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
-        "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI)"
+        "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI); or without a "
+        f"launcher, and with {', '.join(name for name in SIZES if os.environ.get(name))} unset"
     )
 
 

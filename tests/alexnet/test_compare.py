@@ -133,7 +133,7 @@ def test_a_report_that_cannot_be_written(run):
     (run / "report.html").unlink(missing_ok=True)
     (run / "report.html").mkdir()
     message = refused(report, run)
-    assert message.startswith("cannot write ") and "report.html is no file to be replaced" in message
+    assert message.startswith("cannot write ") and "report.html is not a regular file" in message
 
 
 # --- compare ----------------------------------------------------------------------------------------------------------
@@ -171,9 +171,20 @@ def test_where_the_page_goes(run, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("what was there before")
     assert call(compare, run, "--out", page)[0] == f"{page}\n" and reports.embedded(page)["runs"]
-    for out, why in ((run, "is no file to be replaced"), (tmp_path / "gone" / "page.html", "there is no folder")):
+    (tmp_path / "folder.html").mkdir()
+    for out, why in (
+        (tmp_path / "folder.html", "is not a regular file"),
+        (tmp_path / "gone" / "page.html", "there is no folder"),
+    ):
         message = refused(compare, run, "--out", out)
         assert message.startswith(f"--out {out}: cannot write it: ") and why in message
+    for out in (run, run / "config.json"):
+        before = experiments.content(run)
+        assert (
+            refused(compare, run, "--out", out)
+            == f"--out {out}: is there already, and is no page; give a name that ends with .html"
+        )
+        assert experiments.content(run) == before
 
 
 def test_the_same_run_twice(run, tmp_path):

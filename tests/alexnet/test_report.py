@@ -180,5 +180,5 @@ def test_nothing_breaks_out_of_the_page(tmp_path):
 
 def test_a_page_that_cannot_be_written(tmp_path):
     (tmp_path / "folder" / "report.html").mkdir(parents=True)
-    with pytest.raises(OSError, match="no file to be replaced"):
+    with pytest.raises(OSError, match="is not a regular file"):
         report.write(tmp_path / "folder" / "report.html", reports.config(), [], [])

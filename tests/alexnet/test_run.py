@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from unittest import mock
@@ -257,6 +258,56 @@ def test_a_link_to_a_run_is_a_run(folder, tmp_path):
     assert experiments.run("--resume", tmp_path / "link") == (0, "")
 
 
+@pytest.mark.parametrize("name", [".tmpx", "checkpoints/.tmp", "checkpoints/epoch-0000-step-000000.safetensors"])
+def test_a_folder_where_a_file_might_be_is_left_alone(folder, name):
+    (folder / name).mkdir()
+    (folder / name / "mine").touch()
+    assert experiments.run("--resume", folder, "--epochs", 3) == (0, "")
+    assert (folder / name / "mine").exists()
+
+
+def test_what_was_put_aside_stays(folder):
+    newest = experiments.checkpoints(folder)[-1]
+    newest.write_bytes(b"damaged")
+    Path(f"{newest}.damaged").mkdir()
+    (Path(f"{newest}.damaged") / "mine").touch()
+    assert experiments.run("--resume", folder) == (0, "")
+    assert (Path(f"{newest}.damaged") / "mine").exists() and Path(f"{newest}.damaged.damaged").read_bytes() == b"damaged"
+
+
+def test_a_checkpoint_that_says_it_is_huge(finished, folder):
+    """Its header promises a tensor of a tebibyte, and the file is a hole of that size."""
+    newest = experiments.checkpoints(folder)[-1]
+    tensor = {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}
+    header = json.dumps({"__metadata__": {"facts": "{}"}, "x": tensor}).encode()
+    with open(newest, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + (1 << 40))
+    assert experiments.run("--resume", folder) == (0, "")
+    assert experiments.metrics(folder) == experiments.metrics(finished)
+
+
+@LINUX
+def test_a_run_whose_lock_is_removed_saves_no_more(tmp_path):
+    folder = RunFolder.create(tmp_path / "a", config("--epochs", "1"))
+    (tmp_path / "a/.lock").unlink()
+    other = RunFolder.read(tmp_path / "a")
+    other.hold()
+    with pytest.raises(TrainingError, match=r"cannot save in .*: its .lock was removed, and another process may be using it"):
+        fitting.fit(folder, datasets.digits())
+    other.lock.check(tmp_path / "a")
+    for one in (folder, other):
+        one.lock.release()
+
+
+@LINUX
+def test_a_look_at_the_lock_does_not_stop_a_run(folder):
+    looking = FolderLock()
+    looking.acquire(folder)
+    threading.Timer(0.15, looking.release).start()
+    assert experiments.run("--resume", folder) == (0, "")
+
+
 def test_what_killed_saves_have_left_is_removed(folder):
     for name in (".tmpA1b2", ".config.json.00112233.part", "checkpoints/.tmpX", "checkpoints/.epoch-0001.0011.part"):
         (folder / name).write_bytes(bytes(1000))
@@ -370,13 +421,24 @@ def test_a_finished_run_is_trained_longer(tmp_path, recipe):
     assert status == 2 and message.startswith("--epochs 3: this run has 4 epochs")
 
 
+@pytest.mark.parametrize("changes", [{"threads": 1}, {"devices": [1]}, {"epochs": 3}], ids=str)
+def test_what_was_changed_in_the_file_is_told_too(folder, capsys, changes):
+    """Compared with what the checkpoint was saved with."""
+    settings = json.loads((folder / "config.json").read_text())
+    settings["threads"] += 5  # so that 1 is another number, whatever the machine has
+    (folder / "config.json").write_text(json.dumps(settings | changes))
+    assert train.main(["--resume", str(folder)]) == 0
+    (key, value), told = *changes.items(), capsys.readouterr().err
+    assert f"{key} {value} (before: " in told
+
+
 def test_what_differs_is_told(folder, capsys, monkeypatch):
     monkeypatch.setattr(train, "VERSIONS", train.VERSIONS | {"numpy": "9.9"})
     monkeypatch.setattr(train.minidl, "get_num_threads", lambda: 7)
     before = RunFolder.read(folder).config
     assert train.main(["--resume", str(folder), "--epochs", "3"]) == 0
     told = capsys.readouterr().err
-    assert f"going on with the {before.threads} threads that the run began with, for the same bits; there are 7 here" in told
+    assert f"going on with {before.threads} threads, as config.json has them; there are 7 here" in told
     assert f"going on with epochs 3 (before: 2), version of numpy 9.9 (before: {np.__version__})" in told
 
 

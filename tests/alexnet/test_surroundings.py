@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,6 +149,21 @@ def test_what_is_refused_in_one_line(tmp_path):
         assert message in errors and re.match(r"(train\.py|alexnet): error: ", errors), (command, errors)
         assert errors.count("\n") == 1, command
         assert [path.name for path in folders[command].iterdir()] in ([], ["m"]), f"{command} leaves something"
+
+
+def test_as_many_threads_as_can_be_started(monkeypatch):
+    """Under `ulimit -u`, which does not hold for root."""
+    start, started = threading.Thread.start, []
+
+    def start_two(thread):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    assert entry._threads_to_start(5) == 5 and entry._threads_to_start(1) == 1
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    assert entry._threads_to_start(5) == 3 and not any(thread.is_alive() for thread in started)
 
 
 @POSIX

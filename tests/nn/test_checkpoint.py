@@ -161,6 +161,6 @@ def test_save_replaces_files_only(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(OSError, match="is no file to be replaced"):
+        with pytest.raises(OSError, match="is not a regular file"):
             minidl.save({"w": np.ones(2)}, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
