@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet import entry
 from alexnet.commands import train
 from alexnet.entry import Output
 from minidl.errors import UserError
