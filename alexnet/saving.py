@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from minidl import checkpoint
+from minidl.backend import device_of, to_device
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
 from minidl.nn import Module
@@ -162,7 +163,7 @@ class Saver:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{file} does not fit this run ({error})") from None
         for name, array in own.items():
-            array[...] = loaded[name]
+            array[...] = to_device(loaded[name], device_of(array))
         return facts
 
     def _check(self, facts: Facts, file: Path, rows: list[dict[str, Any]]) -> None:

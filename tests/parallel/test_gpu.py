@@ -1,6 +1,7 @@
 """GPUs, real or simulated ones (make test-simgpu): training on them against NumPy, and errors that must not go unnoticed."""
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -290,3 +291,25 @@ def test_the_headline_command(gpus, tmp_path, mpi):
         assert done.returncode == 0, done.stderr
         lines.append(done.stdout.splitlines()[-1])
     assert lines[0] == lines[1] and lines[0].startswith("test loss: ")
+
+
+def test_a_run_goes_from_the_cpu_to_gpus_and_back(gpus, tmp_path):
+    gpus(2)
+    options = ["--data", "digits", "--recipe", "deck", "--limit-train", "8", "--limit-test", "5", "--batch-size", "4"]
+
+    def train(*arguments):
+        command = [sys.executable, ROOT / "train.py", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    whole = train(*options, "--dtype", "float64", "--epochs", "3", "--out", "whole")
+    train(*options, "--dtype", "float64", "--epochs", "1", "--out", "parts")
+    train("--resume", "parts", "--epochs", "2", "--backend", "cupy", "--devices", "0,1")
+    assert train("--resume", "parts", "--epochs", "3", "--backend", "numpy", "--devices", "0") == whole
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "parts")
+    ]
+    for one, other in zip(*rows, strict=True):
+        for key in ("train_loss", "test_loss", "lr"):
+            assert one[key] == pytest.approx(other[key], rel=1e-9)
