@@ -22,7 +22,8 @@ from .showing import Showing
 from .statistics import LayerStatistics
 from .training import Evaluation, Progress, Stopped, evaluate, never, train_one_epoch
 
-SAMPLES = 10  # of the layers' statistics, an epoch
+# How often the layers are measured: some ten times an epoch, but not so often that it takes a hundredth of the time.
+SAMPLES, FEWEST_STEPS = 10, 20
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is told with its step and layer, not by warnings
@@ -74,7 +75,7 @@ def fit(
         if showing:
             showing.sample(row)
 
-    statistics = LayerStatistics(model, optimizer, communicators, max(1, len(train_loader) // SAMPLES), add_sample)
+    statistics = LayerStatistics(model, optimizer, communicators, max(FEWEST_STEPS, len(train_loader) // SAMPLES), add_sample)
 
     def save(row: dict[str, Any] | None = None) -> None:
         statistics.flush()

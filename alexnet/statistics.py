@@ -43,7 +43,7 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LayerStatistics:
-    """Measures the layers of a network in one step of `every`.
+    """Measures the layers of a network in one step of `every`, the first one too.
 
     A layer is a module with none inside it, or with a weight or bias of its own. write gets each Sample as a dict, on rank 0
     only. On a GPU that is a step late, so that the host does not wait for the GPU; flush() writes what is still to come.
@@ -59,7 +59,7 @@ class LayerStatistics:
     @contextmanager
     def watch(self, epoch: int, step: int) -> Iterator[None]:
         """Around a training step (forward, backward, sums of gradients, update), on all ranks. step: its number, from 1."""
-        if step % self.every:
+        if (step - 1) % self.every:
             yield
             self.flush()
             return
