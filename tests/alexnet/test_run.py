@@ -455,3 +455,10 @@ def test_a_line_of_metrics_that_cannot_be_written(tmp_path):
     (tmp_path / "a/metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="cannot save in"):
         fitting.fit(folder, datasets.digits())
+
+
+def test_the_result_is_told_before_anything_is_drawn(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fitting.Showing, "end", lambda *_: print("drawn"))
+    assert train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
+    result, drawn = capsys.readouterr().out.splitlines()[-2:]
+    assert result.startswith("test loss: ") and drawn == "drawn"
