@@ -94,6 +94,8 @@ def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume:
         folder = folder or RunFolder(path, config)
         evaluation = _train(communicators, lambda: bool(received), folder, resume)
     except Exception as error:
+        if isinstance(error, UserError) and folder and not resume:
+            folder.remove()
         time.sleep(1 if rank else 0)
         entry.tell(f"rank {rank}: {error if isinstance(error, UserError) else _failed(folder, error)}")
         mpi.abort(2 if isinstance(error, UserError) else 1)

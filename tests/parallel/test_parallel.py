@@ -499,6 +499,8 @@ def test_train_py_under_mpi(tmp_path):
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
     again = subprocess.run([*command, "--out", "run"], **run)
     assert again.returncode == 2 and again.stderr.count("exists already") == 1
+    refused = subprocess.run([*command, "--backend", "cupy", "--devices", "9998,9999", "--out", "new/run"], **run)
+    assert refused.returncode == 2 and not (tmp_path / "new").exists(), refused.stderr
     wrong = subprocess.run([*command, "--lr", "no"], **run)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
     other = subprocess.run([sys.executable, ROOT / "train.py", "--resume", "run"], **run)  # without MPI
