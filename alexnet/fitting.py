@@ -16,13 +16,13 @@ from .builders import build_loaders, build_model, build_optimizer, build_schedul
 from .collectives import from_rank_0, sum_over_ranks
 from .config import Config
 from .datasets import Dataset
+from .reporter import Reporter
 from .run import RunFolder
 from .saving import Facts, Saver
-from .showing import Showing
 from .statistics import LayerStatistics
 from .training import Evaluation, Progress, Stopped, evaluate, never, train_one_epoch
 
-# How often the layers are measured: some ten times an epoch, but not so often that it takes a hundredth of the time.
+# How often the layers are measured: about ten times an epoch, in no more than one step of 20, so that it takes less than 1 %.
 SAMPLES, FEWEST_STEPS = 10, 20
 
 
@@ -58,22 +58,22 @@ def fit(
     parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
     if resume:
         facts = msgspec.convert(json.loads(from_rank_0(communicators, device, restored)), Facts)
-        progress = saver.go_to(facts, scheduler)
+        progress = saver.restore_schedules(facts, scheduler)
         if rank == 0:
             try:
-                folder.go_on(progress.epoch, progress.step)
+                folder.resume_at(progress.epoch, progress.step)
             except OSError as error:
                 raise UserError(f"{folder.path}: cannot write there: {error.strerror or error}") from None
     if rank == 0:
         print(format_summary(summary(model, dataset.image_shape)), flush=True)
         images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
         print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
-    showing = Showing(folder, model, dataset.classes, test_loader, progress.step) if rank == 0 else None
+    reporter = Reporter(folder, model, dataset.classes, test_loader, progress.step) if rank == 0 else None
 
     def add_sample(row: dict[str, Any]) -> None:
         saver.add_statistics(row)
-        if showing:
-            showing.sample(row)
+        if reporter:
+            reporter.sample(row)
 
     statistics = LayerStatistics(model, optimizer, communicators, max(FEWEST_STEPS, len(train_loader) // SAMPLES), add_sample)
 
@@ -106,26 +106,26 @@ def fit(
                 plateau.step(1 - row["test_accuracy"])
             progress = Progress(progress.epoch + 1, progress.step)
             save(row)
-            if showing:
+            if reporter:
                 print(
                     f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f} accuracy "
                     f"{row['train_accuracy']:.4f}, test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
                     f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
                     flush=True,
                 )
-                showing.metrics(row, progress.step)
+                reporter.metrics(row, progress.step)
                 if progress.epoch < epochs:
-                    showing.go_on(evaluation)
+                    reporter.update(evaluation)
         if evaluation is None:
             evaluation = evaluate(model, test_loader, stop, communicators)
     except Stopped:
         save()
-        if showing:
-            showing.stop()
+        if reporter:
+            reporter.stop()
         raise
-    if showing:
+    if reporter:
         print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
-        showing.end(evaluation)
+        reporter.end(evaluation)
     return evaluation
 
 

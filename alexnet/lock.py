@@ -22,7 +22,7 @@ NONE_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # how 
 class FolderLock:
     """Held from acquire() to release() or the end of the process, and of every process that is spawned with it as an argument.
 
-    A file of the folder is locked, as not every file system locks a folder. It stays when the lock is gone.
+    What is locked is a file in the folder, as not every file system can lock a folder. The file stays when the lock is gone.
     """
 
     FILE = ".lock"
@@ -58,7 +58,7 @@ class FolderLock:
         return True
 
     def check(self, folder: Path) -> None:
-        """Raise OSError if the lock's file is no more the folder's: then another process may have locked a new one."""
+        """Raise OSError if the locked file is no longer in the folder: another process may have locked a new one."""
         if self._handle is not None:
             try:
                 same = os.path.samestat(os.fstat(self._handle), os.stat(folder / self.FILE))

@@ -119,9 +119,11 @@ class RunFolder:
             for parent in self.made_parents:
                 parent.rmdir()
 
-    def go_on(self, epoch: int, step: int) -> None:
-        """Once all was checked: write the configuration, forget what is later than the checkpoint of this epoch and step, and
-        remove what a kill has left. A later checkpoint could not be used, and is put aside. Raises OSError.
+    def resume_at(self, epoch: int, step: int) -> None:
+        """Bring the folder to the state of the checkpoint of this epoch and step; to be called once all was checked.
+
+        Writes the configuration, removes later lines of metrics and statistics, and the parts of files that a kill has left.
+        Later checkpoints, which could not be used, are renamed. Raises OSError.
         """
         (self.path / "checkpoints").mkdir(exist_ok=True)
         for unusable in self.checkpoints():

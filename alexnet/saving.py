@@ -1,4 +1,4 @@
-"""What a run saves and goes on from: the content of its checkpoints, and what is asked of one before it is used."""
+"""What a checkpoint of a run contains, and what is checked before a run resumes from it."""
 
 import contextlib
 import hashlib
@@ -68,7 +68,7 @@ def arrays(model: Module, optimizer: SGD) -> dict[str, Any]:
 
 
 class Saver:
-    """Saves a run on rank 0, at the end of an epoch, every config.save_minutes and at a stop; and finds where to go on."""
+    """Writes a run's checkpoints and restores the newest one that is whole; on rank 0."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class Saver:
         if facts.metrics != checksum(rows[: progress.epoch]):
             raise ValueError("the epochs in metrics.jsonl are not those that it had; put them back as they were")
 
-    def go_to(self, facts: Facts, scheduler: LRScheduler | None) -> Progress:
+    def restore_schedules(self, facts: Facts, scheduler: LRScheduler | None) -> Progress:
         """Set the learning rates and the plateau as they were; on all ranks."""
         if scheduler is not None:
             scheduler.resume(facts.progress.step)

@@ -147,7 +147,7 @@ def config(args: argparse.Namespace) -> Config:
     )
 
 
-def config_to_go_on(args: argparse.Namespace, before: Config) -> Config:
+def resumed_config(args: argparse.Namespace, before: Config) -> Config:
     """The settings of a run that goes on: what it had, but for what was asked for and where it is computed."""
     asked = vars(args)
     epochs = asked.get("epochs", before.recipe.epochs)
@@ -204,4 +204,4 @@ def main(arguments: list[str]) -> int:
             f"it takes {', '.join('--' + name.replace('_', '-') for name in sorted(GO_ON_WITH - {'resume'}))}"
         )
     folder = RunFolder.read(args.resume)
-    return launch.resume(folder, config_to_go_on(args, folder.config))
+    return launch.resume(folder, resumed_config(args, folder.config))

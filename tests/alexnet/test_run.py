@@ -246,7 +246,7 @@ def test_links_in_the_place_of_files_that_are_replaced(folder, tmp_path):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(outside)
     before = [(tmp_path / name).read_bytes() for name in ("config.json", "report.html")]
-    with mock.patch("alexnet.showing.report", report):
+    with mock.patch("alexnet.reporter.report", report):
         assert train.main(["--resume", str(folder), "--epochs", "3"]) == 0
     assert [(tmp_path / name).read_bytes() for name in ("config.json", "report.html")] == before
     assert not (folder / "report.html").is_symlink() and (folder / "report.html").stat().st_size > 1e6
@@ -458,7 +458,7 @@ def test_a_line_of_metrics_that_cannot_be_written(tmp_path):
 
 
 def test_the_result_is_told_before_anything_is_drawn(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(fitting.Showing, "end", lambda *_: print("drawn"))
+    monkeypatch.setattr(fitting.Reporter, "end", lambda *_: print("drawn"))
     assert train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines.index("drawn") == len(lines) - 1 and lines[-2].startswith("test loss: ")

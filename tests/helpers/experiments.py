@@ -43,8 +43,8 @@ def tiny_network():
     with (
         mock.patch.dict(models.MODELS, {"tiny": tiny}),
         mock.patch.dict(models.LEAST_IMAGE_SIZE, {"tiny": 3}),
-        mock.patch("alexnet.showing.pictures.draw", return_value={}),
-        mock.patch("alexnet.showing.report"),
+        mock.patch("alexnet.reporter.pictures.draw", return_value={}),
+        mock.patch("alexnet.reporter.report"),
     ):
         before = {signum: signal.getsignal(signum) for signum in entry.STOP_SIGNALS}
         try:

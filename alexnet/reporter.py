@@ -1,4 +1,4 @@
-"""What a run shows besides its lines in the terminal: its report, event files for TensorBoard, and at its end pictures."""
+"""What a run writes for people to look at: its report, event files for TensorBoard, and pictures at its end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from .tensorboard import TensorBoard
 from .training import Evaluation
 
 
-class Showing:
-    """Keeps up to date what others look at. What cannot be written costs one warning, and is given up.
+class Reporter:
+    """Keeps the report and the event files up to date. What cannot be written costs one warning, and is not tried again.
 
     step: the number of steps that the run has behind it.
     """
@@ -39,7 +39,7 @@ class Showing:
         if events := self._events:
             self._try("tensorboard", lambda: events.add_metrics(row, step))
 
-    def go_on(self, evaluation: Evaluation) -> None:
+    def update(self, evaluation: Evaluation) -> None:
         """The run goes on with another epoch."""
         self._report(evaluation, running=True)
 
