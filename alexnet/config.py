@@ -8,12 +8,32 @@ import msgspec
 from msgspec import Meta
 
 from .models import MODELS
-from .recipes import Count, Recipe
+from .preparation import PerChannel, Preparation
+from .recipes import MOST, Count, Recipe
 
 # config.json is flat: the recipe's fields lie among the others, under their own names, but for its name.
 RECIPE_KEYS = {field.name: field.name for field in dataclasses.fields(Recipe)} | {"name": "recipe"}
+PREPARATION_KEYS = [field.name for field in dataclasses.fields(Preparation)]
+# What is found in the data before the first step, and stays with the run.
+FOUND = ["classes", *PREPARATION_KEYS, "color_vectors", "skipped", "files"]
 # Values for config.json files written before these settings existed.
-ADDED_LATER = {"bias_lr": 1.0, "bias_decay": True, "precision": "fp32", "save_minutes": 10.0, "tensorboard": False}
+ADDED_LATER: dict[str, Any] = {
+    "bias_lr": 1.0,
+    "bias_decay": True,
+    "precision": "fp32",
+    "save_minutes": 10.0,
+    "tensorboard": False,
+    "crop": 1.0,
+    "color_noise": 0.0,
+    "divide_by_std": True,
+    "test_views": 1,
+    "validation": None,
+    "balance": False,
+    "init": None,
+    "freeze": None,
+    **dict.fromkeys(FOUND),
+    "skipped": [],
+}
 
 MOST_DEVICES = 256  # of one machine
 Text = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
@@ -41,12 +61,24 @@ class Config:
     save_minutes: Minutes
     tensorboard: bool
     versions: Annotated[dict[Text, Text], Meta(max_length=100)]
+    # Images of the training set to test on, in place of the test set: how many, or which share.
+    validation: Count | Annotated[float, Meta(gt=0, lt=1)] | None = None
+    balance: bool = False  # whether the loss weighs images so that all classes count the same
+    init: Text | None = None  # a run or file whose weights are started from
+    freeze: Text | None = None  # prefixes of the names of parameters that stay as they are, with commas between
+    classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST)] | None = None
+    preparation: Preparation | None = None
+    # The principal components of RGB over the training set, a row each, as long as the standard deviation along it.
+    color_vectors: Annotated[list[PerChannel], Meta(min_length=3, max_length=3)] | None = None
+    skipped: Annotated[list[Text], Meta(max_length=MOST)] = dataclasses.field(default_factory=list)  # files, in the data's folder
+    files: Annotated[str, Meta(min_length=64, max_length=64)] | None = None  # checksum of the names and sizes of the others
 
     def flat(self) -> dict[str, Any]:
         """One key a setting, as in config.json."""
         settings = dataclasses.asdict(self)
-        recipe = settings.pop("recipe")
-        return settings | {key: recipe[field] for field, key in RECIPE_KEYS.items()}
+        recipe, preparation = settings.pop("recipe"), settings.pop("preparation")
+        settings |= {key: recipe[field] for field, key in RECIPE_KEYS.items()}
+        return settings | (preparation or dict.fromkeys(PREPARATION_KEYS))
 
     def differences(self, before: "Config") -> str:
         """The settings that have changed, in a line; nothing, if none has."""
@@ -66,6 +98,9 @@ class Config:
             raise ValueError("it is not a JSON object of settings")
         settings = ADDED_LATER | given
         recipe = {field: settings.pop(key) for field, key in RECIPE_KEYS.items() if key in settings}
+        preparation = {key: settings.pop(key) for key in PREPARATION_KEYS}
+        if any(value is not None for value in preparation.values()):
+            settings["preparation"] = Preparation.from_flat(preparation)
         unknown = set(settings) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"there is no setting {min(unknown)!r:.80}")

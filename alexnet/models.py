@@ -186,6 +186,8 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     "alexnet-2012": alexnet_2012,
     "alexnet-torchvision": alexnet_torchvision,
 }
+# Height and width of the images that each is made for.
+IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "alexnet-torchvision": 224}
 # Height or width of the smallest images that leave something after the last pooling.
 LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "alexnet-torchvision": 63}
 
@@ -206,6 +208,11 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3, imag
         raise ValueError(f"{name} takes images of at least {least} x {least}; got {image_size} x {image_size}")
     settings = {"num_classes": num_classes, "image_size": None if name == "alexnet-torchvision" else image_size}
     return MODELS[name](in_channels=in_channels, **{key: value for key, value in settings.items() if value is not None})
+
+
+def layers(network: Module) -> list[tuple[str, Module]]:
+    """(name, layer) one after the other, as an image passes them."""
+    return [(name, module) for name, module in network.named_modules() if not list(module.named_children())]
 
 
 def _start_small(network: Module) -> None:

@@ -32,6 +32,10 @@ class Recipe:
     step_epochs: Annotated[int, Meta(ge=0, le=MOST)]
     crop_padding: Annotated[int, Meta(ge=0, le=1000)]  # pixels that a random crop may shift the image by; 0 for no crops
     reflection: bool
+    crop: Annotated[float, Meta(gt=0, le=1)] = 1.0  # side of the crops that are trained on, as a share of the images'
+    color_noise: Share = 0.0  # of each principal component of RGB, in multiples of the standard deviation along it
+    divide_by_std: bool = True  # whether pixels are divided by their standard deviation, once the mean is subtracted
+    test_views: Literal[1, 10] = 1  # of a test image: its centre, or the corners too, and the reflections of all five
 
 
 _ALL = (
