@@ -9,20 +9,23 @@ from minidl import random
 
 
 class RandomCrop:
-    """Pad with zeros on all four sides, and cut the old size out at a random place."""
+    """Cut `size` out at a random place, after padding with zeros on all four sides. size: a number, or height and width."""
 
-    def __init__(self, padding: int, seed: int = 0):
-        self.padding, self.seed = padding, seed
+    def __init__(self, size: int | tuple[int, int], padding: int = 0, seed: int = 0):
+        self.size, self.padding, self.seed = size, padding, seed
 
     def __call__(self, images, indices, epoch):
         p = self.padding
-        _, _, H, W = images.shape
-        padded = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
-        top, left = random.words(2, random.AUGMENTATION, indices, epoch, self.seed) % np.uint64(2 * p + 1)
-        rows = top.astype(np.intp)[:, None] + np.arange(H)
-        columns = left.astype(np.intp)[:, None] + np.arange(W)
-        image = np.arange(len(images))[:, None, None]
-        return padded.transpose(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+        h, w = (self.size, self.size) if isinstance(self.size, int) else self.size
+        N, C, H, W = images.shape
+        if p:
+            images = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
+        draws = random.words(2, random.AUGMENTATION, indices, epoch, self.seed)
+        top, left = draws[0] % np.uint64(H + 2 * p - h + 1), draws[1] % np.uint64(W + 2 * p - w + 1)
+        crops = np.empty((N, C, h, w), images.dtype)
+        for crop, image, y, x in zip(crops, images, top.tolist(), left.tolist(), strict=True):
+            crop[...] = image[:, y : y + h, x : x + w]
+        return crops
 
 
 class RandomHorizontalFlip:
@@ -33,4 +36,27 @@ class RandomHorizontalFlip:
 
     def __call__(self, images, indices, epoch):
         reflect = random.words(1, random.AUGMENTATION + 1, indices, epoch, self.seed)[0] & np.uint64(1)
-        return np.where(reflect.astype(bool)[:, None, None, None], images[..., ::-1], images)
+        reflected = images.copy()
+        for i in np.flatnonzero(reflect):
+            reflected[i] = images[i, :, :, ::-1]
+        return reflected
+
+
+class ColorNoise:
+    """Change the colour and brightness of a whole image: Krizhevsky 2012, section 4.1.
+
+    To each pixel of normalised images, add the sum over i of a_i vectors[i], with a_i from N(0, scale) drawn once an image. The
+    vectors are the principal components of RGB, as long as the standard deviation along each: the square root of the
+    eigenvalue. The paper prints the eigenvalue, and its code has the root. Then divide by 1 + scale, as its code does, so that
+    images are about as large as test images, which have no noise.
+    """
+
+    def __init__(self, vectors, scale: float, seed: int = 0):
+        self.vectors, self.scale, self.seed = np.asarray(vectors), scale, seed
+
+    def __call__(self, images, indices, epoch):
+        noise = self.scale * random.normal(len(self.vectors), random.AUGMENTATION + 2, indices, epoch, self.seed).T @ self.vectors
+        lying = images.transpose(1, 2, 3, 0)  # batch-last, as they are in memory
+        lying += noise.T[:, None, None, :].astype(images.dtype)
+        lying *= images.dtype.type(1 / (1 + self.scale))
+        return images

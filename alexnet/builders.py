@@ -1,22 +1,114 @@
-"""What a run trains and with what, as its config says: network, optimiser, learning-rate schedule, batches of images."""
+"""What a run trains and with what, as its config says: images, network, optimiser, learning-rate schedule."""
 
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from minidl import random
 from minidl.data import Compose, DataLoader, Normalize, Transform
 from minidl.errors import UserError
-from minidl.nn import Module
+from minidl.nn import Linear, Module
 from minidl.optim import SGD, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from . import models
-from .augment import RandomCrop, RandomHorizontalFlip
+from . import cifar10_files, datasets, models, weights
+from .augment import ColorNoise, RandomCrop, RandomHorizontalFlip
 from .config import Config
 from .datasets import Dataset
+from .preparation import Preparation
+from .views import Views
+
+LOADER_THREADS = 2  # for images in files: one batch is read while another is made ready
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The data set of a run, with the images held out to test on, and without the files that are left out."""
+    side = config.preparation.resize if config.preparation else 0
+    dataset = datasets.load(config.data, config.data_dir, side=side)
+    if config.validation:
+        dataset.hold_out(config.validation, config.seed)
+    elif not len(dataset.test):
+        raise UserError(
+            f"--data {config.data}: there is no folder val or test beside train; --validation 0.2 tests on a fifth of the images"
+        )
+    if config.skipped:
+        from . import image_folders
+
+        image_folders.leave_out(dataset, config.skipped)
+    return dataset
+
+
+@contextlib.contextmanager
+def opened(config: Config, download: bool = True) -> Iterator[tuple[Config, Dataset]]:
+    """The data set of a run, and the config with what was found in it; closed at the end.
+
+    download=False: raises UserError if CIFAR-10 is not there, as for all that does not fit the settings.
+    """
+    if config.data == "cifar10" and not download:
+        place = datasets.cifar10_place(config.data_dir)
+        if not any((place / part).exists() for part in (cifar10_files.FOLDER, cifar10_files.ARCHIVE)):
+            raise UserError(f"CIFAR-10 is not in {place}; tell where it is with --data-dir")
+    dataset = load_dataset(config)
+    try:
+        check_fits(config, dataset)
+        yield found(config, dataset), dataset
+    finally:
+        dataset.close()
+
+
+def moved(config: Config, place: str) -> Config:
+    """The config of a run whose data are in another folder now."""
+    if config.data == "cifar10":
+        return dataclasses.replace(config, data_dir=str(datasets.cifar10_place(place)))
+    if config.files is None:
+        raise UserError("--data-dir is for CIFAR-10 and folders of images; the digits come with the program")
+    return dataclasses.replace(config, data=os.path.abspath(place))
+
+
+def found(config: Config, dataset: Dataset) -> Config:
+    """The config with what is found in the data and stays with the run: classes, how images are prepared, which files there are.
+
+    All images of a folder that are used are read for that. Raises UserError if they cannot be, and if those of a run that goes
+    on are others than they were.
+    """
+    in_files = not isinstance(dataset.train.images, np.ndarray)
+    if in_files:
+        from . import image_folders
+    if config.classes is not None:
+        if config.classes != list(dataset.classes) or (in_files and config.files != image_folders.checksum(dataset)):
+            raise UserError(f"--data {dataset.name}: its files or classes are not those that the run began with; put them back")
+        return config
+    skipped: list[str] = []
+    if in_files:
+        pixels, skipped = image_folders.survey(dataset, config.limit_train, config.limit_test)
+    else:
+        pixels = dataset.pixels
+    recipe = config.recipe
+    mean, std = pixels.mean, pixels.std if recipe.divide_by_std else [1.0] * len(pixels.mean)
+    channels, side, _ = dataset.image_shape
+    if config.init and config.preparation:  # the weights are used to these
+        mean, std = config.preparation.mean, config.preparation.std
+        if len(mean) != channels:
+            raise UserError(f"--init {config.init}: its images have {len(mean)} channels, and those of {dataset.name} {channels}")
+    std = [value or 1.0 for value in std]  # 0 where all pixels are the same
+    preparation = Preparation(3 if channels == 3 else 1, side, _crop_size(config, dataset), mean, std)
+    return dataclasses.replace(
+        config,
+        classes=list(dataset.classes),
+        preparation=preparation,
+        color_vectors=pixels.color_vectors if recipe.color_noise else None,
+        skipped=skipped,
+        files=image_folders.checksum(dataset) if in_files else None,
+    )
 
 
 def check_fits(config: Config, dataset: Dataset) -> None:
     """Raise UserError if the data set has too small or too few images for the settings."""
-    least, size = models.LEAST_IMAGE_SIZE[config.model], min(dataset.image_shape[1:])
+    least, size = models.LEAST_IMAGE_SIZE[config.model], _crop_size(config, dataset)
     if size < least:
         raise UserError(
             f"--model {config.model} takes images of at least {least} x {least}, and {dataset.name} has {size} x {size}; "
@@ -26,18 +118,38 @@ def check_fits(config: Config, dataset: Dataset) -> None:
     dataset.test.first(config.limit_test, "--limit-test")
 
 
-def build_model(config: Config, dataset: Dataset) -> Module:
+def _crop_size(config: Config, dataset: Dataset) -> int:
+    """Height and width of what the network is given of an image."""
+    return max(1, round(dataset.image_shape[1] * config.recipe.crop))
+
+
+def input_shape(config: Config) -> tuple[int, int, int]:
+    """(C, H, W) of what the network is given."""
+    preparation = prepared(config)
+    return preparation.channels, preparation.image_size, preparation.image_size
+
+
+def prepared(config: Config) -> Preparation:
+    """How the run prepares images; known once `found` has completed its config."""
+    if config.preparation is None or config.classes is None:
+        raise ValueError("what the run's data are like has not been found yet")
+    return config.preparation
+
+
+def build_model(config: Config) -> Module:
     """The network of a run, initialised from its seed."""
-    channels, height, width = dataset.image_shape
+    channels, size, _ = input_shape(config)
     random.manual_seed(config.seed)
-    model = models.create(config.model, len(dataset.classes), in_channels=channels, image_size=min(height, width))
+    model = models.create(config.model, len(config.classes or ()), in_channels=channels, image_size=size)
     return model.to(dtype=config.dtype)
 
 
 def build_optimizer(config: Config, model: Module) -> SGD:
-    """SGD over the parameters in their order, with what the recipe says of biases."""
+    """SGD over the parameters in their order, but for the frozen ones, with what the recipe says of biases."""
     recipe, groups = config.recipe, []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         group: dict[str, Any] = {"params": [parameter]}
         if name.endswith("bias"):
             group |= {"lr": recipe.lr * recipe.bias_lr, "weight_decay": recipe.weight_decay if recipe.bias_decay else 0.0}
@@ -60,31 +172,85 @@ def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[L
 def build_loaders(config: Config, dataset: Dataset, rank: int, size: int) -> tuple[DataLoader, DataLoader]:
     """Training images, shuffled and augmented, and test images: the shards of the device numbered `rank` of `size`."""
     train, test = dataset.train.first(config.limit_train, "--limit-train"), dataset.test.first(config.limit_test, "--limit-test")
+    batch_size, in_files = config.recipe.batch_size, not isinstance(dataset.train.images, np.ndarray)
+    shared: dict[str, Any] = {"rank": rank, "size": size, "threads": LOADER_THREADS if in_files else 1}
     train_loader = DataLoader(
-        train.images,
-        train.labels,
-        config.recipe.batch_size,
-        training_transform(config, dataset),
-        shuffle=True,
-        seed=config.seed,
-        rank=rank,
-        size=size,
+        train.images, train.labels, batch_size, training_transform(config), shuffle=True, seed=config.seed, **shared
     )
-    return train_loader, DataLoader(
-        test.images, test.labels, config.recipe.batch_size, normalization(config, dataset), rank=rank, size=size
-    )
+    test_batch = max(1, batch_size // config.recipe.test_views)
+    return train_loader, DataLoader(test.images, test.labels, test_batch, evaluation_transform(config), **shared)
 
 
-def normalization(config: Config, dataset: Dataset) -> Transform:
-    """What every image goes through."""
-    return Normalize(dataset.mean, dataset.std, config.dtype)
-
-
-def training_transform(config: Config, dataset: Dataset) -> Transform:
-    """The recipe's augmentation, then what every image goes through."""
+def training_transform(config: Config) -> Transform:
+    """The recipe's augmentation, and (pixel - mean) / std."""
+    recipe, seed, preparation = config.recipe, config.seed, prepared(config)
     steps: list[Transform] = []
-    if config.recipe.crop_padding:
-        steps.append(RandomCrop(config.recipe.crop_padding, config.seed))
-    if config.recipe.reflection:
-        steps.append(RandomHorizontalFlip(config.seed))
-    return Compose([*steps, normalization(config, dataset)])
+    if recipe.crop_padding or recipe.crop < 1:
+        steps.append(RandomCrop(preparation.image_size, recipe.crop_padding, seed))
+    if recipe.reflection:
+        steps.append(RandomHorizontalFlip(seed))
+    steps.append(normalization(config))
+    if recipe.color_noise:
+        vectors = np.array(config.color_vectors) / np.array(preparation.std)
+        steps.append(ColorNoise(vectors, recipe.color_noise, seed))
+    return Compose(steps)
+
+
+def evaluation_transform(config: Config) -> Transform:
+    """The views of a test image that the recipe takes, and (pixel - mean) / std."""
+    recipe, size = config.recipe, prepared(config).image_size
+    return Compose([Views(size, recipe.test_views, recipe.crop_padding, recipe.reflection), normalization(config)])
+
+
+def normalization(config: Config) -> Transform:
+    """What every image goes through."""
+    preparation = prepared(config)
+    return Normalize(preparation.mean, preparation.std, config.dtype)
+
+
+def class_weights(config: Config, labels: np.ndarray) -> np.ndarray | None:
+    """What an image of each class counts, so that all classes count the same and an image of the set counts 1 in the mean."""
+    if not config.balance:
+        return None
+    counts = np.bincount(labels, minlength=len(config.classes or ()))
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(config.dtype)
+
+
+def freeze(config: Config, model: Module) -> None:
+    """Keep the parameters still whose names begin with one of config.freeze, and the batch norms that they belong to.
+
+    Raises UserError if there are none, or no others.
+    """
+    if not config.freeze:
+        return
+    prefixes = config.freeze.split(",")
+    parameters = dict(model.named_parameters())
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in parameters):
+            first = dict.fromkeys(name.partition(".")[0] for name in parameters)
+            raise UserError(
+                f"--freeze {prefix}: no parameter's name begins so; those of {config.model} begin with {', '.join(first)}"
+            )
+    for name, parameter in parameters.items():
+        parameter.requires_grad = not name.startswith(tuple(prefixes))
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise UserError(f"--freeze {config.freeze} leaves nothing to train")
+
+
+def start_from(config: Config, model: Module) -> None:
+    """Load the weights of config.init. A last layer of another size stays as it was initialised, which is said.
+
+    Raises UserError if the weights are those of another network.
+    """
+    loaded = dict(weights.read(Path(config.init or "")).network.state_dict())
+    own = model.state_dict()
+    last = [name for name, layer in models.layers(model) if isinstance(layer, Linear)][-1]
+    if f"{last}.weight" in loaded and loaded[f"{last}.weight"].shape != own[f"{last}.weight"].shape:
+        before, now = len(loaded[f"{last}.weight"]), len(own[f"{last}.weight"])
+        print(f"{last} is started anew: it has {now} classes, and in {config.init} {before}", flush=True)
+        loaded = {name: array for name, array in loaded.items() if not name.startswith(f"{last}.")}
+        loaded |= {name: array for name, array in own.items() if name.startswith(f"{last}.")}
+    try:
+        model.load_state_dict(loaded)
+    except ValueError as error:
+        raise UserError(f"--init {config.init}: {error}; choose its network with --model") from None

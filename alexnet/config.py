@@ -68,8 +68,8 @@ class Config:
     freeze: Text | None = None  # prefixes of the names of parameters that stay as they are, with commas between
     classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST)] | None = None
     preparation: Preparation | None = None
-    # The principal components of RGB over the training set, a row each, as long as the standard deviation along it.
-    color_vectors: Annotated[list[PerChannel], Meta(min_length=3, max_length=3)] | None = None
+    # The principal components of the channels over the training set, a row each, as long as the standard deviation along it.
+    color_vectors: Annotated[list[PerChannel], Meta(min_length=1, max_length=3)] | None = None
     skipped: Annotated[list[Text], Meta(max_length=MOST)] = dataclasses.field(default_factory=list)  # files, in the data's folder
     files: Annotated[str, Meta(min_length=64, max_length=64)] | None = None  # checksum of the names and sizes of the others
 

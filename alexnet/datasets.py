@@ -1,11 +1,13 @@
-"""The data sets: CIFAR-10, and the handwritten digits that come with the package."""
+"""The data sets: CIFAR-10, the handwritten digits that come with the package, and folders of images."""
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from minidl.errors import UserError
 from minidl.files import replacing
 
 from . import cifar10_files
+from .pixels import Pixels
+
+if TYPE_CHECKING:
+    from .image_folders import ImageFiles
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_MD5, CIFAR10_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
@@ -24,11 +30,16 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 class Split:
     """images (N, C, H, W) uint8, labels (N,) int64."""
 
-    images: np.ndarray
+    images: "np.ndarray | ImageFiles"
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def chosen(self, indices: np.ndarray) -> "Split":
+        """These of the images."""
+        images = self.images[indices] if isinstance(self.images, np.ndarray) else self.images.chosen(indices)
+        return Split(images, self.labels[indices])
 
     def first(self, n: int | None, option: str) -> "Split":
         """The first n images of the fixed class-balanced order; all of them, as they lie, for None."""
@@ -36,8 +47,7 @@ class Split:
             return self
         if not 1 <= n <= len(self):
             raise UserError(f"{option} {n}: give a number from 1 to {len(self)}, the images that there are")
-        chosen = class_balanced_order(self.labels)[:n]
-        return Split(self.images[chosen], self.labels[chosen])
+        return self.chosen(class_balanced_order(self.labels)[:n])
 
 
 @dataclasses.dataclass
@@ -48,34 +58,69 @@ class Dataset:
     classes: tuple[str, ...]
     train: Split
     test: Split
-    mean: list[float] = dataclasses.field(init=False)
-    std: list[float] = dataclasses.field(init=False)
 
-    def __post_init__(self):
-        self.mean, self.std = [], []
-        values = np.arange(256)
-        for channel in self.train.images.swapaxes(0, 1):
-            # A thousand images at a time stay in the cache.
-            counts = sum(np.bincount(channel[i : i + 1000].ravel(), minlength=256) for i in range(0, len(channel), 1000))
-            mean = np.average(values, weights=counts)
-            self.mean.append(round(float(mean), 4))
-            self.std.append(round(float(np.average((values - mean) ** 2, weights=counts) ** 0.5), 4))
+    @functools.cached_property
+    def pixels(self) -> Pixels:
+        """Sums over the training images."""
+        return Pixels.of(self.train.images[:])
+
+    @property
+    def mean(self) -> list[float]:
+        return self.pixels.mean
+
+    @property
+    def std(self) -> list[float]:
+        return self.pixels.std
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.train.images.shape[1:]
 
+    def hold_out(self, validation: float, seed: int) -> None:
+        """Test on a part of the training images, and train on the rest: so many of them, or with less than 1 that share of each
+        class. Which ones is a pure function of the seed. Raises UserError if a class would have none to train or to test on.
+        """
+        order = class_balanced_order(self.train.labels, seed)
+        counts = np.bincount(self.train.labels, minlength=len(self.classes))
+        if validation < 1:
+            wanted = np.maximum(1, np.round(validation * counts)).astype(np.int64)
+        else:
+            wanted = np.bincount(self.train.labels[order[: int(validation)]], minlength=len(self.classes))
+        if (out := np.flatnonzero((wanted < 1) | (wanted >= counts))).size:
+            name, count = self.classes[out[0]], counts[out[0]]
+            raise UserError(
+                f"--validation {validation:g} would leave class {name!r}, which has {count} images, none to train or to test on"
+            )
+        of_class = self.train.labels[order]
+        rank = np.empty(len(order), np.int64)  # of an image in the order, among those of its class
+        for label in range(len(counts)):
+            rank[of_class == label] = np.arange(counts[label])
+        held_out = rank < wanted[of_class]
+        self.train, self.test = self.train.chosen(np.sort(order[~held_out])), self.train.chosen(np.sort(order[held_out]))
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
-    """A data set by the name that --data takes. Raises UserError with one line that says what to do."""
+    def close(self) -> None:
+        """Let go of the images, and end the processes that read them, if there are any."""
+        for split in (self.train, self.test):
+            if not isinstance(split.images, np.ndarray):
+                split.images.readers.close()
+        self.train = self.test = Split(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64))
+
+
+def load(name: str, data_dir: str | None = None, *, side: int = 224) -> Dataset:
+    """A data set by the name that --data takes. Raises UserError with one line that says what to do.
+
+    side: the images of a folder are resized to so many pixels on the shorter side, and the centre is cut out.
+    """
     if name == "digits":
         return digits()
     if name == "cifar10":
         return cifar10(data_dir)
     if os.path.isdir(name):
-        raise UserError(f"--data {name}: folders of images cannot be read yet; use --data cifar10 or --data digits")
-    raise UserError(f"--data {name}: no such data set; use --data cifar10 or --data digits")
+        from . import image_folders
+
+        return image_folders.load(Path(name), side)
+    raise UserError(f"--data {name}: there is no such data set and no such folder; give cifar10, digits, or a folder of images")
 
 
 def class_balanced_order(labels: np.ndarray, seed: int = 0) -> np.ndarray:

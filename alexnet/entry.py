@@ -19,6 +19,9 @@ COMMANDS = {
     "train": "train a network (as python train.py does)",
     "report": "write the report of a run again",
     "compare": "write a page that shows runs side by side",
+    "predict": "tell what is on images",
+    "evaluate": "test a network on images whose classes are known",
+    "export": "write a network's weights to a file, for other programs too",
 }
 # Those that ask a program to end; what it inherited as ignored, as under nohup, stays ignored.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

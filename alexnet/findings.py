@@ -14,7 +14,7 @@ from minidl.data import DataLoader
 from minidl.nn import Conv2d, Module
 
 from . import pictures
-from .training import Evaluation
+from .training import Evaluation, average
 
 MOST_MISTAKES = 18
 MOST_MAPS = 16  # of a layer's outputs
@@ -121,6 +121,7 @@ def _probabilities(model: Module, loader: DataLoader, places: np.ndarray) -> np.
     images = loader.transform(loader.images[places], places, 0)
     with no_grad():
         logits = model.eval()(Tensor(to_device(images, device_of(next(model.parameters()).data))))
+        logits = average(logits, len(places))
     scores = to_numpy(logits.data).astype(np.float64)
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

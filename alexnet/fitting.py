@@ -7,12 +7,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from minidl.backend import to_device
 from minidl.errors import UserError
 from minidl.nn import Module, format_summary, summary
 from minidl.parallel import ALONE, Communicators, DataParallel
 
 from . import entry
-from .builders import build_loaders, build_model, build_optimizer, build_schedules
+from .builders import (
+    build_loaders,
+    build_model,
+    build_optimizer,
+    build_schedules,
+    class_weights,
+    freeze,
+    input_shape,
+    start_from,
+)
 from .collectives import from_rank_0, sum_over_ranks
 from .config import Config
 from .datasets import Dataset
@@ -44,9 +54,16 @@ def fit(
     """
     config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
     train_loader, test_loader = build_loaders(config, dataset, rank, communicators.size)
-    model = build_model(config, dataset).to(device)
+    model = build_model(config)
+    if config.init and rank == 0 and not (resume and folder.checkpoints()):
+        start_from(config, model)
+    model = model.to(device)
+    freeze(config, model)
     optimizer = build_optimizer(config, model)
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
+    weights = class_weights(config, train_loader.labels)
+    if weights is not None:
+        weights = to_device(weights, device)
     saver = Saver(folder, dataset, train_loader, model, optimizer, plateau)
     progress = Progress()
     restored = b""
@@ -65,7 +82,7 @@ def fit(
             except OSError as error:
                 raise UserError(f"{folder.path}: cannot write there: {error.strerror or error}") from None
     if rank == 0:
-        print(format_summary(summary(model, dataset.image_shape)), flush=True)
+        print(format_summary(summary(model, input_shape(config))), flush=True)
         images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
         print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
     reporter = Reporter(folder, model, dataset.classes, test_loader, progress.step) if rank == 0 else None
@@ -99,6 +116,7 @@ def fit(
                 save=save,
                 parallel=parallel,
                 statistics=statistics,
+                class_weights=weights,
             )
             evaluation = evaluate(model, test_loader, stop, communicators)
             row = _metrics(progress, evaluation)
@@ -135,7 +153,8 @@ def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]
     Without any checkpoint it is as at the start. Raises UserError if there are only ones that cannot be used.
     """
     loader, _ = build_loaders(folder.config, dataset, 0, 1)
-    model = build_model(folder.config, dataset)
+    model = build_model(folder.config)
+    freeze(folder.config, model)
     optimizer = build_optimizer(folder.config, model)
     _, plateau = build_schedules(folder.config, optimizer, len(loader))
     return model, Saver(folder, dataset, loader, model, optimizer, plateau).restore().progress
@@ -149,6 +168,7 @@ def _metrics(progress: Progress, evaluation: Evaluation) -> dict[str, Any]:
         "train_accuracy": progress.correct / progress.seen,
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
+        "test_top5": evaluation.top5,
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.seen / max(progress.seconds, 1e-6), 1),
         "lr": progress.lr,

@@ -1,35 +1,39 @@
 """Start a run, end it at a signal, and say how it ended."""
 
+import contextlib
 import multiprocessing
 import shlex
 import signal
 import time
 import traceback
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from minidl import set_matmul_precision, set_num_threads
-from minidl.backend import use_device
+import numpy as np
+
 from minidl.errors import TrainingError, UserError
 from minidl.files import replacing
 from minidl.parallel import Communicators, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.processes import RemoteTraceback
 
-from . import datasets, entry, tensorboard
-from .builders import check_fits
+from . import entry, tensorboard
+from .builders import build_model, found, freeze, load_dataset, opened
 from .config import Config
+from .datasets import Dataset
+from .devices import join
 from .fitting import fit
 from .memory import out_of_memory
 from .run import RunFolder
 from .training import Evaluation, Stopped
 
+UNEVEN = 1.5  # times as many images in the largest class as in the smallest, and it is told
+
 
 def start(config: Config, out: Path | None) -> int:
     """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
-    _check(config)
-    return _run(config, lambda: RunFolder.create(out, config), resume=False)
+    with _checked(config) as (complete, dataset):
+        return _run(complete, dataset, lambda: RunFolder.create(out, complete), resume=False)
 
 
 def resume(folder: RunFolder, config: Config) -> int:
@@ -37,39 +41,53 @@ def resume(folder: RunFolder, config: Config) -> int:
 
     Raises UserError before it goes on; then the folder is as it was.
     """
-    _check(config)
+    with _checked(config, resumed=True) as (complete, dataset):
 
-    def hold() -> RunFolder:
-        folder.hold()
-        folder.config = config
-        return folder
+        def hold() -> RunFolder:
+            folder.hold()
+            folder.config = complete
+            return folder
 
-    return _run(config, hold, resume=True)
+        return _run(complete, dataset, hold, resume=True)
 
 
-def _check(config: Config) -> None:
-    """Raise UserError if the data set is not there or does not fit the settings, or something else that they need is missing."""
+@contextlib.contextmanager
+def _checked(config: Config, resumed: bool = False) -> Iterator[tuple[Config, Dataset | None]]:
+    """The config with what was found in the data, and the data set; None if the processes that train load it themselves.
+
+    Raises UserError if the data set is not there or does not fit the settings, or something else that they need is missing.
+    """
     if config.tensorboard:
         tensorboard.check_installed()
-    check_fits(config, _load(config.data, config.data_dir))
+    with opened(config) as (config, dataset):
+        if config.freeze:
+            freeze(config, build_model(config))
+        if not resumed:
+            _tell_sizes(config, dataset)
+        if config.world_size > 1 and not mpi.started():
+            dataset.close()
+            yield config, None
+        else:
+            yield config, dataset
 
 
-@lru_cache(maxsize=1)  # what was checked is trained on
-def _load(data: str, data_dir: str | None) -> datasets.Dataset:
-    return datasets.load(data, data_dir)
+def _tell_sizes(config: Config, dataset: Dataset) -> None:
+    """Whether the classes are of uneven size, and nothing makes up for it."""
+    counts = np.bincount(dataset.train.first(config.limit_train, "--limit-train").labels, minlength=len(dataset.classes))
+    if not config.balance and counts.max() > UNEVEN * counts.min() and mpi.first_on_machine():
+        least, most = (f"{counts[i]} of {dataset.classes[i]!r}" for i in (counts.argmin(), counts.argmax()))
+        entry.tell(f"the classes are of uneven size, from {least} to {most}; with --balance all count the same")
 
 
-def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> int:
+def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool) -> int:
     """Train in processes started here, one a device, or as one of those that MPI has started."""
     received = stop_signal()
     if mpi.started():
-        return _run_under_mpi(config, make_folder, resume, received)
+        return _run_under_mpi(config, dataset, make_folder, resume, received)
     folder = make_folder()
     _tell_if_not_locked(folder)
-    if config.world_size > 1:
-        _load.cache_clear()
     try:
-        evaluation = launch(config.world_size, _train, folder, resume, stop=lambda: bool(received), timeout=timeout())
+        evaluation = launch(config.world_size, _train, folder, dataset, resume, stop=lambda: bool(received), timeout=timeout())
     except UserError:
         if not resume:
             folder.remove()
@@ -81,7 +99,9 @@ def _run(config: Config, make_folder: Callable[[], RunFolder], resume: bool) -> 
     return _end(folder, evaluation, received)
 
 
-def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume: bool, received: list[int]) -> int:
+def _run_under_mpi(
+    config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool, received: list[int]
+) -> int:
     """A rank that fails ends all. Rank 0 is the first to say why, as what fails often fails on all."""
     communicators = mpi.communicators(timeout())
     rank = communicators.rank
@@ -92,7 +112,7 @@ def _run_under_mpi(config: Config, make_folder: Callable[[], RunFolder], resume:
             _tell_if_not_locked(folder)
         path = mpi.from_rank_0(folder and folder.path)
         folder = folder or RunFolder(path, config)
-        evaluation = _train(communicators, lambda: bool(received), folder, resume)
+        evaluation = _train(communicators, lambda: bool(received), folder, dataset, resume)
     except Exception as error:
         if isinstance(error, UserError) and folder and not resume:
             folder.remove()
@@ -126,35 +146,25 @@ def _failed(folder: RunFolder | None, error: Exception) -> TrainingError:
     return TrainingError(f"{line} (its traceback is in {file})")
 
 
-def _train(communicators: Communicators, stop: Callable[[], bool], folder: RunFolder, resume: bool) -> Evaluation | None:
+def _train(
+    communicators: Communicators, stop: Callable[[], bool], folder: RunFolder, dataset: Dataset | None, resume: bool
+) -> Evaluation | None:
     """What each device does; None if it was stopped."""
     entry.prepare_streams()
     config = folder.config
-    device, communicators = join(config, communicators)
-    dataset = _load(config.data, config.data_dir)
-    try:
-        return fit(folder, dataset, device=device, resume=resume, stop=stop, communicators=communicators)
-    except Stopped:
-        return None
-    except MemoryError:
-        pass  # and with it goes what it holds of the failed step
-    raise TrainingError(out_of_memory(config, dataset, device, communicators.size))
-
-
-def join(config: Config, communicators: Communicators) -> tuple[str, Communicators]:
-    """The device that this process is to use from now on, and how it reaches the others'."""
-    set_num_threads(config.threads)  # sums are added up in another order on another number
-    if config.backend == "numpy":
-        return "numpy", communicators
-    place = mpi.local_rank()[0] if mpi.started() else communicators.rank
-    device = f"cupy:{config.devices[place]}"
-    use_device(device)
-    set_matmul_precision(config.precision)
-    if communicators.size > 1:
-        from minidl.parallel import nccl
-
-        communicators = nccl.communicators(communicators, timeout())
-    return device, communicators
+    device, communicators = join(config.backend, config.devices, config.precision, config.threads, communicators)
+    with contextlib.ExitStack() as end:
+        if dataset is None:
+            dataset = load_dataset(config)
+            end.callback(dataset.close)
+            folder.config = config = found(config, dataset)
+        try:
+            return fit(folder, dataset, device=device, resume=resume, stop=stop, communicators=communicators)
+        except Stopped:
+            return None
+        except MemoryError:
+            pass  # and with it goes what it holds of the failed step
+        raise TrainingError(out_of_memory(config, dataset, device, communicators.size))
 
 
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:

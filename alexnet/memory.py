@@ -9,7 +9,7 @@ from minidl import functional as F
 from minidl.backend import to_device
 from minidl.partition import ceil_div
 
-from .builders import build_model, build_optimizer
+from .builders import build_model, build_optimizer, freeze, input_shape
 from .config import Config
 from .datasets import Dataset
 
@@ -21,18 +21,19 @@ def out_of_memory(config: Config, dataset: Dataset, device: str, size: int) -> s
     full = "the memory is full" if device == "numpy" else f"the memory of {device} is full"
     while images > 1:
         images //= 2
-        if _fits(config, dataset, device, images):
+        if _fits(config, device, images):
             return f"{full}; --batch-size {images * size} fits"
     return f"{full}; not even one image fits: choose a smaller --model, or another machine"
 
 
-def _fits(config: Config, dataset: Dataset, device: str, images: int) -> bool:
+def _fits(config: Config, device: str, images: int) -> bool:
     """Whether a device can train on so many images a step."""
     gc.collect()
     try:
-        model = build_model(config, dataset).to(device)
+        model = build_model(config).to(device)
+        freeze(config, model)
         optimizer = build_optimizer(config, model)
-        batch = np.zeros((images, *dataset.image_shape), config.dtype)
+        batch = np.zeros((images, *input_shape(config)), config.dtype)
         for _ in range(2):
             loss = F.cross_entropy(model(Tensor(to_device(batch, device))), to_device(np.zeros(images, np.int64), device))
             optimizer.zero_grad()

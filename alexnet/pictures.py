@@ -1,6 +1,7 @@
 """The pictures of a run: learning curves, confusion matrix, and what conv1 looks for."""
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from minidl.backend import to_numpy
 from minidl.files import replacing
 from minidl.nn import Conv2d, Module
 from minidl.partition import ceil_div
+
+MOST_NAMES = 30  # classes that a confusion matrix names
+ACROSS = 6  # images in a row
 
 
 def draw(
@@ -32,8 +36,7 @@ def draw(
     problems: dict[str, Exception] = {}
     for name, picture in pictures.items():
         try:
-            with replacing(folder / name) as part:
-                picture().savefig(part, format="png")
+            _save(picture(), folder / name)
         except Exception as error:
             problems[name] = error
     return problems
@@ -63,19 +66,66 @@ def _curves(metrics: list[dict[str, Any]]):
 
 def _confusion(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]):
     """How many images of each class (rows) were taken for each class (columns)."""
+    figure = _figure(6.4, 6)
+    _draw_confusion(figure.subplots(), labels, predictions, classes)
+    return figure
+
+
+def _draw_confusion(axes: Any, labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> None:
     n = len(classes)
     counts = np.bincount(labels * n + predictions, minlength=n * n).reshape(n, n)
     share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    figure = _figure(6.4, 6)
-    axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(n), classes, rotation=45, ha="right")
-    axes.set_yticks(range(n), classes)
+    named = range(0, n, ceil_div(n, MOST_NAMES))
+    axes.set_xticks(named, [shortened(classes[i]) for i in named], rotation=45, ha="right")
+    axes.set_yticks(named, [shortened(classes[i]) for i in named])
     axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts):,} of {len(labels):,} test images are right")
-    for (i, j), count in np.ndenumerate(counts):
-        if count:
-            axes.text(j, i, count, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.5 else "black")
-    return figure
+    if n <= MOST_NAMES:
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                axes.text(j, i, count, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.5 else "black")
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """A name that has room in a picture, as plain text: matplotlib would take $ for the beginning of a formula."""
+    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
+
+
+def draw_evaluation(
+    path: Path,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    classes: Sequence[str],
+    mistakes: Sequence[tuple[np.ndarray, str, str, float]],
+) -> None:
+    """A PNG with what is mixed up, and below it mistakes: (image (C, H, W) uint8, its class, the one predicted, probability).
+
+    Raises OSError.
+    """
+    rows = ceil_div(len(mistakes), ACROSS)
+    figure = _figure(8, 7.5 + 1.9 * rows)
+    upper, lower = figure.subfigures(2, 1, height_ratios=[7.5, max(1e-3, 1.9 * rows)])
+    _draw_confusion(upper.subplots(), labels, predictions, classes)
+    if rows:
+        lower.suptitle("the most certain wrong answers", fontsize=12)
+        places = lower.subplots(rows, ACROSS, squeeze=False).ravel()
+        for axes in places:
+            axes.set_axis_off()
+        for axes, (image, label, predicted, probability) in zip(places, mistakes, strict=False):
+            show(axes, image)
+            axes.set_title(f"{shortened(predicted, 14)} {probability:.0%}\nis {shortened(label, 14)}", fontsize=8)
+    _save(figure, path)
+
+
+def show(axes: Any, image: np.ndarray) -> None:
+    """An image (C, H, W) uint8, without axes."""
+    axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
 
 
 def of_kernels(weight: np.ndarray) -> np.ndarray:
@@ -104,3 +154,44 @@ def _filters(weight: np.ndarray):
     axes.set_axis_off()
     axes.set_title(f"the {count} kernels of the first convolution, {height} x {width}", fontsize=10)
     return figure
+
+
+def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str]]) -> None:
+    """A PNG of images (C, H, W) uint8, each with its answer below. Raises OSError."""
+    across = min(len(images), ACROSS)
+    rows = ceil_div(len(images), across)
+    figure = _figure(max(3.0, 2 * across), 2.3 * rows)
+    places = figure.subplots(rows, across, squeeze=False).ravel()
+    for axes in places:
+        axes.set_axis_off()
+    for axes, (image, answer) in zip(places, images, strict=False):
+        show(axes, image)
+        axes.text(
+            0.5, -0.04, textwrap.fill(shortened(answer, 40), 22), ha="center", va="top", transform=axes.transAxes, fontsize=9
+        )
+    _save(figure, path)
+
+
+def draw_explanation(
+    path: Path, image: np.ndarray, title: str, gradient: np.ndarray, grad_cam: np.ndarray, occlusion: np.ndarray
+) -> None:
+    """A PNG of an image (C, H, W) uint8 and beside it three maps (H, W) as alexnet.explanation makes them. Raises OSError."""
+    figure = _figure(11, 3.3)
+    figure.suptitle(shortened(title, 60))
+    axes = figure.subplots(1, 4)
+    for place, name in zip(axes, ("image", "gradient", "Grad-CAM at the last convolution", "occlusion"), strict=True):
+        place.set_title(name, fontsize=9)
+        place.set_axis_off()
+    show(axes[0], image)
+    # One pixel in a hundred may be darker than black, so that a few do not leave the rest invisible.
+    axes[1].imshow(gradient, cmap="gray_r", vmin=0, vmax=max(np.percentile(gradient, 99), 1e-12), interpolation="nearest")
+    grey = np.broadcast_to(image.mean(axis=0, keepdims=True).astype(np.uint8), image.shape)
+    show(axes[2], grey)
+    show(axes[3], grey)
+    axes[2].imshow(grad_cam, cmap="inferno", vmin=0, vmax=1, alpha=0.6)
+    largest = max(abs(occlusion).max(), 1e-6)
+    shown = axes[3].imshow(occlusion, cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.6)
+    bar = figure.colorbar(shown, ax=axes[3], fraction=0.05, format=lambda value, _: f"{value:+.0%}")
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("fall of the probability", fontsize=7)
+    _save(figure, path)

@@ -35,7 +35,7 @@ Number = Annotated[float, Meta(ge=0, le=1e300)]  # so that sums are finite
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Metrics(msgspec.Struct, forbid_unknown_fields=True):
+class Metrics(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A line of metrics.jsonl: mean losses and accuracies of an epoch, and the learning rate of its last step."""
 
     epoch: Annotated[int, Meta(ge=1)]
@@ -46,6 +46,7 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True):
     seconds: Number
     images_per_second: Number
     lr: Number
+    test_top5: Share | None = None  # in runs of before it was counted
 
 
 class RunFolder:

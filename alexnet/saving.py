@@ -22,7 +22,7 @@ from minidl.nn import Module
 from minidl.optim import SGD, LRScheduler, ReduceLROnPlateau
 
 from . import entry
-from .config import Config
+from .config import FOUND, Config
 from .datasets import Dataset
 from .run import RunFolder, place
 from .training import Progress
@@ -59,8 +59,8 @@ class Facts(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def arrays(model: Module, optimizer: SGD) -> dict[str, Any]:
-    """The network's parameters and buffers, running averages among them, and each parameter's velocity."""
-    names = [name for name, _ in model.named_parameters()]
+    """The network's parameters and buffers, running averages among them, and the velocity of each that is trained."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     velocities = zip(names, optimizer.momentum_buffers, strict=True)
     return {f"model.{name}": array for name, array in model.state_dict().items()} | {
         f"velocity.{name}": array for name, array in velocities
@@ -85,7 +85,9 @@ class Saver:
 
     @cached_property
     def images(self) -> str:
-        """The checksum of all images and labels."""
+        """The checksum of all images and labels; of files, of their names and sizes."""
+        if self.folder.config.files is not None:
+            return self.folder.config.files
         digest = hashlib.sha256()
         for split in (self.dataset.train, self.dataset.test):
             for array in (split.images, split.labels):
@@ -171,7 +173,9 @@ class Saver:
         config, progress = self.folder.config, facts.progress
         saved, own = Config.from_flat(facts.config).flat(), config.flat()
         for key in own:
-            if key not in MAY_CHANGE | {"epochs"} and saved[key] != own[key]:
+            unknown = key in FOUND and saved[key] is None  # in a checkpoint of before these were saved
+            moved = key == "data" and own["files"] is not None  # the same files, in another folder
+            if key not in MAY_CHANGE | {"epochs"} and saved[key] != own[key] and not unknown and not moved:
                 raise ValueError(f"it was saved with {key} {saved[key]!r}, and config.json has {own[key]!r}")
         if own["epochs"] < saved["epochs"]:
             raise ValueError(f"it is of a run of {saved['epochs']} epochs, and config.json has {own['epochs']}")

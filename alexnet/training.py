@@ -19,7 +19,7 @@ from minidl import Tensor, no_grad, random
 from minidl.backend import Array, copy_to_host, device_of, get_array_module, to_numpy
 from minidl.data import Batch, DataLoader
 from minidl.errors import TrainingError
-from minidl.nn import Module
+from minidl.nn import Module, Parameter
 from minidl.optim import SGD, LRScheduler
 from minidl.parallel import ALONE, Communicators, DataParallel, feed
 
@@ -33,6 +33,9 @@ tqdm.set_lock(threading.RLock())  # its own is for several processes too, and li
 
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+
+
+TOP = 5  # classes; among so many the right one is to be
 
 
 class Stopped(Exception):
@@ -55,11 +58,15 @@ class Progress:
 
 @dataclasses.dataclass
 class Evaluation:
-    """Mean loss and accuracy over a data set, and for each of its images the class predicted and the loss."""
+    """Mean loss and accuracy over a data set, the share of images whose class is among the five most probable ones, and for
+    each image the class predicted, its probability, and the loss.
+    """
 
     loss: float
     accuracy: float
+    top5: float
     predictions: np.ndarray
+    probabilities: np.ndarray
     losses: np.ndarray
 
 
@@ -80,15 +87,20 @@ def train_one_epoch(
     save: Callable[[], object] = never,
     parallel: DataParallel | None = None,
     statistics: LayerStatistics | None = None,
+    class_weights: Array | None = None,
 ) -> None:
     """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
 
     Returns after the last batch. Raises Stopped after the first batch in which stop() is true, on any rank, and
     TrainingError if a loss is not finite, with the weights as they were before. Between two batches after which due() is
     true, on any rank, save() is called, on all. parallel: what keeps this device in step with others; the loader gives its
-    shard, and the sums are those of all.
+    shard, and the sums are those of all. class_weights (classes,): what the loss of an image counts, by its class.
     """
     model.train()
+    for module in model.modules():
+        own = [value for value in vars(module).values() if isinstance(value, Parameter)]
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()  # a frozen batch norm keeps its running statistics, and uses them
     parallel = parallel or DataParallel(model, optimizer, ALONE)
     device = device_of(optimizer.parameters[0].data)
     with (
@@ -101,7 +113,7 @@ def train_one_epoch(
             step = progress.step + len(sums.unread)
             masks = seed, step, batch.first_sample
             with statistics.watch(progress.epoch + 1, step + 1) if statistics else nullcontext():
-                training_step(model, optimizer, parallel, batch, masks, sums)
+                training_step(model, optimizer, parallel, batch, masks, sums, class_weights)
             progress.lr = optimizer.param_groups[0]["lr"]
             if scheduler is not None:
                 scheduler.step()
@@ -117,12 +129,22 @@ def train_one_epoch(
 
 
 def training_step(
-    model: Module, optimizer: SGD, parallel: DataParallel, batch: Batch, masks: tuple[int, int, int], sums: "RunningSums"
+    model: Module,
+    optimizer: SGD,
+    parallel: DataParallel,
+    batch: Batch,
+    masks: tuple[int, int, int],
+    sums: "RunningSums",
+    class_weights: Array | None = None,
 ) -> None:
     """A step down the gradient of the batch's mean loss. batch: this rank's shard; masks: the random context of its dropout."""
     with random.context(*masks):
         logits = model(Tensor(batch.images))
-    loss = F.cross_entropy(logits, batch.labels, reduction="sum") / batch.global_size  # the mean, once summed over the ranks
+    if class_weights is None:
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+    else:
+        loss = (F.cross_entropy(logits, batch.labels, reduction="none") * Tensor(class_weights[batch.labels])).sum()
+    loss = loss / batch.global_size  # the mean, once summed over the ranks
     optimizer.zero_grad()
     loss.backward()
     parallel.synchronize()
@@ -199,10 +221,13 @@ def evaluate(
 ) -> Evaluation:
     """Loss and accuracy without dropout, with batch norm's running statistics. Raises Stopped at once if stop() is true.
 
-    With several ranks, each takes its shards, and all get the result for every image.
+    The loader may give several views of each image (alexnet.views), whose probabilities are averaged. With several ranks, each
+    takes its shards, and all get the result for every image.
     """
     model.eval()
-    total, predictions, losses = 0.0, np.zeros(len(loader.labels), np.int64), np.zeros(len(loader.labels))
+    n = len(loader.labels)
+    total, predictions, ranks = 0.0, np.zeros(n, np.int64), np.zeros(n, np.int64)
+    probabilities, losses = np.zeros(n), np.zeros(n)
     device = device_of(next(model.parameters()).data)
     with (
         no_grad(),
@@ -210,7 +235,7 @@ def evaluate(
         closing(feed(loader.epoch(0), device)) as batches,
     ):
         for batch in batches:
-            logits = model(Tensor(batch.images))
+            logits = average(model(Tensor(batch.images)), len(batch))
             of_images = F.cross_entropy(logits, batch.labels, reduction="none")
             loss, stopping = sum_over_ranks(communicators, device, [of_images.sum().item(), stop()])
             if stopping:
@@ -220,10 +245,35 @@ def evaluate(
                 raise TrainingError(f"the loss on test images is {loss}; {place}; a new run with a smaller --lr may help")
             total += loss
             predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
+            probabilities[batch.indices] = to_numpy(F.softmax(logits).data.max(axis=1))
+            ranks[batch.indices] = to_numpy(_ranks(logits.data, batch.labels))
             losses[batch.indices] = to_numpy(of_images.data)
             bar.update(batch.global_size)
-    predictions, losses = (sum_over_ranks(communicators, device, of_images) for of_images in (predictions, losses))
-    return Evaluation(total / len(predictions), float((predictions == loader.labels).mean()), predictions, losses)
+    of_all = predictions, ranks, probabilities, losses
+    predictions, ranks, probabilities, losses = (sum_over_ranks(communicators, device, of_images) for of_images in of_all)
+    right = predictions == loader.labels
+    return Evaluation(total / n, float(right.mean()), float((ranks < TOP).mean()), predictions, probabilities, losses)
+
+
+def average(logits: Tensor, images: int) -> Tensor:
+    """(views x images, classes) -> (images, classes): the logarithms of the mean of the views' probabilities.
+
+    One view's logits stay as they are.
+    """
+    if len(logits.data) == images:
+        return logits
+    xp = get_array_module(logits.data)
+    of_views = F.log_softmax(logits).data.reshape(-1, images, logits.shape[1])
+    highest = of_views.max(axis=0)
+    return Tensor(highest + xp.log(xp.exp(of_views - highest).mean(axis=0)))
+
+
+def _ranks(logits: Array, labels: Array) -> Array:
+    """How many classes are more probable than the right one; of equally probable ones the first counts as more so."""
+    xp = get_array_module(logits)
+    own = logits[xp.arange(len(labels)), labels][:, None]
+    before = xp.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(axis=1)
 
 
 def _bar(what: str, total: int, communicators: Communicators, done: int = 0) -> tqdm:

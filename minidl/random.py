@@ -54,6 +54,12 @@ def words(count: int, stream: int, samples, time: int, seed: int, first: int = 0
     return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(4 * len(blocks), len(samples))[:count]
 
 
+def normal(count: int, stream: int, samples, time: int, seed: int) -> np.ndarray:
+    """(count, len(samples)) random numbers from N(0, 1), made of what `words` gives by Box and Muller's transform."""
+    uniform = (words(2 * count, stream, samples, time, seed) + 0.5) / 2.0**32
+    return np.sqrt(-2 * np.log(uniform[:count])) * np.cos(2 * np.pi * uniform[count:])
+
+
 def permutation(n: int, stream: int, time: int, seed: int) -> np.ndarray:
     """A random order of range(n), a pure function of its arguments."""
     high, low = words(2, stream, np.arange(n), time, seed)

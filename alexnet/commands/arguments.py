@@ -3,9 +3,12 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.errors import UserError
+
+from ..config import MOST_DEVICES
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +35,21 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (python {self.prog} --help tells the options)")
 
 
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The argument RUN|FILE, and which of a run's checkpoints is meant."""
+    kinds = "folder of a run, a file that export wrote, or torchvision's AlexNet as .safetensors or .pth"
+    parser.add_argument("source", type=Path, metavar="RUN|FILE", help=kinds)
+    parser.add_argument("--checkpoint", choices=["newest", "best"], default="newest", help="which of a run's (default newest)")
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Where to compute."""
+    parser.add_argument(
+        "--backend", choices=["numpy", "cupy"], default="numpy", help="numpy for CPUs, cupy for GPUs (default numpy)"
+    )
+    parser.add_argument("--devices", type=device_list, default=[0], metavar="0", help="number of the GPU (default 0)")
+
+
 def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[str], Any]:
     """A type for argparse: int or float from at_least (more than it, for a float) to at_most."""
 
@@ -45,3 +63,11 @@ def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[
         return value
 
     return parse
+
+
+def device_list(text: str) -> list[int]:
+    """A type for argparse."""
+    devices = [int(device) if device.isdecimal() and len(device) < 5 else -1 for device in text.split(",")]
+    if -1 in devices or len(set(devices)) < len(devices) or len(devices) > MOST_DEVICES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different device numbers such as 0 or 0,1")
+    return devices

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from minidl.errors import TrainingError, UserError
 
-from .. import cifar10_files, datasets, entry, findings, report
-from ..builders import build_loaders, check_fits
-from ..datasets import Dataset, cifar10_place
+from .. import entry, findings, report
+from ..builders import build_loaders, moved, opened
 from ..fitting import load_network
 from ..run import RunFolder
 from ..training import evaluate
@@ -27,11 +26,13 @@ def main(arguments: list[str]) -> int:
     p = Parser("-m alexnet report", __doc__)
     p.usage = "python -m alexnet report [-h] [--data-dir DIR] RUN"
     p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is now (default: where it was)")
+    p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 or the folder of images is now (default: where it was)")
     args = p.parse_args(arguments)
     folder = RunFolder.read(args.run)
+    if "data_dir" in args:
+        folder.config = moved(folder.config, args.data_dir)
     with _held(folder):
-        path = _write(folder, getattr(args, "data_dir", folder.config.data_dir))
+        path = _write(folder)
     print(path, flush=True)
     return 0
 
@@ -51,12 +52,12 @@ def _held(folder: RunFolder) -> Iterator[None]:
         folder.lock.release()
 
 
-def _write(folder: RunFolder, data_dir: str | None) -> Path:
+def _write(folder: RunFolder) -> Path:
     """Write the report, and return its path."""
     metrics, statistics = folder.metrics(), folder.statistics()
     found, note = None, ""
     try:
-        found = _find(folder, data_dir)
+        found = _find(folder)
     except (UserError, TrainingError) as error:
         note = f"There are no pictures: {error}."
         entry.tell(f"warning: the report has no pictures: {error}")
@@ -68,20 +69,11 @@ def _write(folder: RunFolder, data_dir: str | None) -> Path:
     return path
 
 
-def _find(folder: RunFolder, data_dir: str | None) -> findings.Findings:
+def _find(folder: RunFolder) -> findings.Findings:
     """Test the network of the newest checkpoint, and look at it."""
     if not folder.checkpoints():
         raise UserError("there is no checkpoint yet")
-    dataset = _dataset(folder.config.data, data_dir)
-    check_fits(folder.config, dataset)
-    model, _ = load_network(folder, dataset)
-    _, loader = build_loaders(folder.config, dataset, 0, 1)
-    return findings.find(model, dataset.classes, loader, evaluate(model, loader))
-
-
-def _dataset(name: str, data_dir: str | None) -> Dataset:
-    """The data set, if it is there: nothing is downloaded for a report."""
-    place = cifar10_place(data_dir)
-    if name == "cifar10" and not any((place / part).exists() for part in (cifar10_files.FOLDER, cifar10_files.ARCHIVE)):
-        raise UserError(f"CIFAR-10 is not in {place}; tell where it is with --data-dir")
-    return datasets.load(name, data_dir)
+    with opened(folder.config, download=False) as (folder.config, dataset):
+        model, _ = load_network(folder, dataset)
+        _, loader = build_loaders(folder.config, dataset, 0, 1)
+        return findings.find(model, dataset.classes, loader, evaluate(model, loader))

@@ -3,6 +3,7 @@
     python train.py                                 the deck's AlexNet with batch norm on CIFAR-10, ten epochs
     python train.py --model cifar-lrn               the deck's other variant
     python train.py --data digits                   on the handwritten digits that come with it: no download, a minute
+    python train.py --data FOLDER                   on your own images: FOLDER/train and FOLDER/val, a folder a class in each
     python train.py --resume runs/NAME              go on with a run that was stopped
     python train.py --resume runs/NAME --epochs 20  train a finished run longer
 
@@ -25,13 +26,15 @@ from minidl.backend import PRECISIONS
 from minidl.errors import UserError
 from minidl.parallel import mpi
 
-from .. import entry, launch
-from ..config import MOST_DEVICES, Config
+from .. import entry, launch, weights
+from ..builders import moved
+from ..config import Config
 from ..datasets import cifar10_place
-from ..models import MODELS
+from ..models import IMAGE_SIZE, MODELS
+from ..preparation import LARGEST_IMAGE, Preparation
 from ..recipes import MOST, RECIPES, Recipe, find_recipe
 from ..run import RunFolder
-from .arguments import Parser, number
+from .arguments import Parser, device_list, number
 
 FINITE = sys.float_info.max
 VERSIONS = {"minidl": minidl.__version__, "numpy": np.__version__, "python": platform.python_version()}
@@ -48,21 +51,34 @@ DEFAULTS = {
     "limit_test": None,
     "save_minutes": 10.0,
     "tensorboard": False,
+    "validation": None,
+    "balance": False,
+    "init": None,
+    "freeze": None,
 }
 GO_ON_WITH = {"resume", "backend", "devices", "data_dir", "epochs", "save_minutes", "tensorboard"}
-
-
-def device_list(text):
-    devices = [int(device) if device.isdecimal() and len(device) < 5 else -1 for device in text.split(",")]
-    if -1 in devices or len(set(devices)) < len(devices) or len(devices) > MOST_DEVICES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different device numbers such as 0 or 0,1")
-    return devices
 
 
 def folder_name(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("give the name of a folder")
     return Path(text)
+
+
+def share_or_count(text: str) -> int | float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (0 < value < 1 or (text.isdecimal() and 1 <= value <= MOST)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 0.2, nor an integer from 1 to 1,000,000")
+    return value if value < 1 else int(text)
+
+
+def prefixes(text: str) -> str:
+    if not all(text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the beginning of a name, such as features, nor several with commas")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,12 +92,41 @@ def parser() -> argparse.ArgumentParser:
         help="GPUs, or processes that share the CPU; they divide the batch (default 0: measured fastest on a CPU)",
     )
     p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
-    p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="data set (default cifar10; FOLDER is not there yet)")
+    p.add_argument(
+        "--data",
+        metavar="cifar10|digits|FOLDER",
+        help="data set; FOLDER has train and val in it, and these a folder a class (default cifar10)",
+    )
+    p.add_argument(
+        "--validation",
+        type=share_or_count,
+        metavar="N|SHARE",
+        help="test on N of the training images, or on a SHARE of each class such as 0.2, in place of the test images",
+    )
+    p.add_argument("--balance", action="store_true", help="weigh the loss so that classes of uneven size count the same")
+    p.add_argument(
+        "--image-size",
+        type=number(int, 1, LARGEST_IMAGE // 2, f"an integer from 1 to {LARGEST_IMAGE // 2}"),
+        metavar="N",
+        help="height and width that a FOLDER's images have for the network (default 32 for cifar-*, 224 for the others)",
+    )
+    p.add_argument(
+        "--init",
+        type=folder_name,
+        metavar="RUN|FILE",
+        help="start from the weights of a run, of a file that export wrote, or of torchvision's AlexNet (.safetensors, .pth)",
+    )
+    p.add_argument(
+        "--freeze",
+        type=prefixes,
+        metavar="PREFIX",
+        help="keep parameters still whose names begin so, such as features, or conv,bn",
+    )
     p.add_argument(
         "--data-dir",
         type=folder_name,
         metavar="DIR",
-        help="where CIFAR-10 is or shall be (default $MINIDL_DATA, else ~/.cache/minidl)",
+        help="where CIFAR-10 is or shall be (default $MINIDL_DATA, else ~/.cache/minidl); with --resume, a moved FOLDER",
     )
     p.add_argument("--recipe", choices=list(RECIPES), help="hyper-parameters (default: digits for the digits, else default)")
     p.add_argument("--epochs", type=count, metavar="N", help="(default: the recipe's; 10 for cifar10)")
@@ -132,18 +177,34 @@ def config(args: argparse.Namespace) -> Config:
     precision = settings["precision"]
     if precision != "fp32" and (settings["backend"], settings["dtype"]) != ("cupy", "float32"):
         raise UserError(f"--precision {precision} is for GPUs and float32: it takes --backend cupy, and no other --dtype")
-    data = settings["data"]
-    recipe = find_recipe(asked.get("recipe"), data, settings["model"])
+    preparation = None
+    if "init" in asked:
+        settings["init"] = str(asked["init"])
+        loaded = weights.read(asked["init"])
+        preparation = loaded.preparation
+        settings["model"] = asked.get("model", loaded.model)
+    data, model = settings["data"], settings["model"]
+    if data in ("cifar10", "digits"):
+        if "image_size" in asked:
+            raise UserError(f"--image-size is for a folder of images; those of {data} have a size of their own")
+        recipe = find_recipe(asked.get("recipe"), data, model)
+    else:
+        settings["data"] = os.path.abspath(os.path.expanduser(data))
+        size = asked.get("image_size", IMAGE_SIZE[model])
+        recipe = find_recipe(asked.get("recipe"), data, model, size)
+        mean, std = (preparation.mean, preparation.std) if preparation else ([0.0] * 3, [1.0] * 3)
+        preparation = Preparation(3, round(size / recipe.crop), size, mean, std)
     changes = {field.name: asked[field.name] for field in dataclasses.fields(Recipe) if field.name in asked}
     devices, world_size, threads = places(asked.get("devices"), [0])
     return Config(
         **settings,
         recipe=dataclasses.replace(recipe, **changes),
-        data_dir=None if data == "digits" else str(cifar10_place(asked.get("data_dir"))),
+        data_dir=str(cifar10_place(asked.get("data_dir"))) if data == "cifar10" else None,
         devices=devices,
         world_size=world_size,
         threads=threads,
         versions=VERSIONS,
+        preparation=preparation,
     )
 
 
@@ -166,9 +227,8 @@ def resumed_config(args: argparse.Namespace, before: Config) -> Config:
             entry.tell(f"going on with {before.threads} threads, as config.json has them; there are {threads} here")
         threads = before.threads
     return dataclasses.replace(
-        before,
+        moved(before, str(asked["data_dir"])) if "data_dir" in asked else before,
         recipe=dataclasses.replace(before.recipe, epochs=epochs),
-        data_dir=str(cifar10_place(asked["data_dir"])) if "data_dir" in asked else before.data_dir,
         backend=backend,
         precision=before.precision if backend == "cupy" else "fp32",
         devices=devices,

@@ -1,9 +1,10 @@
-"""DataLoader: shuffled, transformed batches, prepared ahead by a thread."""
+"""DataLoader: shuffled, transformed batches, prepared ahead by threads."""
 
 import collections
 import dataclasses
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class DataLoader:
     """Batches of a data set; the last of an epoch is smaller where batch_size does not divide it.
 
     images: (N, C, H, W); labels: (N,). The order is that of the data set, or with shuffle a pure function of (seed, epoch),
-    so any batch of any epoch can be made again. prefetch batches are prepared ahead in a thread.
+    so any batch of any epoch can be made again. prefetch batches are prepared ahead in a thread, or several.
+    images: an array, or what gives one when indexed with an array of indices.
 
     Of `size` devices, the one numbered `rank` gets about an equal share of each batch of batch_size, those in a row; of a
     batch with fewer images than devices some get none.
@@ -41,7 +43,7 @@ class DataLoader:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: Any,
         labels: np.ndarray,
         batch_size: int,
         transform: Transform,
@@ -49,6 +51,7 @@ class DataLoader:
         shuffle: bool = False,
         seed: int = 0,
         prefetch: int = 2,
+        threads: int = 1,
         rank: int = 0,
         size: int = 1,
     ):
@@ -58,23 +61,23 @@ class DataLoader:
             raise ValueError(f"DataLoader takes a batch_size of at least 1; got {batch_size}")
         self.images, self.labels, self.batch_size, self.transform = images, labels, batch_size, transform
         self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
-        self.rank, self.size = rank, size
+        self.threads, self.rank, self.size = threads, rank, size
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return ceil_div(len(self.labels), self.batch_size)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch, from first_batch on. An error in the thread is raised here."""
+        """The batches of an epoch, from first_batch on. An error in a thread is raised here."""
         order = np.arange(len(self.labels))
         if self.shuffle:
             order = random.permutation(len(order), random.SHUFFLE, epoch, self.seed)
         starts = range(first_batch * self.batch_size, len(order), self.batch_size)
         ahead: collections.deque[Future[Batch]] = collections.deque()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="loader") as threads:
             try:
                 for start in starts:
-                    ahead.append(thread.submit(self._load, order[start : start + self.batch_size], epoch))
+                    ahead.append(threads.submit(self._load, order[start : start + self.batch_size], epoch))
                     if len(ahead) > self.prefetch:
                         yield ahead.popleft().result()
                 while ahead:

@@ -1,10 +1,25 @@
 """Initial weights, drawn by NumPy on the host whatever the device, so that every device starts from the same."""
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 
 from .. import random
 from ..autodiff import Tensor
 from ..backend import Array, get_array_module
+
+_skipped = contextvars.ContextVar("skipped", default=False)
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """Inside, layers are made without initial weights, which takes no time: for those whose state is loaded next."""
+    token = _skipped.set(True)
+    try:
+        yield
+    finally:
+        _skipped.reset(token)
 
 
 def write(tensor: Tensor, value: Array | float) -> None:
@@ -15,13 +30,16 @@ def write(tensor: Tensor, value: Array | float) -> None:
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
     """Fill with draws from N(mean, std^2)."""
+    if _skipped.get():
+        return
     draws = random.host_generator().normal(mean, std, tensor.shape)
     write(tensor, get_array_module(tensor.data).asarray(draws))
 
 
 def constant_(tensor: Tensor, value: float) -> None:
     """Fill with one value."""
-    write(tensor, value)
+    if not _skipped.get():
+        write(tensor, value)
 
 
 def fan_in(tensor: Tensor) -> int:

@@ -45,7 +45,7 @@ def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool
     controls: list[Connection] = []
     try:
         try:
-            with _signals_wait():
+            with signals_wait():
                 _start(size, timeout, target, args, processes, controls)
         except OSError as error:
             raise UserError(f"cannot start {size} processes ({error.strerror or error}); use fewer devices") from None
@@ -82,7 +82,7 @@ def _start(
 
 
 @contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
+def signals_wait() -> Iterator[None]:
     """Signals to stop wait until the end of this; a process that is started inside never gets them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -141,10 +141,15 @@ def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
     except (EOFError, OSError):
         process.join(GRACE)
         code = process.exitcode
+    return "ended", how_it_ended(code)
+
+
+def how_it_ended(code: int | None) -> str:
+    """A process's end in words, by its exit code; None if it has none yet."""
     if code is None:
-        return "ended", "has closed its pipe and hangs"
+        return "has closed its pipe and hangs"
     names = {-signum: signum.name for signum in signal.Signals}
-    return "ended", f"was killed by {names.get(code, f'signal {-code}')}" if code < 0 else f"ended with exit status {code}"
+    return f"was killed by {names.get(code, f'signal {-code}')}" if code < 0 else f"ended with exit status {code}"
 
 
 def _tell(control: Connection, message: Any) -> None:

@@ -44,10 +44,19 @@ class Memory:
     def __reduce__(self):
         return _map, (reduction.DupFd(self.file.fileno()), self.size)
 
+    def buffer(self) -> mmap.mmap:
+        """The memory in this process."""
+        return mmap.mmap(self.file.fileno(), self.size)
+
 
 def _map(descriptor: Any, size: int) -> mmap.mmap:
     with open(descriptor.detach(), "r+b") as file:
         return mmap.mmap(file.fileno(), size)
+
+
+def allocate(size: int, copies: contextlib.ExitStack) -> Any:
+    """`size` bytes of shared memory, for processes that are spawned; each of them has it as a buffer. Raises OSError."""
+    return Memory(size, copies) if hasattr(os, "memfd_create") else multiprocessing.get_context("spawn").RawArray("B", size)
 
 
 class Endpoint(NamedTuple):
@@ -64,8 +73,7 @@ def endpoints(size: int, copies: contextlib.ExitStack) -> list[Endpoint]:
     Raises OSError if the system has no memory or no pipes for them.
     """
     context = multiprocessing.get_context("spawn")
-    length = (size + 1) * SLOT_BYTES
-    memory = Memory(length, copies) if hasattr(os, "memfd_create") else context.RawArray("B", length)
+    memory = allocate((size + 1) * SLOT_BYTES, copies)
     peers: list[dict[int, Connection]] = [{} for _ in range(size)]
     for a in range(size):
         for b in range(a):

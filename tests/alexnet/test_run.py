@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from alexnet import datasets, fitting, lock, report, run, training
+from alexnet import builders, datasets, fitting, lock, report, run, training
 from alexnet.commands import train
 from alexnet.lock import FolderLock
 from alexnet.run import RunFolder
@@ -34,7 +34,7 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it look
 
 
 def config(*options):
-    return train.config(train.parser().parse_args([*TINY, *options]))
+    return builders.found(train.config(train.parser().parse_args([*TINY, *options])), datasets.digits())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -321,7 +321,7 @@ def test_what_killed_saves_have_left_is_removed(folder):
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path):
     folder = RunFolder.create(tmp_path / "a", config())
-    row = dict(zip(run.Metrics.__struct_fields__, [1, 1.0, 0.5, 1.0, 0.5, 1.0, 1.0, 0.1], strict=True))
+    row = dict(zip(run.Metrics.__struct_fields__, [1, 1.0, 0.5, 1.0, 0.5, 1.0, 1.0, 0.1, 1.0], strict=True))
     step = 0
     for epoch, accuracy in enumerate([0.2, 0.6, 0.4, 0.6, 0.5], 1):
         for _ in range(2):  # in the middle of the epoch
@@ -400,12 +400,12 @@ def test_a_checkpoint_holds_all_that_the_run_is(folder):
 def test_other_images_are_refused(folder):
     changed = datasets.digits()
     changed.test.images[7, 0, 3, 3] ^= 1
-    with mock.patch("alexnet.launch._load", return_value=changed):
+    with mock.patch("alexnet.datasets.digits", return_value=changed):
         status, message = experiments.run("--resume", folder)
     assert status == 2 and "it was trained on other images than there are now" in message
 
 
-@pytest.mark.parametrize("recipe", ["deck", "default", "paper"])
+@pytest.mark.parametrize("recipe", ["deck", "default", "alexnet-2012"])
 def test_a_finished_run_is_trained_longer(tmp_path, recipe):
     """Where the rate does not depend on the number of epochs, as a run that was longer from the start."""
     options = [*TINY, "--recipe", recipe]

@@ -87,9 +87,9 @@ def config(**settings):
 
 
 def test_options_replace_fields_of_the_recipe():
-    asked = ["--data", "digits", "--recipe", "paper", "--epochs", "3", "--batch-size", "7", "--lr", "0.5"]
+    asked = ["--data", "digits", "--recipe", "alexnet-2012", "--epochs", "3", "--batch-size", "7", "--lr", "0.5"]
     recipe = train.config(train.parser().parse_args(asked)).recipe
-    assert recipe == dataclasses.replace(RECIPES["paper"], epochs=3, batch_size=7, lr=0.5)
+    assert recipe == dataclasses.replace(RECIPES["alexnet-2012"], epochs=3, batch_size=7, lr=0.5)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_options_replace_fields_of_the_recipe():
         (["--data", "digits"], 0.02),
         (["--data", "digits", "--model", "cifar-lrn"], 0.01),
         (["--recipe", "deck"], 0.01),
-        (["--recipe", "paper"], 0.01),
+        (["--recipe", "alexnet-2012"], 0.01),
     ],
 )
 def test_the_rate_is_of_the_recipe_and_the_network(options, rate):
@@ -178,6 +178,7 @@ def test_biases_have_a_rate_and_a_decay_of_their_own():
 def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_path):
     """With a rate that teaches nothing the error never falls: a tenth after each epoch, but for the first, and three times."""
     settings = config(schedule="plateau", step_epochs=1, lr=1e-4, epochs=6, bias_lr=2.0)
+    settings = builders.found(settings, datasets.digits())
     whole, halves = (RunFolder.create(tmp_path / name, settings) for name in ("whole", "halves"))
     fitting.fit(whole, datasets.digits())
     with pytest.raises(training.Stopped):

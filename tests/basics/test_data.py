@@ -99,7 +99,7 @@ def test_normalize(dtype):
 
 
 def test_random_crop_moves_the_image_within_its_padding():
-    out = RandomCrop(2, seed=0)(IMAGES, LABELS, epoch=0)
+    out = RandomCrop((8, 6), 2, seed=0)(IMAGES, LABELS, epoch=0)
     padded = np.pad(IMAGES, ((0, 0), (0, 0), (2, 2), (2, 2)))
     shifts = set()
     for before, after in zip(padded, out, strict=True):
@@ -117,7 +117,7 @@ def test_random_horizontal_flip_reflects_about_half():
     assert all(a != b for a, b in zip(reflected, same, strict=True)) and 4 < sum(reflected) < 19
 
 
-@pytest.mark.parametrize("augment", [RandomCrop(2, seed=3), RandomHorizontalFlip(seed=3)])
+@pytest.mark.parametrize("augment", [RandomCrop((8, 6), 2, seed=3), RandomHorizontalFlip(seed=3)])
 def test_augmentation_belongs_to_the_image_not_to_the_batch(augment):
     whole = augment(IMAGES, LABELS, 1)
     some = np.array([17, 2, 9])

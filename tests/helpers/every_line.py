@@ -43,7 +43,7 @@ def training(ending):
         if ending == "refused":
             raise UserError("there is no such GPU")
         print("test loss: 1.0000 - accuracy: 0.5000", flush=True)
-        return Evaluation(1.0, 0.5, None, None)
+        return Evaluation(1.0, 0.5, 0.9, None, None, None)
 
     return fit
 

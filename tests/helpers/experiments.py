@@ -43,6 +43,7 @@ def tiny_network():
     with (
         mock.patch.dict(models.MODELS, {"tiny": tiny}),
         mock.patch.dict(models.LEAST_IMAGE_SIZE, {"tiny": 3}),
+        mock.patch.dict(models.IMAGE_SIZE, {"tiny": 12}),
         mock.patch("alexnet.reporter.pictures.draw", return_value={}),
         mock.patch("alexnet.reporter.report"),
     ):
@@ -273,7 +274,7 @@ OPTIONS = {
     "--model": ["tiny", "alexnet-2012", "resnet", ""],
     "--data": ["digits", "mnist", "", ".", "/dev/null", "x" * 4400, "\udcff"],
     "--data-dir": ["/nonexistent", "", "x" * 4400, "/dev/null"],
-    "--recipe": ["digits", "default", "deck", "paper", "best", ""],
+    "--recipe": ["digits", "default", "deck", "alexnet-2012", "paper", ""],
     "--epochs": NUMBERS,
     "--batch-size": [*NUMBERS, "40", "1000000"],
     "--lr": [*NUMBERS, "0.01", "1e-300", "1e25", "1e308", "1e309"],

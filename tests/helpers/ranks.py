@@ -17,7 +17,7 @@ import numpy as np
 import alexnet.launch
 from alexnet import builders, datasets, memory, saving, training
 from alexnet.config import Config
-from alexnet.launch import join
+from alexnet.devices import join
 from alexnet.run import RunFolder
 from alexnet.statistics import LayerStatistics
 from minidl.backend import to_numpy, use_device
@@ -138,15 +138,16 @@ def wait_to_stop(communicators, stop, at_work):
 
 def train(communicators, stop, config: Config):
     """An epoch of a run and an evaluation: the loss, and some of the weights, velocities and running statistics."""
-    device, communicators = join(config, communicators)
+    device, communicators = join(config.backend, config.devices, config.precision, config.threads, communicators)
     dataset = datasets.load(config.data, config.data_dir)
+    config = builders.found(config, dataset)
     subset = dataset.train.first(config.limit_train, "--limit-train")
-    transform = builders.training_transform(config, dataset)
+    transform = builders.training_transform(config)
     shard = {"rank": communicators.rank, "size": communicators.size}
     loader = DataLoader(
         subset.images, subset.labels, config.recipe.batch_size, transform, shuffle=True, seed=config.seed, **shard
     )
-    model = builders.build_model(config, dataset).to(device)
+    model = builders.build_model(config).to(device)
     optimizer = builders.build_optimizer(config, model)
     scheduler, _ = builders.build_schedules(config, optimizer, 1000)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
@@ -157,7 +158,7 @@ def train(communicators, stop, config: Config):
     )
     statistics.flush()
     test = dataset.test.first(11, "--limit-test")
-    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config, dataset), **shard)
+    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config), **shard)
     evaluation = training.evaluate(model, test_loader, communicators=communicators)
     state = {name: to_numpy(array) for name, array in saving.arrays(model, optimizer).items()}
     return {
@@ -189,7 +190,7 @@ def fill_memory(communicators, stop, config: Config, most):
     cross_entropy, memory.F.cross_entropy, fit_before = memory.F.cross_entropy, step, alexnet.launch.fit
     alexnet.launch.fit = fit
     try:
-        alexnet.launch._train(communicators, stop, RunFolder(Path(), config), False)
+        alexnet.launch._train(communicators, stop, RunFolder(Path(), config), None, False)
     finally:
         memory.F.cross_entropy, alexnet.launch.fit = cross_entropy, fit_before
 

@@ -77,7 +77,7 @@ def found(images=40, channels=3, names=("bird", "cat", "dog", "frog"), right=Fal
     net, test = network(channels, len(names)), loader(images, channels, len(names))
     evaluation = evaluate(net, test)
     if right:
-        evaluation = Evaluation(0.0, 1.0, test.labels, np.zeros(images))
+        evaluation = Evaluation(0.0, 1.0, 1.0, test.labels, np.ones(images), np.zeros(images))
     return findings.find(net, names, test, evaluation)
 
 

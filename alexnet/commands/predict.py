@@ -1,0 +1,94 @@
+"""Tell what is on images.
+
+    python -m alexnet predict runs/NAME photo.jpg another.png    the five most probable classes of each
+    python -m alexnet predict flowers.safetensors photos/         of all images in a folder, with a file of weights
+    python -m alexnet predict runs/NAME *.jpg --json              for programs
+    python -m alexnet predict runs/NAME photo.jpg --explain why   and pictures of what the answer rests on, in the folder why
+
+Exit status: 0 done, 2 wrong usage, a damaged run, or a file that is no image; the others are answered before that is told.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import get_num_threads
+from minidl.errors import UserError
+from minidl.parallel import ALONE
+
+from .. import entry, explanation, pictures, prediction, weights
+from ..devices import join
+from ..image_files import ImageError
+from ..prediction import Prediction
+from ..recipes import MOST
+from .arguments import Parser, add_devices, add_source, number
+
+MOST_IN_GRID = 100  # images
+
+
+def main(arguments: list[str]) -> int:
+    """Answer, and return the exit status. Raises UserError for what the user can mend."""
+    p = Parser("-m alexnet predict", __doc__)
+    p.usage = "python -m alexnet predict [options] RUN|FILE IMAGE [IMAGE ...]"
+    add_source(p)
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of images, or a pattern such as '*.jpg'")
+    p.add_argument("--top", type=number(int, 1, MOST, "an integer from 1 on"), default=5, metavar="K", help="classes (default 5)")
+    p.add_argument("--json", action="store_true", help="print a JSON array")
+    p.add_argument("--views", type=int, choices=[1, 10], default=1, help="of an image, averaged (default 1, its centre)")
+    p.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in place of those that it has")
+    p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their answers")
+    p.add_argument("--explain", type=Path, metavar="DIR", help="draw for each image what the answer rests on, into this folder")
+    p.add_argument(
+        "--batch-size", type=number(int, 1, MOST, "an integer from 1 on"), default=32, metavar="N", help="(default 32)"
+    )
+    add_devices(p)
+    args = p.parse_args(arguments)
+    grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)
+    if grid is not None and grid.suffix.lower() != ".png":
+        raise UserError(f"--grid {grid}: give a name that ends with .png")
+    if len(args.devices) > 1:
+        raise UserError("--devices: predict computes on one device; give one number")
+    files = prediction.find_files(args.images)
+    device, _ = join(args.backend, args.devices, "fp32", get_num_threads(), ALONE)
+    loaded = weights.read(args.source, args.checkpoint)
+    if "classes" in args:
+        loaded.classes = prediction.read_classes(args.classes, len(loaded.classes))
+    loaded.network.to(device)
+
+    answers: list[dict[str, Any]] = []
+    pictured: list[tuple[np.ndarray, str]] = []
+    bad: list[tuple[str, ImageError]] = []
+    with _writing():
+        for answer in prediction.predict(loaded, files, args.views, args.batch_size):
+            if not isinstance(answer, Prediction):
+                bad.append(answer)
+                continue
+            top = answer.top(loaded.classes, args.top)
+            answers.append({"file": answer.file, "predictions": [{"class": name, "probability": p} for name, p in top]})
+            if not hasattr(args, "json"):
+                print(answer.file, *(f"    {p:6.2%}  {name}" for name, p in top), sep="\n", flush=True)
+            if explain is not None:
+                explain.mkdir(parents=True, exist_ok=True)
+                explanation.write(explain, len(answers), loaded, answer)
+            if grid is not None and len(pictured) < MOST_IN_GRID:
+                pictured.append((answer.image, f"{top[0][0]} {top[0][1]:.0%}"))
+        if grid is not None and pictured:
+            pictures.draw_grid(grid, pictured)
+    if hasattr(args, "json"):
+        print(json.dumps(answers), flush=True)
+    for file, problem in bad:
+        entry.tell(f"error: {file}: {problem}")
+    return 2 if bad else 0
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """What cannot be written is told in a line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or 'there'}: {error.strerror or error}") from None

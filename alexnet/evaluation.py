@@ -1,0 +1,161 @@
+"""A trained network, tested on images whose classes are known."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import get_num_threads
+from minidl.data import Compose, DataLoader, Normalize
+from minidl.errors import UserError
+from minidl.parallel import Communicators
+
+from . import datasets, image_folders, weights
+from .builders import LOADER_THREADS, moved, opened
+from .datasets import Dataset, Split
+from .devices import join
+from .run import RunFolder
+from .training import Evaluation
+from .training import evaluate as evaluate_on
+from .views import Views
+from .weights import Weights
+
+BATCH_SIZE = 128
+MOST_MISTAKES = 12
+NAMED = 10  # classes in a message
+TEN = 10  # views
+
+
+@dataclasses.dataclass
+class Job:
+    """What is to be tested on what: the options of `python -m alexnet evaluate`."""
+
+    source: Path
+    data: str | None = None
+    data_dir: str | None = None
+    ten_crop: bool = False
+    checkpoint: str = "newest"
+    batch_size: int | None = None
+    backend: str = "numpy"
+    devices: Sequence[int] = (0,)
+
+    def check(self) -> None:
+        """Raise UserError, before processes are started, if there is nothing to test or nothing to test it on."""
+        if self.source.is_dir():
+            RunFolder.read(self.source)
+        elif self.data is None:
+            raise UserError(f"{self.source} has no test images of its own; say with --data on which to test it")
+
+
+@dataclasses.dataclass
+class Found:
+    """An evaluation, the classes and labels of its images, and the mistakes the network was most certain of.
+
+    mistakes: (image (C, H, W) uint8, its class, the class predicted, the probability of that), the most certain first.
+    """
+
+    evaluation: Evaluation
+    classes: Sequence[str]
+    labels: np.ndarray
+    mistakes: list[tuple[np.ndarray, str, str, float]]
+
+    def summary(self) -> dict[str, Any]:
+        """What `evaluate --json` prints."""
+        result, n = self.evaluation, len(self.classes)
+        images = np.bincount(self.labels, minlength=n)
+        right = np.bincount(self.labels[result.predictions == self.labels], minlength=n)
+        of_classes = {
+            name: {"images": int(a), "right": int(b)} for name, a, b in zip(self.classes, images, right, strict=True) if a
+        }
+        return {
+            "images": len(self.labels),
+            "loss": result.loss,
+            "top1": result.accuracy,
+            "top5": result.top5,
+            "classes": of_classes,
+        }
+
+
+def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -> Found:
+    """Called by all ranks; each takes its share of the images. Raises UserError for what the user can mend."""
+    threads = max(1, get_num_threads() // communicators.size)
+    device, communicators = join(job.backend, job.devices, "fp32", threads, communicators)
+    loaded = weights.read(job.source, job.checkpoint)
+    preparation, dtype = loaded.preparation, next(loaded.network.parameters()).dtype
+    with _images(job, loaded) as split:
+        count = TEN if job.ten_crop else loaded.test_views
+        loader = DataLoader(
+            split.images,
+            split.labels,
+            max(1, (job.batch_size or BATCH_SIZE) // count),
+            Compose(
+                [
+                    Views(preparation.image_size, count, loaded.padding, loaded.reflection),
+                    Normalize(preparation.mean, preparation.std, dtype),
+                ]
+            ),
+            threads=LOADER_THREADS,
+            rank=communicators.rank,
+            size=communicators.size,
+        )
+        result = evaluate_on(loaded.network.to(device), loader, stop, communicators)
+        wrong = np.flatnonzero(result.predictions != split.labels)
+        places = wrong[np.argsort(-result.probabilities[wrong], kind="stable")][:MOST_MISTAKES]
+        mistakes = [
+            (
+                split.images[place],
+                loaded.classes[split.labels[place]],
+                loaded.classes[result.predictions[place]],
+                float(result.probabilities[place]),
+            )
+            for place in (places if communicators.rank == 0 else ())
+        ]
+    return Found(result, loaded.classes, split.labels, mistakes)
+
+
+@contextlib.contextmanager
+def _images(job: Job, loaded: Weights) -> Iterator[Split]:
+    """The images to test on, with labels that count in the network's classes."""
+    if job.data is None:
+        config = RunFolder.read(job.source).config
+        if job.data_dir is not None:
+            config = moved(config, job.data_dir)
+        with opened(config, download=False) as (config, dataset):
+            yield dataset.test.first(config.limit_test, "--limit-test")
+        return
+    in_folder = job.data not in ("cifar10", "digits")
+    if in_folder:
+        dataset = image_folders.load_test(Path(job.data), loaded.preparation.resize)
+    else:
+        dataset = datasets.load(job.data, job.data_dir)
+    try:
+        labels = _labels(dataset, loaded)
+        if in_folder:
+            image_folders.survey(dataset, None, None)
+        elif dataset.image_shape != _stored(loaded):
+            shapes = [" x ".join(map(str, shape)) for shape in (dataset.image_shape, _stored(loaded))]
+            raise UserError(f"--data {job.data}: its images are {shapes[0]}, and those of the network {shapes[1]}")
+        yield Split(dataset.test.images, labels[dataset.test.labels])
+    finally:
+        dataset.close()
+
+
+def _stored(loaded: Weights) -> tuple[int, int, int]:
+    """(C, H, W) of the images that the network's are cut from."""
+    preparation = loaded.preparation
+    return preparation.channels, preparation.resize, preparation.resize
+
+
+def _labels(dataset: Dataset, loaded: Weights) -> np.ndarray:
+    """The network's number of each class of the data set. Raises UserError if it has none."""
+    if loaded.classes == [str(i) for i in range(len(dataset.classes))]:  # they have no names
+        return np.arange(len(dataset.classes))
+    if unknown := [name for name in dataset.classes if name not in loaded.classes]:
+        raise UserError(
+            f"--data {dataset.name}: the network has no class {unknown[0]!r}; it has {', '.join(loaded.classes[:NAMED])}"
+            + (", ..." if len(loaded.classes) > NAMED else "")
+        )
+    return np.array([loaded.classes.index(name) for name in dataset.classes])

@@ -1,0 +1,266 @@
+"""Data sets in folders: a folder a class, the images of a class anywhere below it."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from minidl import get_num_threads
+from minidl.errors import TrainingError, UserError
+from minidl.parallel import mpi
+from minidl.parallel.workers import Failure, Workers
+
+from . import entry
+from .datasets import Dataset, Split
+from .image_files import class_folders, read_image
+from .pixels import Pixels, moments
+
+TRAINING, TEST = "train", ("val", "valid", "validation", "test")  # names of folders; of several for tests the first is taken
+CACHE_BYTES, CACHE_SHARE = 2 << 30, 0.25  # of decoded images kept in memory, in all, and of the memory; the less counts
+MOST_SKIPPED, MOST_SKIPPED_SHARE = 10, 0.01  # files that cannot be read, and are left out; the more counts
+NAMED = 10  # files that messages name
+BLOCK = 512  # images that are read at a time, to look at all of them
+NICE = 5  # the readers' priority
+
+
+class Readers:
+    """Processes that read images (3, side, side), for the sets of images of a data set. They start once there is one to read.
+
+    cache_bytes: what there is left for images to be kept in memory.
+    """
+
+    def __init__(self, side: int):
+        self.side = side
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.cache_bytes = int(min(CACHE_BYTES, CACHE_SHARE * memory))
+        self._workers: Workers | None = None
+
+    def read(self, paths: Sequence[str], out: np.ndarray, measured: bool) -> list[Any]:
+        """Fill out[i] with the image in paths[i]. Returns for each its moments, if they are asked for, or a Failure."""
+        if self._workers is None:
+            self._workers = Workers(get_num_threads(), _read, (3, self.side, self.side), name="image reader", nice=NICE)
+        return self._workers.map([(path, measured) for path in paths], out)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+
+def _read(task: tuple[str, bool], row: np.ndarray) -> list[int] | None:
+    """In a reader: fill row with an image."""
+    path, measured = task
+    row[...] = read_image(path, row.shape[1])
+    return moments(row) if measured else None
+
+
+class ImageFiles:
+    """Images (N, 3, side, side) uint8 that are read when they are asked for: images[0], images[:8], images[[7, 1]].
+
+    All of them are kept in memory if there is room.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], readers: Readers):
+        self.root, self.names, self.readers = root, names, readers
+        self.shape = (len(names), 3, readers.side, readers.side)
+        self._kept: np.ndarray | None = None
+        self._has = np.zeros(len(names), bool)
+        self._part: tuple[bytes, ImageFiles] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Raises TrainingError if one cannot be read, all of which could be when the run began."""
+        indices = np.arange(len(self))[key]
+        images, results = self.read(indices.reshape(-1))
+        for i, result in zip(indices.reshape(-1), results, strict=True):
+            if isinstance(result, Failure):
+                raise TrainingError(
+                    f"{self.root / self.names[i]} can no longer be read ({result.reason}); put it back, and --resume"
+                )
+        return images.reshape(indices.shape + images.shape[1:])
+
+    def read(self, indices: np.ndarray, measured: bool = False) -> tuple[np.ndarray, list[Any]]:
+        """(images (n, 3, side, side), for each what Readers.read gives)."""
+        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        results: list[Any] = [None] * len(indices)
+        has = self._has[indices]
+        if self._kept is not None:
+            images[has] = self._kept[indices[has]]
+            if measured:
+                for place in np.flatnonzero(has):
+                    results[place] = moments(images[place])
+        missing = np.flatnonzero(~has)
+        if not len(missing):
+            return images, results
+        read = images if len(missing) == len(indices) else np.empty((len(missing), *self.shape[1:]), np.uint8)
+        paths = [os.path.join(self.root, self.names[i]) for i in indices[missing]]
+        for place, result in zip(missing, self.readers.read(paths, read, measured), strict=True):
+            results[place] = result
+        if read is not images:
+            images[missing] = read
+        good = missing[[not isinstance(results[place], Failure) for place in missing]]
+        if self._keeps():
+            self._kept[indices[good]] = images[good]  # type: ignore[index]
+            self._has[indices[good]] = True
+        return images, results
+
+    def _keeps(self) -> bool:
+        """Whether there is room for all images; it is taken at the first call."""
+        size = int(np.prod(self.shape, dtype=np.int64))
+        if self._kept is None and size <= self.readers.cache_bytes:
+            self.readers.cache_bytes -= size
+            self._kept = np.empty(self.shape, np.uint8)
+        return self._kept is not None
+
+    def chosen(self, indices: np.ndarray) -> "ImageFiles":
+        """These of the images, and what is kept of them moves there. Asked again for the same ones, it is the same object."""
+        key = np.asarray(indices, np.int64).tobytes()
+        if self._part is None or self._part[0] != key:
+            part = ImageFiles(self.root, [self.names[i] for i in indices], self.readers)
+            if self._kept is not None and self._has[indices].any():
+                part._kept, part._has = self._kept[indices], self._has[indices]
+                self.readers.cache_bytes += self._kept.nbytes - part._kept.nbytes
+                self._kept, self._has = None, np.zeros(len(self), bool)
+            self._part = key, part
+        return self._part[1]
+
+
+# --- what is in a folder ------------------------------------------------------------------------------------------------
+
+
+def load(root: Path, side: int) -> Dataset:
+    """FOLDER/train and FOLDER/val (or valid, validation, test) with a folder a class in each, as ImageNet has them.
+
+    Without train, the classes are in FOLDER itself, and there are no images to test on. Raises UserError naming what is wrong:
+    a class without images, only one class, or classes in one of the folders that the other does not have.
+    """
+    root = Path(os.path.abspath(root))
+    readers = Readers(side)
+    training = root / TRAINING if (root / TRAINING).is_dir() else root
+    test = next((root / name for name in TEST if (root / name).is_dir()), None)
+    if test and training is root:
+        raise UserError(
+            f"--data {root}: there is {test.name}, and no {TRAINING} beside it; name the folder of training images so"
+        )
+    classes = _classes(training)
+    train = _split(root, training, classes, readers)
+    if test is None:
+        return Dataset(str(root), tuple(classes), train, Split(ImageFiles(root, [], readers), np.zeros(0, np.int64)))
+    tested = _classes(test)
+    for one, other, of_other in ((test, training, classes), (training, test, tested)):
+        if lacking := [name for name in of_other if name not in (tested if one is test else classes)]:
+            raise UserError(f"--data {root}: {other.name} has classes that {one.name} does not have: {_named(lacking)}")
+    return Dataset(str(root), tuple(classes), train, _split(root, test, {name: tested[name] for name in classes}, readers))
+
+
+def load_test(root: Path, side: int) -> Dataset:
+    """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with a folder a class."""
+    root = Path(os.path.abspath(root))
+    readers = Readers(side)
+    folder = next((root / name for name in TEST if (root / name).is_dir()), root)
+    classes = _classes(folder)
+    none = Split(ImageFiles(root, [], readers), np.zeros(0, np.int64))
+    return Dataset(str(root), tuple(classes), none, _split(root, folder, classes, readers))
+
+
+def _classes(folder: Path) -> dict[str, list[str]]:
+    """The files of each class, in a folder that has some."""
+    try:
+        classes = class_folders(folder)
+    except OSError as error:
+        raise UserError(f"--data: cannot read {error.filename or folder}: {error.strerror or error}") from None
+    if not any(classes.values()):
+        raise UserError(f"--data: there are no images in {folder}; it needs a folder a class, with images in it")
+    if empty := [name for name, files in classes.items() if not files]:
+        raise UserError(f"--data: in {folder} there are no images of {_named(empty)}; put some there, or remove the folder")
+    if len(classes) == 1:
+        raise UserError(f"--data: in {folder} there is only one class, {_named(classes)}; it needs a folder for each of several")
+    return classes
+
+
+def _split(root: Path, folder: Path, classes: Mapping[str, list[str]], readers: Readers) -> Split:
+    prefix = "" if folder == root else f"{folder.name}/"
+    names = [prefix + name for files in classes.values() for name in files]
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
+    return Split(ImageFiles(root, names, readers), labels)
+
+
+def _named(names: Sequence[str] | Mapping[str, Any]) -> str:
+    """The first few names."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(list(names)[:NAMED]) + more
+
+
+def checksum(dataset: Dataset) -> str:
+    """Of the names, labels and sizes of all its files, but for those that are left out."""
+    digest = hashlib.sha256(repr(dataset.classes).encode())
+    for split in (dataset.train, dataset.test):
+        digest.update(split.labels.astype("<i8").tobytes())
+        for name in _files(split).names:
+            size = os.stat(os.path.join(_files(split).root, name)).st_size
+            digest.update(os.fsencode(f"{name}\0{size}\n"))
+    return digest.hexdigest()
+
+
+def _files(split: Split) -> ImageFiles:
+    assert isinstance(split.images, ImageFiles)
+    return split.images
+
+
+# --- before a run begins --------------------------------------------------------------------------------------------------
+
+
+def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) -> tuple[Pixels, list[str]]:
+    """Read every image that the run will use: what they are like, and the files that cannot be read.
+
+    Those are named and left out of the data set. Raises UserError if there are too many, or if a class loses all its images.
+    """
+    skipped: list[str] = []
+    while True:
+        train, test = dataset.train.first(limit_train, "--limit-train"), dataset.test.first(limit_test, "--limit-test")
+        pixels = Pixels(3)
+        unreadable: dict[str, str] = {}
+        with tqdm(desc="reading images", total=len(train) + len(test), unit="img", disable=None, leave=False) as bar:
+            for files in (_files(train), _files(test)):
+                for start in range(0, len(files), BLOCK):
+                    indices = np.arange(start, min(start + BLOCK, len(files)))
+                    images, results = files.read(indices, files is train.images)
+                    bar.update(len(indices))
+                    for i, result in zip(indices, results, strict=True):
+                        if isinstance(result, Failure):
+                            unreadable[files.names[int(i)]] = result.reason
+                        elif result:
+                            pixels.add(result, images[0, 0].size)
+        if not unreadable:
+            return pixels, skipped
+        for name in list(unreadable)[: max(0, NAMED - len(skipped)) if mpi.first_on_machine() else 0]:
+            entry.tell(f"warning: {_files(train).root / name} is left out: {unreadable[name]}")
+        skipped += unreadable
+        most = max(MOST_SKIPPED, int(MOST_SKIPPED_SHARE * (len(train) + len(test))))
+        if len(skipped) > most:
+            raise UserError(
+                f"{len(skipped)} files cannot be read, and at most {most} are left out: {_named(skipped)}; mend or remove them"
+            )
+        leave_out(dataset, unreadable)
+
+
+def leave_out(dataset: Dataset, names: Sequence[str] | Mapping[str, str]) -> None:
+    """Remove these files from the data set. Raises UserError if a class loses all its images."""
+    names = set(names)
+    for part in ("train", "test"):
+        split = getattr(dataset, part)
+        stays = np.array([name not in names for name in _files(split).names], bool)
+        if stays.all():
+            continue
+        counts = np.bincount(split.labels[stays], minlength=len(dataset.classes))
+        if not counts.all():
+            name = dataset.classes[counts.argmin()]
+            raise UserError(f"no image of class {name!r} to {part} on can be read; put some there, or remove the class")
+        setattr(dataset, part, split.chosen(np.flatnonzero(stays)))

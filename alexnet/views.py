@@ -1,0 +1,29 @@
+"""The views of an image that a network's answer is taken from."""
+
+import numpy as np
+
+
+class Views:
+    """A transform (minidl.data): the centre of each image, or ten views: Krizhevsky 2012, section 4.1.
+
+    (N, C, S, S) -> (count N, C, size, size), all images' first views first: the centre, then with count 10 the four corners, and
+    the reflections of these five. padding: zeros on each side that the corners are cut from, as training cuts its crops.
+    reflection=False leaves out the reflections, so that 10 stands for five.
+    """
+
+    def __init__(self, size: int, count: int = 1, padding: int = 0, reflection: bool = True):
+        self.size, self.count, self.padding, self.reflection = size, count, padding, reflection
+
+    def __call__(self, images, indices, epoch):
+        side, size, p = images.shape[2], self.size, self.padding
+        # As torchvision's CenterCrop rounds.
+        middle = round((side - size) / 2)
+        if self.count == 1:
+            return images[:, :, middle : middle + size, middle : middle + size]
+        padded = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
+        end = side + 2 * p - size
+        places = [(middle + p, middle + p), (0, 0), (0, end), (end, 0), (end, end)]
+        views = [padded[:, :, top : top + size, left : left + size] for top, left in places]
+        if self.reflection:
+            views += [view[..., ::-1] for view in views]
+        return np.concatenate(views)

@@ -1,0 +1,181 @@
+"""Weights of a trained network, with all that is needed to use them: from a run, from a file, and into a file."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from safetensors import SafetensorError
+
+from minidl import checkpoint
+from minidl.errors import UserError
+from minidl.nn import Module, init
+from minidl.serialization import read as read_arrays
+from minidl.serialization import write as write_arrays
+
+from . import entry, models
+from .config import Text
+from .preparation import TORCHVISION, Preparation
+from .run import RunFolder, place, reason
+
+KEY = "minidl"  # of the metadata
+VERSION = 1  # of their form
+MOST_BYTES = 4 << 30  # of a file
+
+
+class Metadata(msgspec.Struct, forbid_unknown_fields=True):
+    """What a file has beside the weights. padding, reflection: what the corners of ten views are cut from (alexnet.views)."""
+
+    version: int
+    model: str
+    classes: Annotated[list[Text], Meta(min_length=1, max_length=1_000_000)]
+    preparation: Preparation
+    padding: Annotated[int, Meta(ge=0, le=1000)]
+    reflection: bool
+
+
+@dataclasses.dataclass
+class Weights:
+    """A trained network, its name, its classes, and how its images are prepared.
+
+    test_views: how many views of an image a run was tested with; padding, reflection: what they are cut from (alexnet.views).
+    """
+
+    network: Module
+    model: str
+    classes: list[str]
+    preparation: Preparation
+    test_views: int = 1
+    padding: int = 0
+    reflection: bool = True
+
+    def metadata(self) -> str:
+        """What a file has beside the weights, as JSON."""
+        about = Metadata(VERSION, self.model, self.classes, self.preparation, self.padding, self.reflection)
+        return json.dumps(msgspec.to_builtins(about))
+
+
+def read(path: Path, which: str = "newest") -> Weights:
+    """The weights of a run's newest or best checkpoint, of a file that `write` wrote, or of torchvision's AlexNet.
+
+    Raises UserError, in one line, for all else.
+    """
+    if path.is_dir():
+        return _of_run(RunFolder.read(path), which)
+    try:
+        if path.suffix.lower() in (".pth", ".pt"):
+            state, about = _of_torch(path), None
+        else:
+            state, about = _of_safetensors(path)
+        settings = _about(about, state)
+        return Weights(_network(state, settings), **settings)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} holds no weights of a network here ({reason(error)})") from None
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write a .safetensors file with the names of the network's state, whole or not at all. Raises OSError."""
+    write_arrays(path, weights.network.state_dict(), {KEY: weights.metadata()})
+
+
+def _of_run(folder: RunFolder, which: str) -> Weights:
+    """From the newest checkpoint that is whole, or the one of the epoch with the highest test accuracy."""
+    config, files = folder.config, folder.checkpoints()
+    if config.classes is None or config.preparation is None:
+        raise UserError(f"{folder.path} does not tell its classes yet, as it is of an earlier version; --resume it once")
+    if which == "best" and (rows := folder.metrics()):
+        best = max(rows, key=lambda row: row["test_accuracy"])["epoch"]
+        files = [file for file in files if place(file)[0] == best][:1]
+    if not files:
+        raise UserError(f"{folder.path} has no checkpoint yet; wait until an epoch is done, or stop the run, which saves one")
+    problems: list[str] = []
+    for file in reversed(files):
+        try:
+            arrays, _ = checkpoint.load(file)
+            state = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+            settings: dict[str, Any] = {"model": config.model, "classes": config.classes, "preparation": config.preparation}
+            network = _network(state, settings, config.dtype)
+        except (UserError, ValueError) as error:
+            problems.append(str(error) if isinstance(error, UserError) else f"{file} does not fit its run ({error})")
+            continue
+        for problem in problems:
+            entry.tell(f"{problem}; taking {file.name}")
+        recipe = config.recipe
+        views: dict[str, Any] = {"test_views": recipe.test_views, "padding": recipe.crop_padding, "reflection": recipe.reflection}
+        return Weights(network, **settings, **views)
+    raise UserError(problems[0])
+
+
+def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """(arrays, our metadata)."""
+    if not path.is_file():
+        raise OSError("there is no such file")
+    if path.stat().st_size > MOST_BYTES:
+        raise OSError(f"it is larger than {MOST_BYTES:,} bytes")
+    try:
+        arrays, metadata = read_arrays(path)
+    except TypeError as error:  # a dtype that NumPy lacks
+        raise ValueError(str(error)) from None
+    return arrays, metadata.get(KEY)
+
+
+def _of_torch(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that PyTorch wrote: a state, or one in "state_dict" of a checkpoint."""
+    if not path.is_file():
+        raise OSError("there is no such file")
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{path}: to read it, install PyTorch; or give the weights as .safetensors") from None
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content.get("state_dict", content)
+        return {name.removeprefix("module."): value.detach().float().numpy() for name, value in state.items()}
+    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _about(told: str | None, state: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What belongs to the weights of a file: what it tells, or what is known of torchvision's."""
+    if told is not None:
+        try:
+            about = msgspec.json.decode(told, type=Metadata)
+        except RecursionError:
+            raise ValueError("its metadata are nested too deep") from None
+        if about.version != VERSION:
+            raise ValueError(f"its metadata are of version {about.version}, and {VERSION} is read")
+        about.preparation.check()
+        return {key: getattr(about, key) for key in ("model", "classes", "preparation", "padding", "reflection")}
+    if "classifier.6.weight" not in state:
+        raise ValueError("its names are neither torchvision's, such as classifier.6.weight, nor does it tell which network it is")
+    classes = [str(i) for i in range(len(state["classifier.6.weight"]))]
+    return {"model": "alexnet-torchvision", "classes": classes, "preparation": TORCHVISION}
+
+
+def _network(state: dict[str, np.ndarray], about: dict[str, Any], dtype: str = "float32") -> Module:
+    """The network with this state, in evaluation mode. Raises ValueError if it is not the state of such a network."""
+    model, classes, preparation = about["model"], about["classes"], about["preparation"]
+    if model not in models.MODELS:
+        raise ValueError(f"there is no network {model!r:.80}")
+    try:
+        with init.skipped():
+            network = models.create(model, len(classes), in_channels=preparation.channels, image_size=preparation.image_size)
+    except MemoryError:
+        raise ValueError(f"the memory is too small for {model} with images of {preparation.image_size} pixels a side") from None
+    own = network.state_dict()
+    if differ := [name for name in {**own, **state} if name not in own or name not in state]:
+        raise ValueError(f"{differ[0]} is in one of them only, the weights and {model}")
+    for name, array in state.items():
+        if array.shape != own[name].shape:
+            raise ValueError(f"{name} is {array.shape}, and in {model} with {len(classes)} classes {own[name].shape}")
+        if array.dtype.kind != own[name].dtype.kind:
+            raise ValueError(f"{name} is {array.dtype}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has NaN or infinite numbers")
+    network.to(dtype=dtype).load_state_dict(state)
+    return network.eval()

@@ -1,0 +1,192 @@
+"""Processes that fill arrays: tasks go to them through pipes, and the arrays come back through shared memory.
+
+A thread for each process gives it its tasks, two at a time, so that it has the next one when it is done with one, and takes the
+results. So all that is called at the same time shares the processes, and none waits while there is something to do.
+"""
+
+import collections
+import contextlib
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing import util
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import TrainingError, UserError
+from ..threads import set_num_threads
+from .processes import GRACE, how_it_ended, signals_wait
+from .shared_memory import Memory, allocate
+
+AHEAD = 2  # tasks that a process has at a time
+
+
+class Failure(NamedTuple):
+    """In the place of a result: the task raised an exception, with this text."""
+
+    reason: str
+
+
+class _Call:
+    """A call of `map`: where the results go, and how many are still to come."""
+
+    def __init__(self, out: np.ndarray, count: int):
+        self.out, self.results = out, [None] * count
+        self.missing, self.done, self.given_up = count, threading.Event(), False
+        self._lock = threading.Lock()
+
+    def put(self, place: int, row: np.ndarray, result: Any) -> None:
+        if not self.given_up:
+            if not isinstance(result, Failure):
+                self.out[place] = row
+            self.results[place] = result
+        with self._lock:
+            self.missing -= 1
+            if not self.missing:
+                self.done.set()
+
+
+class Workers:
+    """`count` processes that call work(task, row), which fills row, an array of this shape and dtype, and returns what is small.
+
+    work is a function of a module. The processes start at the first call, compute on one thread each, are nicer than this one
+    by `nice`, do not get the signals that ask to stop, and end with this process, however it ends. name: what to call one.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        work: Callable[[Any, np.ndarray], Any],
+        shape: Sequence[int],
+        dtype: Any = np.uint8,
+        *,
+        name: str = "worker",
+        nice: int = 0,
+    ):
+        self.count, self.work, self.name, self.nice = count, work, name, nice
+        self.shape, self.dtype = (count, AHEAD, *shape), np.dtype(dtype)
+        self._starting = threading.Lock()
+        self._tasks: queue.SimpleQueue[tuple[_Call, int, Any] | None] = queue.SimpleQueue()
+        self._processes: list[BaseProcess] = []
+        self._calls: set[_Call] = set()
+        self._at_exit: Any = None
+        self._ended = ""  # how one of the processes has ended, or why there are none
+
+    def map(self, tasks: Sequence[Any], out: np.ndarray) -> list[Any]:
+        """Fill out[i] for tasks[i], and return what work returned for each; a Failure where it raised an exception.
+
+        May be called on several threads at a time. Raises TrainingError if a process has ended, and UserError if the system
+        does not let them start.
+        """
+        if not len(tasks):
+            return []
+        with self._starting:
+            if not self._processes and not self._ended:
+                self._start()
+        call = _Call(out, len(tasks))
+        self._calls.add(call)
+        try:
+            for place, task in enumerate(tasks):
+                self._tasks.put((call, place, task))
+            while not call.done.wait(1) and not self._ended:
+                pass
+        finally:
+            call.given_up = True
+            self._calls.discard(call)
+        if call.missing:
+            raise TrainingError(self._ended)
+        return call.results
+
+    def close(self) -> None:
+        """End the processes. Calls that wait for them raise TrainingError."""
+        self._end("the processes were closed")
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        self._processes = []
+        if self._at_exit is not None:
+            self._at_exit.cancel()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        # Python would end them by SIGTERM, which they do not get.
+        self._at_exit = util.Finalize(None, self.close, exitpriority=100)
+        size = int(np.prod(self.shape)) * self.dtype.itemsize
+        try:
+            with contextlib.ExitStack() as copies, signals_wait():
+                memory = allocate(size, copies)
+                buffer = memory.buffer() if isinstance(memory, Memory) else memory
+                rows = np.frombuffer(buffer, self.dtype, size // self.dtype.itemsize).reshape(self.shape)
+                for own in range(self.count):
+                    connection, other_end = context.Pipe()
+                    copies.enter_context(other_end)
+                    settings = memory, self.shape, self.dtype, own, self.work, self.nice
+                    process = context.Process(target=_work, args=(other_end, *settings), name=f"{self.name} {own}", daemon=True)
+                    process.start()
+                    self._processes.append(process)
+                    threading.Thread(target=self._serve, args=(process, connection, rows[own]), daemon=True).start()
+        except OSError as error:
+            self.close()
+            raise UserError(f"cannot start {self.count} processes ({error.strerror or error}); use fewer devices") from None
+
+    def _serve(self, process: BaseProcess, connection: Connection, rows: np.ndarray) -> None:
+        """On a thread of its own: give a process its tasks, and take what it makes of them."""
+        given: collections.deque[tuple[_Call, int, int]] = collections.deque()
+        slot = 0
+        try:
+            while not self._ended:
+                while len(given) < AHEAD:
+                    try:
+                        task = self._tasks.get(block=not given)
+                    except queue.Empty:
+                        break
+                    if task is None:
+                        return
+                    if not task[0].given_up:
+                        connection.send((slot, task[2]))
+                        given.append((task[0], task[1], slot))
+                        slot = (slot + 1) % AHEAD
+                result = connection.recv()
+                call, place, filled = given.popleft()
+                call.put(place, rows[filled], result)
+        except (EOFError, OSError):
+            process.join(GRACE)
+            self._end(f"{self.name} {process.name.rpartition(' ')[2]} {how_it_ended(process.exitcode)}")
+        finally:
+            connection.close()
+
+    def _end(self, why: str) -> None:
+        """No process is given anything from now on."""
+        self._ended = self._ended or why
+        for _ in range(self.count):
+            self._tasks.put(None)
+        for call in list(self._calls):
+            call.done.set()
+
+
+def _work(connection: Connection, memory: Any, shape: tuple[int, ...], dtype: np.dtype, own: int, work: Any, nice: int) -> None:
+    """What each process does, until the other end of its pipe is closed."""
+    if nice and hasattr(os, "nice"):
+        os.nice(nice)
+    set_num_threads(1)
+    rows = np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)[own]
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            slot, task = connection.recv()
+            try:
+                result = work(task, rows[slot])
+            except Exception as error:
+                result = Failure(str(error) or type(error).__name__)
+            connection.send(result)
