@@ -23,7 +23,6 @@ from .training import evaluate as evaluate_on
 from .views import Views
 from .weights import Weights
 
-BATCH_SIZE = 128
 MOST_MISTAKES = 12
 NAMED = 10  # classes in a message
 TEN = 10  # views
@@ -90,7 +89,7 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
         loader = DataLoader(
             split.images,
             split.labels,
-            max(1, (job.batch_size or BATCH_SIZE) // count),
+            max(1, (job.batch_size or loaded.batch_size) // count),
             Compose(
                 [
                     Views(preparation.image_size, count, loaded.padding, loaded.reflection),

@@ -3,6 +3,7 @@
 Imported by the processes that read images, so it needs NumPy and Pillow only.
 """
 
+import errno
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from minidl.errors import UserError
 
@@ -91,8 +92,8 @@ def _regular(path: str | os.PathLike[str]) -> Any:
 def _orientation(image: Image.Image) -> int:
     """From 1, upright, to 8. What cannot be made out is upright."""
     try:
-        if isinstance(image, ImageFile.ImageFile) and image.format == "PNG":
-            image.load()  # it may stand behind the pixels
+        if image.format in ("PNG", "TIFF"):
+            image.load()  # in a PNG it may stand behind the pixels; a TIFF is turned by Pillow itself, which then says so
         return image.getexif().get(ORIENTATION, 1)
     except OSError:
         raise  # of the pixels
@@ -174,7 +175,12 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]]) -> Iterator[st
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is one that may hold images."""
-    return not entry.name.startswith(".") and entry.name not in IGNORED and entry.is_dir()
+    try:
+        return not entry.name.startswith(".") and entry.name not in IGNORED and entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
 
 
 def class_folders(folder: str | os.PathLike[str]) -> dict[str, list[str]]:

@@ -113,7 +113,7 @@ def draw_evaluation(
             axes.set_axis_off()
         for axes, (image, label, predicted, probability) in zip(places, mistakes, strict=False):
             show(axes, image)
-            axes.set_title(f"{shortened(predicted, 14)} {probability:.0%}\nis {shortened(label, 14)}", fontsize=8)
+            axes.set_title(f"{shortened(predicted, 14)} ({probability:.0%})\nis {shortened(label, 14)}", fontsize=8)
     _save(figure, path)
 
 

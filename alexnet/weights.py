@@ -41,7 +41,8 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True):
 class Weights:
     """A trained network, its name, its classes, and how its images are prepared.
 
-    test_views: how many views of an image a run was tested with; padding, reflection: what they are cut from (alexnet.views).
+    test_views, batch_size: how many views of an image, and how many of these at a time, a run was tested with. padding,
+    reflection: what the views are cut from (alexnet.views).
     """
 
     network: Module
@@ -49,6 +50,7 @@ class Weights:
     classes: list[str]
     preparation: Preparation
     test_views: int = 1
+    batch_size: int = 128
     padding: int = 0
     reflection: bool = True
 
@@ -104,8 +106,14 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
         for problem in problems:
             entry.tell(f"{problem}; taking {file.name}")
         recipe = config.recipe
-        views: dict[str, Any] = {"test_views": recipe.test_views, "padding": recipe.crop_padding, "reflection": recipe.reflection}
-        return Weights(network, **settings, **views)
+        return Weights(
+            network,
+            **settings,
+            test_views=recipe.test_views,
+            batch_size=recipe.batch_size,
+            padding=recipe.crop_padding,
+            reflection=recipe.reflection,
+        )
     raise UserError(problems[0])
 
 

@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--ten-crop", action="store_true", help="average the probabilities of ten views of each image")
     p.add_argument("--json", action="store_true", help="print a JSON object")
     p.add_argument("--out", type=Path, metavar="FILE.png", help="draw what is mixed up, and the most certain wrong answers")
-    p.add_argument("--batch-size", type=number(int, 1, MOST, "an integer from 1 to 1,000,000"), metavar="N", help="(default 128)")
+    p.add_argument(
+        "--batch-size", type=number(int, 1, MOST, "an integer from 1 to 1,000,000"), metavar="N", help="(default: the run's)"
+    )
     add_devices(p)
     args = vars(p.parse_args(arguments))
     as_json, out = args.pop("json", False), args.pop("out", None)
@@ -41,7 +43,10 @@ def main(arguments: list[str]) -> int:
     entry.handle_signals(_end, _end)
     found = launch(len(job.devices), evaluation.evaluate, job, timeout=timeout())
     if out is not None:
-        pictures.draw_evaluation(out, found.labels, found.evaluation.predictions, found.classes, found.mistakes)
+        try:
+            pictures.draw_evaluation(out, found.labels, found.evaluation.predictions, found.classes, found.mistakes)
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     print(json.dumps(found.summary()) if as_json else _text(found), flush=True)
     return 0
 

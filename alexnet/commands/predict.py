@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
                 explain.mkdir(parents=True, exist_ok=True)
                 explanation.write(explain, len(answers), loaded, answer)
             if grid is not None and len(pictured) < MOST_IN_GRID:
-                pictured.append((answer.image, f"{top[0][0]} {top[0][1]:.0%}"))
+                pictured.append((answer.image, f"{top[0][0]} ({top[0][1]:.0%})"))
         if grid is not None and pictured:
             pictures.draw_grid(grid, pictured)
     if hasattr(args, "json"):

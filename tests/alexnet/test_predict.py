@@ -1,0 +1,331 @@
+"""What is on images, and how well a network does on a folder of them: python -m alexnet predict and evaluate."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet import prediction, weights
+from alexnet.builders import build_loaders, load_dataset
+from alexnet.commands import evaluate, export, predict
+from alexnet.run import RunFolder
+from alexnet.views import Views
+from minidl import Tensor, no_grad
+from minidl import functional as F
+from minidl.errors import UserError
+from tests.helpers import experiments, folders
+from tests.helpers.experiments import TINY
+
+COLORS = ["blue", "green", "red"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_network():
+    with experiments.tiny_network():
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of pictures of three colours, and a run that tells them apart."""
+    place = tmp_path_factory.mktemp("place")
+    data = folders.split(place / "data", dict.fromkeys(COLORS, 16), dict.fromkeys(COLORS, 5))
+    options = ["--data", data, "--model", "tiny", "--batch-size", 8, "--epochs", 6, "--lr", 0.02]
+    assert experiments.run(*options, "--out", place / "run") == (0, "")
+    return place
+
+
+def call(command, *arguments):
+    """(exit status, standard output, what is told)."""
+    out, told = io.StringIO(), []
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr("alexnet.entry.tell", lambda line, name=None: told.append(line))
+        status = command.main([str(argument) for argument in arguments])
+    return status, out.getvalue(), told
+
+
+def answers(*arguments):
+    status, out, told = call(predict, *arguments, "--json")
+    assert (status, told) == (0, [])
+    return json.loads(out)
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_as_json(place):
+    files = [str(place / f"data/val/{name}/{name}-0.png") for name in COLORS]
+    found = answers(place / "run", *files)
+    assert [answer["file"] for answer in found] == files
+    for answer, name in zip(found, COLORS, strict=True):
+        assert [set(one) for one in answer["predictions"]] == [{"class", "probability"}] * 3
+        probabilities = [one["probability"] for one in answer["predictions"]]
+        assert probabilities == sorted(probabilities, reverse=True) and np.isclose(sum(probabilities), 1)
+        assert answer["predictions"][0]["class"] == name
+
+
+def test_answers_in_words(place):
+    file = place / "data/val/red/red-0.png"
+    status, out, _ = call(predict, place / "run", file, "--top", 2)
+    first, *lines = out.splitlines()
+    assert status == 0 and first == str(file) and len(lines) == 2
+    assert lines[0].split()[1] == "red" and lines[0].split()[0].endswith("%")
+
+
+def test_images_are_prepared_as_for_training(place):
+    """The probabilities are those that the run's own loader and network give."""
+    config = RunFolder.read(place / "run").config
+    dataset = load_dataset(config)
+    _, loader = build_loaders(config, dataset, 0, 1)
+    loaded = weights.read(place / "run")
+    with no_grad():
+        expected = [F.softmax(loaded.network(Tensor(batch.images))).data for batch in loader.epoch(0)]
+    files = [place / "data" / name for name in dataset.test.images.names]
+    for answer, row in zip(answers(place / "run", *files), np.concatenate(expected), strict=True):
+        own = {one["class"]: one["probability"] for one in answer["predictions"]}
+        np.testing.assert_allclose([own[name] for name in COLORS], row, rtol=1e-5)
+    dataset.close()
+
+
+def test_files_folders_and_patterns(place, tmp_path, monkeypatch):
+    shutil.copytree(place / "data/val", tmp_path / "some")
+    (tmp_path / "some/notes.txt").touch()
+    (tmp_path / "some/a[1].png").write_bytes((tmp_path / "some/red/red-0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    whole = [f"some/{name}/{name}-{i}.png" for name in COLORS for i in range(5)]
+    assert prediction.find_files(["some"]) == ["some/a[1].png", *whole]
+    assert prediction.find_files(["some/*/*-1.png", "some/a[1].png"]) == [*whole[1::5], "some/a[1].png"]
+    assert prediction.find_files(["some/**/blue-*.png"]) == whole[:5]
+    for name in ("some/*.gif", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="there are no images"):
+            prediction.find_files([name])
+
+
+def test_good_files_are_answered_before_bad_ones_are_told(place, tmp_path):
+    good = place / "data/val/red/red-0.png"
+    (tmp_path / "bad.png").write_text("no picture")
+    status, out, told = call(predict, place / "run", tmp_path / "bad.png", good, tmp_path / "none.png", "--json")
+    assert status == 2 and [answer["file"] for answer in json.loads(out)] == [str(good)]
+    assert told[0].startswith(f"error: {tmp_path / 'bad.png'}: it is no image") and f"{tmp_path / 'none.png'}: No such" in told[1]
+
+
+def test_batches_do_not_matter(place):
+    folder = place / "data/val"
+    one, other = answers(place / "run", folder, "--batch-size", 1), answers(place / "run", folder, "--batch-size", 100)
+    for a, b in zip(one, other, strict=True):
+        assert a["file"] == b["file"]
+        np.testing.assert_allclose(
+            [p["probability"] for p in a["predictions"]], [p["probability"] for p in b["predictions"]], rtol=1e-4, atol=1e-7
+        )
+
+
+def test_a_file_answers_as_the_run_does(place, tmp_path):
+    export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
+    folder = place / "data/val"
+    for options in ([], ["--views", 10]):
+        assert answers(tmp_path / "a.safetensors", folder, *options) == answers(place / "run", folder, *options)
+
+
+def test_ten_views_are_averaged(place):
+    """In probabilities, over the corners and the centre of what training cuts its crops from, and their reflections."""
+    file = place / "data/val/red/red-0.png"
+    loaded = weights.read(place / "run")
+    image = prediction.read_image(file, loaded.preparation.resize)[None]
+    assert loaded.padding == 2
+    probabilities = []
+    for top, left in [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]:
+        view = np.pad(image, ((0, 0), (0, 0), (2, 2), (2, 2)))[:, :, top : top + 12, left : left + 12]
+        for seen in (view, view[..., ::-1]):
+            x = (seen - np.reshape(loaded.preparation.mean, (3, 1, 1))) / np.reshape(loaded.preparation.std, (3, 1, 1))
+            with no_grad():
+                probabilities.append(F.softmax(loaded.network(Tensor(x.astype(np.float32)))).data[0])
+    found = answers(place / "run", file, "--views", 10)[0]["predictions"]
+    own = {one["class"]: one["probability"] for one in found}
+    np.testing.assert_allclose([own[name] for name in COLORS], np.mean(probabilities, axis=0), rtol=1e-4)
+
+
+def test_views():
+    image = np.arange(2 * 3 * 7 * 7).reshape(2, 3, 7, 7)
+    np.testing.assert_array_equal(Views(4)(image, None, 0), image[:, :, 2:6, 2:6])
+    ten = Views(4, 10)(image, None, 0).reshape(10, 2, 3, 4, 4)
+    corners = [image[:, :, a : a + 4, b : b + 4] for a in (0, 3) for b in (0, 3)]
+    five = [image[:, :, 2:6, 2:6], *corners]
+    np.testing.assert_array_equal(ten, [*five, *(view[..., ::-1] for view in five)])
+    assert len(Views(4, 10, reflection=False)(image, None, 0)) == 10
+    assert (Views(7, 10, padding=1)(image, None, 0)[2:4, :, 0] == 0).all()
+
+
+def test_names_of_classes_from_a_file(place, tmp_path):
+    (tmp_path / "names.txt").write_text("Blau\nGrün\n\nRot\n", encoding="utf-8")
+    found = answers(place / "run", place / "data/val/green/green-0.png", "--classes", tmp_path / "names.txt")
+    assert found[0]["predictions"][0]["class"] == "Grün"
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match="it has 2 lines, and the network has 3 classes"):
+        answers(place / "run", place / "data/val", "--classes", tmp_path / "names.txt")
+    for name in ("none.txt", "latin.txt"):
+        (tmp_path / "latin.txt").write_bytes(b"\xff\xfe\xfa")
+        with pytest.raises(UserError, match="--classes"):
+            answers(place / "run", place / "data/val", "--classes", tmp_path / name)
+
+
+def test_digits_are_grey(tmp_path):
+    assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "a.png")
+    assert len(answers(tmp_path / "run", tmp_path / "a.png", "--top", 99)[0]["predictions"]) == 10
+    assert len(Views(16, 10, 2, False)(np.zeros((1, 1, 16, 16)), None, 0)) == 5
+    answers(tmp_path / "run", tmp_path / "a.png", "--views", 10)
+
+
+@pytest.mark.parametrize("images", [1, 3, 20])
+def test_a_grid_of_answers(place, tmp_path, images):
+    files = sorted((place / "data/train").rglob("*.png"))[:images]
+    status, _, _ = call(predict, place / "run", *files, "--grid", tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert status == 0 and picture.format == "PNG" and min(picture.size) > 200
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--grid", "a.jpg"], "--grid a.jpg: give a name that ends with .png"),
+        (["--top", "0"], "'0' is not an integer from 1"),
+        (["--devices", "0,1"], "--devices: predict computes on one device"),
+        (["--views", "5"], "invalid choice"),
+        (["--grid", "/nowhere/a.png"], "cannot write"),
+        (["--explain", "/dev/null/a"], "cannot write"),
+    ],
+)
+def test_what_predict_refuses(place, options, message):
+    with pytest.raises(UserError, match=message):
+        predict.main([str(place / "run"), str(place / "data/val/red/red-0.png"), *options])
+
+
+def test_explanations_are_drawn(place, tmp_path):
+    files = [place / "data/val/red/red-0.png", place / "data/val/blue/blue-0.png"]
+    status, _, _ = call(predict, place / "run", *files, "--explain", tmp_path / "new/why")
+    assert status == 0
+    assert sorted(file.name for file in (tmp_path / "new/why").iterdir()) == ["001-red-0.png", "002-blue-0.png"]
+    with Image.open(tmp_path / "new/why/001-red-0.png") as picture:
+        assert picture.size[0] > 800
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------------
+
+
+def evaluated(*arguments):
+    status, out, told = call(evaluate, *arguments, "--json")
+    assert (status, told) == (0, [])
+    return json.loads(out)
+
+
+def test_an_evaluation_is_what_the_runs_last_line_says(place):
+    last = experiments.metrics(place / "run")[-1]
+    found = evaluated(place / "run")
+    assert set(found) == {"images", "loss", "top1", "top5", "classes"} and found["images"] == 15
+    np.testing.assert_allclose(found["loss"], last["test_loss"], rtol=1e-6)
+    assert (found["top1"], found["top5"]) == (last["test_accuracy"], last["test_top5"])
+    assert list(found["classes"]) == COLORS and all(of_class["images"] == 5 for of_class in found["classes"].values())
+    assert sum(of_class["right"] for of_class in found["classes"].values()) == round(15 * found["top1"])
+    _, out, _ = call(evaluate, place / "run")
+    assert out.splitlines()[-1] == f"test loss: {last['test_loss']:.4f} - accuracy: {last['test_accuracy']:.4f}"
+
+
+@pytest.mark.parametrize("options", [["--recipe", "alexnet-2012", "--image-size", 14], ["--validation", 0.25, "--limit-test", 6]])
+def test_an_evaluation_is_done_as_the_run_did_it(place, tmp_path, options):
+    settings = ["--data", place / "data", "--model", "tiny", "--batch-size", 8, "--epochs", 1]
+    assert experiments.run(*settings, *options, "--out", tmp_path / "run") == (0, "")
+    last, found = experiments.metrics(tmp_path / "run")[-1], evaluated(tmp_path / "run")
+    np.testing.assert_allclose(found["loss"], last["test_loss"], rtol=1e-5)
+    assert (found["top1"], found["top5"]) == (last["test_accuracy"], last["test_top5"])
+
+
+def test_an_evaluation_on_the_digits(tmp_path):
+    assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
+    last, found = experiments.metrics(tmp_path / "run")[-1], evaluated(tmp_path / "run")
+    np.testing.assert_allclose(found["loss"], last["test_loss"], rtol=1e-6)
+    assert found["images"] == 20
+    assert evaluated(tmp_path / "run", "--data", "digits")["images"] == 360
+
+
+def test_an_evaluation_on_another_folder(place, tmp_path):
+    """Its classes are found by name, and may be fewer."""
+    folders.make(tmp_path / "other", {"red": 3, "blue": 2}, first_seed=77)
+    found = evaluated(place / "run", "--data", tmp_path / "other")
+    assert found["images"] == 5 and found["classes"] == {"blue": {"images": 2, "right": 2}, "red": {"images": 3, "right": 3}}
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    shutil.copytree(tmp_path / "other/red", swapped / "blue")
+    shutil.copytree(tmp_path / "other/blue", swapped / "red")
+    assert evaluated(place / "run", "--data", swapped)["top1"] == 0
+    found = evaluated(place / "run", "--data", place / "data")
+    assert found == evaluated(place / "run") and found == evaluated(place / "run", "--data", place / "data/val")
+    export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
+    assert evaluated(tmp_path / "a.safetensors", "--data", place / "data", "--batch-size", 8) == found
+
+
+def test_ten_crops(place):
+    one, ten = evaluated(place / "run"), evaluated(place / "run", "--ten-crop")
+    assert ten["images"] == 15 and ten["loss"] != one["loss"]
+    of_predict = answers(place / "run", place / "data/val", "--views", 10)
+    right = [-np.log(next(p["probability"] for p in a["predictions"] if p["class"] in a["file"])) for a in of_predict]
+    np.testing.assert_allclose(ten["loss"], np.mean(right), rtol=1e-4)
+
+
+def test_files_that_cannot_be_read_are_left_out(place, tmp_path):
+    shutil.copytree(place / "data/val", tmp_path / "val")
+    (tmp_path / "val/red/red-0.png").write_bytes(b"x")
+    status, out, told = call(evaluate, place / "run", "--data", tmp_path / "val", "--json")
+    assert status == 0 and json.loads(out)["images"] == 14 and "red-0.png is left out" in told[0]
+
+
+def test_a_picture_of_an_evaluation(place, tmp_path):
+    folders.make(tmp_path / "swapped", {"blue": 3, "red": 4})
+    for file in (tmp_path / "swapped/blue").iterdir():
+        folders.picture(folders.COLORS["green"], 5).save(file)
+    status, _, _ = call(evaluate, place / "run", "--data", tmp_path / "swapped", "--out", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert status == 0 and picture.size[1] > picture.size[0] > 500
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--data", "cifar"], "there is no such data set and no such folder|there are no images|cannot read"),
+        (["--data", "digits"], "the network has no class '0'; it has blue, green, red"),
+        (["--out", "a.jpg"], "--out a.jpg: give a name that ends with .png"),
+        (["--out", "/nowhere/a.png"], "cannot write /nowhere/a.png"),
+    ],
+)
+def test_what_evaluate_refuses(place, options, message):
+    with pytest.raises(UserError, match=message):
+        call(evaluate, place / "run", *options)
+
+
+def test_other_sizes_of_images_are_refused(tmp_path, place):
+    assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
+    folders.make(tmp_path / "data", {str(i): 2 for i in range(10)})
+    options = ["--data", tmp_path / "data", "--validation", 10, "--model", "tiny", "--batch-size", 8, "--epochs", 1]
+    assert experiments.run(*options, "--out", tmp_path / "other") == (0, "")
+    with pytest.raises(UserError, match="--data digits: its images are 1 x 16 x 16, and those of the network 3 x 12 x 12"):
+        call(evaluate, tmp_path / "other", "--data", "digits")
+
+
+def test_a_file_has_no_test_images_of_its_own(place, tmp_path):
+    export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
+    with pytest.raises(UserError, match="has no test images of its own; say with --data"):
+        call(evaluate, tmp_path / "a.safetensors")
+
+
+def test_the_runs_images_have_been_moved(place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "moved")
+    shutil.copytree(place / "run", tmp_path / "run")
+    settings = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps(settings | {"data": "/nowhere"}))
+    with pytest.raises(UserError, match="there is no such data set"):
+        call(evaluate, tmp_path / "run")
+    assert evaluated(tmp_path / "run", "--data-dir", tmp_path / "moved") == evaluated(place / "run")

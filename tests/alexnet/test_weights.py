@@ -1,0 +1,474 @@
+"""Weights from runs and files, into files, and into new runs."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import alexnet
+from alexnet import models, weights
+from alexnet.commands import export
+from alexnet.preparation import TORCHVISION, Preparation
+from alexnet.run import RunFolder
+from alexnet.weights import Weights
+from minidl import Tensor, no_grad, serialization
+from minidl.errors import UserError
+from minidl.nn import init
+from tests.helpers import experiments, folders
+from tests.helpers.experiments import TINY
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_network():
+    with experiments.tiny_network():
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on pictures of three colours that tells them apart."""
+    place = tmp_path_factory.mktemp("trained")
+    data = folders.split(place / "data", {"red": 16, "green": 16, "blue": 16}, {"red": 4, "green": 4, "blue": 4})
+    options = ["--data", data, "--model", "tiny", "--batch-size", 8, "--epochs", 6, "--lr", 0.02]
+    assert experiments.run(*options, "--out", place / "run") == (0, "")
+    assert experiments.metrics(place / "run")[-1]["test_accuracy"] == 1
+    return place / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def state_of(loaded: Weights):
+    return {name: array.copy() for name, array in loaded.network.state_dict().items()}
+
+
+def same(one, other):
+    one, other = state_of(one), state_of(other)
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+# --- from a run -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_runs_weights_and_what_belongs_to_them(run):
+    loaded = weights.read(run)
+    arrays = serialization.load(experiments.checkpoints(run)[-1])
+    for name, array in state_of(loaded).items():
+        np.testing.assert_array_equal(array, arrays[f"model.{name}"])
+    config = RunFolder.read(run).config
+    assert (loaded.model, loaded.classes, loaded.preparation) == ("tiny", ["blue", "green", "red"], config.preparation)
+    assert (loaded.test_views, loaded.padding, loaded.reflection) == (1, config.recipe.crop_padding, True)
+    assert not loaded.network.training
+
+
+def test_the_best_checkpoint(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows[-2]["test_accuracy"], rows[-1]["test_accuracy"] = 1.0, 0.5
+    for row in rows[:-2]:
+        row["test_accuracy"] = 0.1
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = experiments.checkpoints(run)
+    for which, file in (("best", files[-2]), ("newest", files[-1])):
+        np.testing.assert_array_equal(
+            state_of(weights.read(run, which))["fc2.weight"], serialization.load(file)["model.fc2.weight"]
+        )
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, monkeypatch):
+    told = []
+    monkeypatch.setattr(weights.entry, "tell", told.append)
+    before, newest = experiments.checkpoints(run)[-2:]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    np.testing.assert_array_equal(state_of(weights.read(run))["fc2.weight"], serialization.load(before)["model.fc2.weight"])
+    assert len(told) == 1 and told[0].startswith(f"{newest} is not a checkpoint, or is damaged") and before.name in told[0]
+    for file in experiments.checkpoints(run):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="is not a checkpoint, or is damaged"):
+        weights.read(run)
+
+
+def test_a_run_without_a_checkpoint(run):
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        weights.read(run)
+
+
+def test_a_run_of_an_earlier_version(run):
+    settings = json.loads((run / "config.json").read_text())
+    for key in ("classes", "channels", "resize", "image_size", "mean", "std", "draft", "files"):
+        del settings[key]
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="does not tell its classes yet"):
+        weights.read(run)
+
+
+def test_a_run_of_an_earlier_version_tells_its_classes_once_it_has_gone_on(tmp_path):
+    """Its config and its checkpoint have no word of them."""
+    assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
+    later = ["classes", "channels", "resize", "image_size", "mean", "std", "draft", "files", "crop", "test_views"]
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    file = experiments.checkpoints(tmp_path / "run")[-1]
+    arrays, facts = weights.checkpoint.load(file)
+    for settings in (config, facts["config"]):
+        for key in later:
+            del settings[key]
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    weights.checkpoint.save(file, arrays, facts)
+    assert experiments.run("--resume", tmp_path / "run", "--epochs", 2) == (0, "")
+    assert weights.read(tmp_path / "run").classes == list("0123456789")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------------
+
+
+def exported(run, file):
+    assert export.main([str(run), str(file)]) == 0
+    return file
+
+
+def test_a_file_has_the_names_of_the_state_and_the_same_network(run, tmp_path, capsys):
+    file = exported(run, tmp_path / "a.safetensors")
+    assert capsys.readouterr().out.splitlines()[-1] == str(file)
+    own, again = weights.read(run), weights.read(file)
+    assert set(serialization.load(file)) == set(own.network.state_dict())
+    assert same(own, again)
+    assert dataclasses.replace(again, network=None) == dataclasses.replace(own, network=None)
+    exported(file, tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_a_file_of_float64(tmp_path):
+    assert experiments.run(*TINY, "--epochs", 1, "--dtype", "float64", "--out", tmp_path / "run") == (0, "")
+    loaded = weights.read(tmp_path / "run")
+    assert next(loaded.network.parameters()).dtype == np.float64
+    again = weights.read(exported(tmp_path / "run", tmp_path / "a.safetensors"))
+    assert next(again.network.parameters()).dtype == np.float32
+
+
+def torchvision_state(num_classes=7):
+    with init.skipped():
+        state = alexnet.create("alexnet-torchvision", num_classes).state_dict()
+    return {name: np.zeros(array.shape, np.float32) for name, array in state.items()}
+
+
+def test_torchvisions_weights(tmp_path):
+    state = torchvision_state()
+    state["classifier.6.bias"][:] = np.arange(7)
+    save_file(state, tmp_path / "alexnet.safetensors")
+    loaded = weights.read(tmp_path / "alexnet.safetensors")
+    assert (loaded.model, loaded.classes, loaded.preparation) == ("alexnet-torchvision", list("0123456"), TORCHVISION)
+    assert state_of(loaded)["classifier.6.bias"].tolist() == list(range(7))
+
+
+def test_a_pth_file_without_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "alexnet.pth").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"alexnet.pth: to read it, install PyTorch; or give the weights as .safetensors"):
+        weights.read(tmp_path / "alexnet.pth")
+
+
+def damaged(file, change):
+    """A copy of an exported file with other arrays or metadata."""
+    arrays, metadata = serialization.read(file)
+    about = json.loads(metadata["minidl"])
+    change(arrays, about)
+    other = file.with_name("damaged.safetensors")
+    serialization.write(other, arrays, {"minidl": about if isinstance(about, str) else json.dumps(about)})
+    return other
+
+
+DAMAGES = {
+    "there is no network 'resnet'": lambda arrays, about: about.update(model="resnet"),
+    r"fc2.bias is \(3,\), and in tiny with 2 classes \(2,\)": lambda arrays, about: about["classes"].pop(),
+    "conv1.bias is in one of them only": lambda arrays, about: arrays.pop("conv1.bias"),
+    "extra is in one of them only": lambda arrays, about: arrays.update(extra=np.zeros(3, np.float32)),
+    "fc2.bias has NaN or infinite numbers": lambda arrays, about: arrays["fc2.bias"].__setitem__(0, np.nan),
+    "fc2.bias is int32": lambda arrays, about: arrays.update({"fc2.bias": np.zeros(3, np.int32)}),
+    "bn1.num_batches_tracked is float32": lambda arrays, about: arrays.update(
+        {"bn1.num_batches_tracked": np.zeros((), np.float32)}
+    ),
+    "its metadata are of version 2": lambda arrays, about: about.update(version=2),
+    "mean and std have a number for each of 3 channels": lambda arrays, about: about["preparation"]["mean"].pop(),
+    "image_size 99 is more than resize 12": lambda arrays, about: about["preparation"].update(image_size=99),
+    "Expected": lambda arrays, about: about.update(classes="red"),
+    "unknown field `more`": lambda arrays, about: about.update(more=1),
+    "missing required field `model`": lambda arrays, about: about.pop("model"),
+    r"conv1.weight is \(4, 3, 3, 3\), and in tiny": lambda arrays, about: about.update(
+        preparation={**about["preparation"], "channels": 1, "mean": [0.0], "std": [1.0]}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_files_that_do_not_fit(run, tmp_path, message):
+    file = damaged(exported(run, tmp_path / "a.safetensors"), DAMAGES[message])
+    with pytest.raises(UserError, match=f"holds no weights of a network here .*{message}") as error:
+        weights.read(file)
+    assert "\n" not in str(error.value)
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def text(file):
+    file.write_text("no weights")
+
+
+def nothing(file):
+    file.unlink()
+
+
+def huge(file):
+    with open(file, "wb") as opened:
+        opened.truncate(1 << 40)
+
+
+def pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def other_names(file):
+    save_file({"a": np.zeros(3)}, file)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+@pytest.mark.parametrize("damage", [empty, cut, text, nothing, huge, pipe, other_names])
+def test_files_that_are_something_else(run, tmp_path, damage, name):
+    file = exported(run, tmp_path / "a.safetensors").rename(tmp_path / name)
+    damage(file)
+    with pytest.raises(UserError, match=name) as error:
+        weights.read(file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="this is not a run"):
+        weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a", "a.onnx.txt"])
+def test_files_are_written_by_their_endings(run, tmp_path, name):
+    with pytest.raises(UserError, match=r"give a name that ends with .safetensors or .onnx"):
+        export.main([str(run), str(tmp_path / name)])
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
+def test_a_file_that_cannot_be_written(run, tmp_path, ending):
+    with pytest.raises(UserError, match="cannot write .*/nowhere/a"):
+        export.main([str(run), str(tmp_path / "nowhere" / f"a{ending}")])
+
+
+# --- ONNX -------------------------------------------------------------------------------------------------------------------
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def logits_of(file, pixels):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (x,) = session.get_inputs()
+    assert (x.name, x.type, x.shape[1:]) == ("pixels", "tensor(float)", list(pixels.shape[1:]))
+    assert session.get_outputs()[0].name == "logits"
+    return session.run(None, {"pixels": pixels})[0], session.get_modelmeta().custom_metadata_map
+
+
+def expected_logits(loaded, pixels):
+    preparation = loaded.preparation
+    mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (preparation.mean, preparation.std))
+    with no_grad():
+        return loaded.network(Tensor((pixels - mean) / std)).data
+
+
+def test_an_onnx_file_gives_the_same_logits(run, tmp_path):
+    file = exported(run, tmp_path / "a.onnx")
+    loaded = weights.read(run)
+    for n in (1, 5):
+        pixels = np.random.default_rng(n).integers(0, 256, (n, 3, 12, 12)).astype(np.float32)
+        logits, about = logits_of(file, pixels)
+        np.testing.assert_allclose(logits, expected_logits(loaded, pixels), atol=1e-4)
+    assert json.loads(about["classes"]) == loaded.classes and about["model"] == "tiny"
+    assert Preparation.from_flat(json.loads(about["preparation"])) == loaded.preparation
+
+
+@pytest.mark.parametrize("model, size", [("cifar-bn", 32), ("cifar-lrn", 33), ("alexnet-2012", 70), ("alexnet-torchvision", 224)])
+def test_all_networks_as_onnx(tmp_path, model, size):
+    """Those with running averages have some; alexnet-2012 has windows that hang over the image."""
+    options = {} if model == "alexnet-torchvision" else {"image_size": size}
+    network = alexnet.create(model, 4, **options).eval()
+    draws = np.random.default_rng(0)
+    for name, array in network.state_dict().items():
+        if "running" in name:
+            array[...] = draws.uniform(0.5, 2, array.shape)
+        elif name.endswith("bias"):
+            array[...] = draws.normal(0, 0.5, array.shape)
+        elif array.ndim > 1:
+            array[...] = draws.normal(0, 2 / np.sqrt(array[0].size), array.shape)
+    preparation = Preparation(3, size, size, [120.0, 110.0, 100.0], [60.0, 55.0, 70.0])
+    loaded = Weights(network, model, list("abcd"), preparation)
+    weights.write(tmp_path / "a.safetensors", loaded)
+    file = exported(tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    pixels = draws.integers(0, 256, (2, 3, size, size)).astype(np.float32)
+    expected = expected_logits(loaded, pixels)
+    np.testing.assert_allclose(logits_of(file, pixels)[0], expected, atol=1e-4 * max(1, abs(expected).max()))
+
+
+def test_pooling_that_onnx_lacks_is_refused(tmp_path):
+    preparation = Preparation(3, 300, 300, [0.0] * 3, [1.0] * 3)
+    with init.skipped():
+        network = alexnet.create("alexnet-torchvision", 3)
+    for array in network.state_dict().values():
+        array[...] = 0
+    weights.write(tmp_path / "a.safetensors", Weights(network, "alexnet-torchvision", list("abc"), preparation))
+    with pytest.raises(UserError, match="avgpool makes 6 x 6 of 8 x 8, which are windows of several sizes"):
+        export.main([str(tmp_path / "a.safetensors"), str(tmp_path / "a.onnx")])
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_graph_with_other_logits_is_not_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.onnx_file.Graph, "layer", without_relu(export.onnx_file.Graph.layer))
+    with pytest.raises(UserError, match="ONNX Runtime's logits differ by"):
+        export.main([str(run), str(tmp_path / "a.onnx")])
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def without_relu(layer):
+    return lambda graph, name, module: None if name == "relu1" else layer(graph, name, module)
+
+
+def test_a_layer_that_onnx_lacks_is_refused(run, tmp_path, monkeypatch):
+    with_tanh = {**models.MODELS, "tiny": lambda *args, **options: tanh_of(experiments.tiny(*args, **options))}
+    monkeypatch.setattr(models, "MODELS", with_tanh)
+    with pytest.raises(UserError, match=r"relu1 is a Tanh\(\), for which there is nothing in ONNX files"):
+        export.main([str(run), str(tmp_path / "a.onnx")])
+
+
+def tanh_of(network):
+    from minidl.nn import Tanh
+
+    network.relu1 = Tanh()
+    return network
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_onnx_that_is_not_installed(run, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"to write ONNX files, pip install -e '.\[onnx\]' first"):
+        export.main([str(run), str(tmp_path / "a.onnx")])
+    assert not (tmp_path / "a.onnx").exists()
+
+
+# --- into a new run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shades(tmp_path):
+    """Four classes, where the weights know three."""
+    counts = {"red": 8, "green": 8, "blue": 8, "grey": 8}
+    return folders.split(tmp_path / "shades", counts, counts)
+
+
+def start(data, init_from, out, *options):
+    return experiments.run(
+        "--data", data, "--init", init_from, "--batch-size", 8, "--epochs", 1, "--lr", 1e-9, "--out", out, *options
+    )
+
+
+@pytest.mark.parametrize("kind", ["run", "file"])
+def test_a_run_starts_from_weights_with_another_last_layer(run, tmp_path, shades, capsys, monkeypatch, kind):
+    source = run if kind == "run" else exported(run, tmp_path / "a.safetensors")
+    lines = []
+    monkeypatch.setattr("builtins.print", lambda *words, **options: lines.append(" ".join(map(str, words))))
+    assert start(shades, source, tmp_path / "new") == (0, "")
+    monkeypatch.undo()
+    assert f"fc2 is started anew: it has 4 classes, and in {source} 3" in lines
+    before, after = state_of(weights.read(run)), state_of(weights.read(tmp_path / "new"))
+    np.testing.assert_allclose(after["conv1.weight"], before["conv1.weight"], atol=1e-6)
+    assert after["fc2.weight"].shape == (4, 36)
+    config, old = RunFolder.read(tmp_path / "new").config, RunFolder.read(run).config
+    assert config.model == "tiny" and config.init == str(source)
+    # The weights are used to these, not to those of the new images.
+    assert (config.preparation.mean, config.preparation.std) == (old.preparation.mean, old.preparation.std)
+
+
+def test_a_last_layer_of_the_same_size_is_kept(run, tmp_path):
+    config = RunFolder.read(run).config
+    assert start(config.data, run, tmp_path / "new", "--recipe", "deck") == (0, "")
+    before, after = state_of(weights.read(run)), state_of(weights.read(tmp_path / "new"))
+    np.testing.assert_allclose(after["fc2.weight"], before["fc2.weight"], atol=1e-6)
+    assert experiments.metrics(tmp_path / "new")[-1]["test_accuracy"] == 1
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_that_began_with_weights_goes_on_without_them(run, tmp_path, shades, epochs):
+    """But if it was killed before its first checkpoint."""
+    assert start(shades, run, tmp_path / "new", "--recipe", "deck", "--lr", 0.01) == (0, "")
+    if epochs == 1:
+        shutil.rmtree(tmp_path / "new/checkpoints")
+        (tmp_path / "new/metrics.jsonl").unlink()
+        status, message = experiments.run("--resume", tmp_path / "new")
+        assert (status, message) == (0, "")
+    shutil.rmtree(run)
+    assert experiments.run("--resume", tmp_path / "new", "--epochs", 2) == (0, "")
+
+
+def test_weights_of_another_network(run, tmp_path, shades):
+    status, message = start(shades, run, tmp_path / "new", "--model", "cifar-bn")
+    assert status == 2 and message.startswith(f"--init {run}: the state does not fit this network: missing ")
+    assert message.endswith("choose its network with --model") and not (tmp_path / "new").exists()
+
+
+def test_weights_for_other_channels(run, tmp_path):
+    status, message = experiments.run("--data", "digits", "--init", run, "--out", tmp_path / "new")
+    assert status == 2 and "its images have 3 channels, and those of digits 1" in message
+
+
+def test_weights_that_are_not_there(tmp_path, shades):
+    status, message = start(shades, tmp_path / "nowhere", tmp_path / "new")
+    assert status == 2 and "there is no such file" in message and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("prefix", ["conv1", "conv,bn", "bn1.weight"])
+def test_frozen_parameters_stay_and_their_batch_norms_keep_their_averages(run, tmp_path, shades, prefix):
+    assert start(shades, run, tmp_path / "new", "--freeze", prefix, "--lr", 0.05) == (0, "")
+    before, after = state_of(weights.read(run)), state_of(weights.read(tmp_path / "new"))
+    for name in before:
+        frozen = name.startswith(tuple(prefix.split(","))) or (prefix == "conv,bn" and name.startswith("bn1"))
+        if before[name].shape == after[name].shape:
+            assert (before[name] == after[name]).all() == frozen, name
+    saved = serialization.load(experiments.checkpoints(tmp_path / "new")[-1])
+    assert not any(name.startswith(f"velocity.{prefix}") for name in saved)
+
+
+def test_a_frozen_run_goes_on_to_the_same_end(run, tmp_path, shades):
+    options = ["--freeze", "conv,bn", "--recipe", "deck", "--lr", 0.01]
+    assert start(shades, run, tmp_path / "whole", *options, "--epochs", 2) == (0, "")
+    assert start(shades, run, tmp_path / "halves", *options) == (0, "")
+    assert experiments.run("--resume", tmp_path / "halves", "--epochs", 2) == (0, "")
+    assert experiments.weights(tmp_path / "halves") == experiments.weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "prefix, message",
+    [
+        ("features", "--freeze features: no parameter's name begins so; those of tiny begin with conv1, bn1, fc2"),
+        ("c,b,f", "--freeze c,b,f leaves nothing to train"),
+        ("", "'' is not the beginning of a name"),
+        ("conv,,bn", "'conv,,bn' is not the beginning of a name"),
+    ],
+)
+def test_prefixes_that_are_refused(run, tmp_path, shades, prefix, message):
+    status, told = start(shades, run, tmp_path / "new", "--freeze", prefix)
+    assert status == 2 and message in told and not (tmp_path / "new").exists()
