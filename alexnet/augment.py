@@ -55,8 +55,10 @@ class ColorNoise:
         self.vectors, self.scale, self.seed = np.asarray(vectors), scale, seed
 
     def __call__(self, images, indices, epoch):
-        noise = self.scale * random.normal(len(self.vectors), random.AUGMENTATION + 2, indices, epoch, self.seed).T @ self.vectors
-        lying = images.transpose(1, 2, 3, 0)  # batch-last, as they are in memory
-        lying += noise.T[:, None, None, :].astype(images.dtype)
-        lying *= images.dtype.type(1 / (1 + self.scale))
+        draws = self.scale * random.normal(len(self.vectors), random.AUGMENTATION + 2, indices, epoch, self.seed)
+        noise, factor = (self.vectors.T @ draws).astype(images.dtype), images.dtype.type(1 / (1 + self.scale))
+        for channel, change in zip(images.transpose(1, 2, 3, 0), noise, strict=True):  # batch-last, as they lie in memory
+            for row in channel:
+                row += change
+                row *= factor
         return images

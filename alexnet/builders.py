@@ -131,8 +131,7 @@ def input_shape(config: Config) -> tuple[int, int, int]:
 
 def prepared(config: Config) -> Preparation:
     """How the run prepares images; known once `found` has completed its config."""
-    if config.preparation is None or config.classes is None:
-        raise ValueError("what the run's data are like has not been found yet")
+    assert config.preparation is not None and config.classes is not None, "found() is to be called first"
     return config.preparation
 
 

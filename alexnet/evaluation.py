@@ -17,6 +17,7 @@ from . import datasets, image_folders, weights
 from .builders import LOADER_THREADS, moved, opened
 from .datasets import Dataset, Split
 from .devices import join
+from .image_folders import named
 from .run import RunFolder
 from .training import Evaluation
 from .training import evaluate as evaluate_on
@@ -24,7 +25,6 @@ from .views import Views
 from .weights import Weights
 
 MOST_MISTAKES = 12
-NAMED = 10  # classes in a message
 TEN = 10  # views
 
 
@@ -154,7 +154,6 @@ def _labels(dataset: Dataset, loaded: Weights) -> np.ndarray:
         return np.arange(len(dataset.classes))
     if unknown := [name for name in dataset.classes if name not in loaded.classes]:
         raise UserError(
-            f"--data {dataset.name}: the network has no class {unknown[0]!r}; it has {', '.join(loaded.classes[:NAMED])}"
-            + (", ..." if len(loaded.classes) > NAMED else "")
+            f"--data {dataset.name}: the network has no class {unknown[0]!r}; it has {named(loaded.classes)}: rename the folder"
         )
     return np.array([loaded.classes.index(name) for name in dataset.classes])

@@ -156,7 +156,7 @@ def load(root: Path, side: int) -> Dataset:
     tested = _classes(test)
     for one, other, of_other in ((test, training, classes), (training, test, tested)):
         if lacking := [name for name in of_other if name not in (tested if one is test else classes)]:
-            raise UserError(f"--data {root}: {other.name} has classes that {one.name} does not have: {_named(lacking)}")
+            raise UserError(f"--data {root}: {other.name} has classes that {one.name} does not have: {named(lacking)}")
     return Dataset(str(root), tuple(classes), train, _split(root, test, {name: tested[name] for name in classes}, readers))
 
 
@@ -179,9 +179,9 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     if not any(classes.values()):
         raise UserError(f"--data: there are no images in {folder}; it needs a folder a class, with images in it")
     if empty := [name for name, files in classes.items() if not files]:
-        raise UserError(f"--data: in {folder} there are no images of {_named(empty)}; put some there, or remove the folder")
+        raise UserError(f"--data: in {folder} there are no images of {named(empty)}; put some there, or remove the folder")
     if len(classes) == 1:
-        raise UserError(f"--data: in {folder} there is only one class, {_named(classes)}; it needs a folder for each of several")
+        raise UserError(f"--data: in {folder} there is only one class, {named(classes)}; it needs a folder for each of several")
     return classes
 
 
@@ -192,7 +192,7 @@ def _split(root: Path, folder: Path, classes: Mapping[str, list[str]], readers: 
     return Split(ImageFiles(root, names, readers), labels)
 
 
-def _named(names: Sequence[str] | Mapping[str, Any]) -> str:
+def named(names: Sequence[str] | Mapping[str, Any]) -> str:
     """The first few names."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(list(names)[:NAMED]) + more
@@ -246,7 +246,7 @@ def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) ->
         most = max(MOST_SKIPPED, int(MOST_SKIPPED_SHARE * (len(train) + len(test))))
         if len(skipped) > most:
             raise UserError(
-                f"{len(skipped)} files cannot be read, and at most {most} are left out: {_named(skipped)}; mend or remove them"
+                f"{len(skipped)} files cannot be read, and at most {most} are left out: {named(skipped)}; mend or remove them"
             )
         leave_out(dataset, unreadable)
 

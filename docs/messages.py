@@ -20,7 +20,7 @@ FILLED = "…"
 ERRORS = {"UserError", "TrainingError", "ArgumentTypeError"}
 WRITERS = {"tell", "end_with", "error"}
 # Where a reason is made: in the arguments of these errors.
-REASONS = {"ValueError", "UnpicklingError"} | {
+REASONS = {"ValueError", "UnpicklingError", "ImageError"} | {
     name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
 }
 # But in these such an error is the programmer's, who reads a traceback: a wrong shape, say.

@@ -24,15 +24,14 @@ def main(arguments: list[str]) -> int:
     """Evaluate, and return the exit status. Raises UserError for what the user can mend."""
     p = Parser("-m alexnet evaluate", __doc__)
     p.usage = "python -m alexnet evaluate [options] RUN|FILE"
+    count = number(int, 1, MOST, "an integer from 1 to 1,000,000")
     add_source(p)
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="images to test on (default: the run's test images)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 or the run's folder of images is now")
     p.add_argument("--ten-crop", action="store_true", help="average the probabilities of ten views of each image")
     p.add_argument("--json", action="store_true", help="print a JSON object")
     p.add_argument("--out", type=Path, metavar="FILE.png", help="draw what is mixed up, and the most certain wrong answers")
-    p.add_argument(
-        "--batch-size", type=number(int, 1, MOST, "an integer from 1 to 1,000,000"), metavar="N", help="(default: the run's)"
-    )
+    p.add_argument("--batch-size", type=count, metavar="N", help="(default: the run's)")
     add_devices(p)
     args = vars(p.parse_args(arguments))
     as_json, out = args.pop("json", False), args.pop("out", None)

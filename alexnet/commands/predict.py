@@ -34,17 +34,16 @@ def main(arguments: list[str]) -> int:
     """Answer, and return the exit status. Raises UserError for what the user can mend."""
     p = Parser("-m alexnet predict", __doc__)
     p.usage = "python -m alexnet predict [options] RUN|FILE IMAGE [IMAGE ...]"
+    count = number(int, 1, MOST, "an integer from 1 to 1,000,000")
     add_source(p)
     p.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of images, or a pattern such as '*.jpg'")
-    p.add_argument("--top", type=number(int, 1, MOST, "an integer from 1 on"), default=5, metavar="K", help="classes (default 5)")
+    p.add_argument("--top", type=count, default=5, metavar="K", help="classes (default 5)")
     p.add_argument("--json", action="store_true", help="print a JSON array")
     p.add_argument("--views", type=int, choices=[1, 10], default=1, help="of an image, averaged (default 1, its centre)")
     p.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in place of those that it has")
     p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their answers")
     p.add_argument("--explain", type=Path, metavar="DIR", help="draw for each image what the answer rests on, into this folder")
-    p.add_argument(
-        "--batch-size", type=number(int, 1, MOST, "an integer from 1 on"), default=32, metavar="N", help="(default 32)"
-    )
+    p.add_argument("--batch-size", type=count, default=32, metavar="N", help="(default 32)")
     add_devices(p)
     args = p.parse_args(arguments)
     grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)

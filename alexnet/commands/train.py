@@ -36,6 +36,7 @@ from ..recipes import MOST, RECIPES, Recipe, find_recipe
 from ..run import RunFolder
 from .arguments import Parser, device_list, number
 
+MOST_SIZE = LARGEST_IMAGE // 2  # of what the network sees of an image
 FINITE = sys.float_info.max
 VERSIONS = {"minidl": minidl.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
@@ -106,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--balance", action="store_true", help="weigh the loss so that classes of uneven size count the same")
     p.add_argument(
         "--image-size",
-        type=number(int, 1, LARGEST_IMAGE // 2, f"an integer from 1 to {LARGEST_IMAGE // 2}"),
+        type=number(int, 1, MOST_SIZE, "an integer from 1 to 2048"),
         metavar="N",
         help="height and width that a FOLDER's images have for the network (default 32 for cifar-*, 224 for the others)",
     )

@@ -4,6 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..partition import chunks_of_bytes
+
+BLOCK_BYTES = 256 << 10
+
 # transform(images (N, C, H, W), their indices in the data set, epoch) -> images
 Transform = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
@@ -32,8 +36,11 @@ class Normalize:
     def __call__(self, images, indices, epoch):
         N, C, H, W = images.shape
         batch = np.empty((C, H, W, N), self.dtype)
-        shape = (C, 1, 1, 1)
-        np.copyto(batch, images.transpose(1, 2, 3, 0))
-        batch -= self.mean.astype(self.dtype).reshape(shape)
-        batch *= (1 / self.std).astype(self.dtype).reshape(shape)
+        mean, factor = self.mean.astype(self.dtype), (1 / self.std).astype(self.dtype)
+        for channel in range(C):
+            for rows in chunks_of_bytes(H, batch[channel].nbytes, BLOCK_BYTES):  # a few at a time stay in the cache
+                block = batch[channel, rows]
+                np.copyto(block, images[:, channel, rows].transpose(1, 2, 0))
+                block -= mean[channel]
+                block *= factor[channel]
         return batch.transpose(3, 0, 1, 2)

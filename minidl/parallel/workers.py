@@ -75,7 +75,7 @@ class Workers:
         self._processes: list[BaseProcess] = []
         self._calls: set[_Call] = set()
         self._at_exit: Any = None
-        self._ended = ""  # how one of the processes has ended, or why there are none
+        self._ended: TrainingError | None = None  # how one of the processes has ended, or why there are none
 
     def map(self, tasks: Sequence[Any], out: np.ndarray) -> list[Any]:
         """Fill out[i] for tasks[i], and return what work returned for each; a Failure where it raised an exception.
@@ -98,13 +98,13 @@ class Workers:
         finally:
             call.given_up = True
             self._calls.discard(call)
-        if call.missing:
-            raise TrainingError(self._ended)
+        if call.missing and self._ended:
+            raise TrainingError(str(self._ended))
         return call.results
 
     def close(self) -> None:
         """End the processes. Calls that wait for them raise TrainingError."""
-        self._end("the processes were closed")
+        self._end(TrainingError("the processes that prepare the input were closed"))
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -163,11 +163,13 @@ class Workers:
                 call.put(place, rows[filled], result)
         except (EOFError, OSError):
             process.join(GRACE)
-            self._end(f"{self.name} {process.name.rpartition(' ')[2]} {how_it_ended(process.exitcode)}")
+            self._end(
+                TrainingError(f"{process.name} {how_it_ended(process.exitcode)}: it is one of those that prepare the input")
+            )
         finally:
             connection.close()
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: TrainingError) -> None:
         """No process is given anything from now on."""
         self._ended = self._ended or why
         for _ in range(self.count):

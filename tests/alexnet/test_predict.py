@@ -296,7 +296,7 @@ def test_a_picture_of_an_evaluation(place, tmp_path):
     "options, message",
     [
         (["--data", "cifar"], "there is no such data set and no such folder|there are no images|cannot read"),
-        (["--data", "digits"], "the network has no class '0'; it has blue, green, red"),
+        (["--data", "digits"], "the network has no class '0'; it has blue, green, red: rename the folder"),
         (["--out", "a.jpg"], "--out a.jpg: give a name that ends with .png"),
         (["--out", "/nowhere/a.png"], "cannot write /nowhere/a.png"),
     ],
