@@ -24,6 +24,7 @@ EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif",
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]  # by what is in the file, whatever it is called
 IGNORED = {"__MACOSX", "@eaDir", "lost+found", "System Volume Information"}  # folders that systems make
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow warns of more, and refuses twice as many
+LONGEST = 16  # times as long as high, or less, an image is no very long one
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {  # what brings an image upright, by its orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,8 +54,9 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
     """(channels, side, side) uint8: the image resized to `side` pixels on the shorter side, and the centre of it.
 
     channels: 3 for RGB, 1 for grey. draft: whether a JPEG may be decoded at a half, a quarter or an eighth of its size, if that
-    is still large enough. The first frame of several is read. What is transparent lies on white, 16 bits become 8, and the
-    image stands upright as its EXIF data say. Resizing is bilinear, with antialiasing. Raises ImageError.
+    is still large enough; without it the pixels are exactly those of torchvision's Resize and CenterCrop. The first frame of
+    several is read. What is transparent lies on white, 16 bits become 8, and the image stands upright as its EXIF data say.
+    Resizing is bilinear, with antialiasing. Raises ImageError.
     """
     try:
         with _regular(path) as file, warnings.catch_warnings():
@@ -66,7 +68,7 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
                 if draft:
                     image.draft("RGB", (side, side))
                 upright = TURNS.get(_orientation(image))
-                centre = _centre(_in_8_bits(image, channels), side, upright)
+                centre = _centre(_in_8_bits(image, channels), side, upright, exact=not draft)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -115,10 +117,11 @@ def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _centre(image: Image.Image, side: int, upright: Image.Transpose | None) -> Image.Image:
-    """The centre of the resized image. Only that is computed, so that it does not matter how long the longer side would be.
+def _centre(image: Image.Image, side: int, upright: Image.Transpose | None, exact: bool) -> Image.Image:
+    """The centre of the resized image, with sizes rounded as torchvision does.
 
-    Sizes are rounded as in torchvision; pixels differ by 1 at most, as Pillow keeps the box in float32.
+    Only the centre is computed, which is faster, and needs no memory for the rest of an image that is very long. As Pillow keeps
+    the box in float32, a pixel may then differ by 1; exact: it does not, if the image is not very long.
     """
     width, height = image.size
     short = min(width, height)
@@ -128,6 +131,8 @@ def _centre(image: Image.Image, side: int, upright: Image.Transpose | None) -> I
         left = size[0] - side - left
     if upright in TO_THE_TOP:
         top = size[1] - side - top
+    if exact and max(size) <= LONGEST * side:
+        image = image.resize(size, Image.Resampling.BILINEAR)
     if size == image.size:
         image = image.crop((left, top, left + side, top + side))
     else:

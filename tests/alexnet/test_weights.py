@@ -1,6 +1,7 @@
 """Weights from runs and files, into files, and into new runs."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -21,6 +22,9 @@ from minidl.errors import UserError
 from minidl.nn import init
 from tests.helpers import experiments, folders
 from tests.helpers.experiments import TINY
+
+INSTALLED = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+ONNX = pytest.mark.skipif(not INSTALLED, reason="onnx and onnxruntime are not installed")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -266,6 +270,7 @@ def test_files_are_written_by_their_endings(run, tmp_path, name):
     assert not (tmp_path / name).exists()
 
 
+@ONNX
 @pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
 def test_a_file_that_cannot_be_written(run, tmp_path, ending):
     with pytest.raises(UserError, match="cannot write .*/nowhere/a"):
@@ -274,10 +279,10 @@ def test_a_file_that_cannot_be_written(run, tmp_path, ending):
 
 # --- ONNX -------------------------------------------------------------------------------------------------------------------
 
-onnxruntime = pytest.importorskip("onnxruntime")
-
 
 def logits_of(file, pixels):
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (x,) = session.get_inputs()
     assert (x.name, x.type, x.shape[1:]) == ("pixels", "tensor(float)", list(pixels.shape[1:]))
@@ -292,6 +297,7 @@ def expected_logits(loaded, pixels):
         return loaded.network(Tensor((pixels - mean) / std)).data
 
 
+@ONNX
 def test_an_onnx_file_gives_the_same_logits(run, tmp_path):
     file = exported(run, tmp_path / "a.onnx")
     loaded = weights.read(run)
@@ -303,6 +309,7 @@ def test_an_onnx_file_gives_the_same_logits(run, tmp_path):
     assert Preparation.from_flat(json.loads(about["preparation"])) == loaded.preparation
 
 
+@ONNX
 @pytest.mark.parametrize("model, size", [("cifar-bn", 32), ("cifar-lrn", 33), ("alexnet-2012", 70), ("alexnet-torchvision", 224)])
 def test_all_networks_as_onnx(tmp_path, model, size):
     """Those with running averages have some; alexnet-2012 has windows that hang over the image."""
@@ -325,6 +332,7 @@ def test_all_networks_as_onnx(tmp_path, model, size):
     np.testing.assert_allclose(logits_of(file, pixels)[0], expected, atol=1e-4 * max(1, abs(expected).max()))
 
 
+@ONNX
 def test_pooling_that_onnx_lacks_is_refused(tmp_path):
     preparation = Preparation(3, 300, 300, [0.0] * 3, [1.0] * 3)
     with init.skipped():
@@ -337,6 +345,7 @@ def test_pooling_that_onnx_lacks_is_refused(tmp_path):
     assert not (tmp_path / "a.onnx").exists()
 
 
+@ONNX
 def test_a_graph_with_other_logits_is_not_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(export.onnx_file.Graph, "layer", without_relu(export.onnx_file.Graph.layer))
     with pytest.raises(UserError, match="ONNX Runtime's logits differ by"):
@@ -348,6 +357,7 @@ def without_relu(layer):
     return lambda graph, name, module: None if name == "relu1" else layer(graph, name, module)
 
 
+@ONNX
 def test_a_layer_that_onnx_lacks_is_refused(run, tmp_path, monkeypatch):
     with_tanh = {**models.MODELS, "tiny": lambda *args, **options: tanh_of(experiments.tiny(*args, **options))}
     monkeypatch.setattr(models, "MODELS", with_tanh)
@@ -362,6 +372,7 @@ def tanh_of(network):
     return network
 
 
+@ONNX
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_onnx_that_is_not_installed(run, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)

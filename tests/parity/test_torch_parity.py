@@ -420,13 +420,14 @@ def test_plateau(metrics, mode, threshold, patience, cooldown, min_lr):
 
 
 class Masks(torch.nn.Module):
-    """Dropout with the masks that ours drew."""
+    """Dropout with the masks that ours drew; scale: what all is multiplied by."""
 
-    def __init__(self, key):
+    def __init__(self, key, scale):
         super().__init__()
-        self.key = key
+        self.key, self.scale = key, scale
 
     def forward(self, x):
+        x = x * self.scale
         if not self.training:
             return x
         with random.context(0, 0):
@@ -466,7 +467,7 @@ def twin_of(net, keys=None):
             case nn.LocalResponseNorm():
                 twin.add_module(name, torch.nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k))
             case nn.Dropout():
-                twin.add_module(name, Masks(next(keys)))
+                twin.add_module(name, Masks(next(keys), 0.5 if isinstance(layer, alexnet.models.HalvedDropout) else 1.0))
             case nn.ReLU() | nn.Flatten():
                 twin.add_module(name, getattr(torch.nn, type(layer).__name__)())
     state = {name: torch.tensor(np.array(array)) for name, array in net.state_dict().items()}
