@@ -1,0 +1,132 @@
+"""Folders of images on several devices, under MPI, stopped, and with a reader that is killed: in processes of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import experiments, folders
+
+ROOT = Path(__file__).parents[2]
+LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at /proc")
+OPTIONS = [
+    "--model",
+    "cifar-bn",
+    "--recipe",
+    "default",
+    "--image-size",
+    "16",
+    "--batch-size",
+    "7",
+    "--epochs",
+    "1",
+    "--seed",
+    "3",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return folders.split(folder, {"red": 9, "green": 6, "blue": 8}, {"red": 3, "green": 2, "blue": 4})
+
+
+def command(*arguments, before=()):
+    return [*before, sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+
+
+def call(*arguments, before=(), program="train.py", **options):
+    line = command(*arguments, before=before) if program == "train.py" else [sys.executable, "-m", "alexnet", program, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=300, env=environment, **options)
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "run"
+    done = call("--data", data, *OPTIONS, "--dtype", "float64", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def agree(one, other):
+    for a, b in zip(experiments.metrics(one), experiments.metrics(other), strict=True):
+        for key, value in a.items():
+            np.testing.assert_allclose(b[key], value, rtol=1e-9, err_msg=key)
+
+
+@pytest.mark.parametrize("how", ["processes", "MPI"])
+def test_devices_do_not_change_a_run(data, alone, tmp_path, how):
+    before, places = (), ["--devices", "0,1"]
+    if how == "MPI":
+        before, places = (Path(sys.executable).parent / "mpiexec", "-n", "2"), []
+        if not before[0].exists():
+            pytest.skip("there is no mpiexec beside Python")
+    done = call("--data", data, *OPTIONS, "--dtype", "float64", *places, "--out", tmp_path / "run", before=before)
+    assert done.returncode == 0, done.stderr
+    agree(alone, tmp_path / "run")
+
+
+def test_an_evaluation_on_two_devices(alone):
+    one, two = (call(alone, "--json", "--devices", devices, program="evaluate") for devices in ("0", "0,1"))
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    one, two = json.loads(one.stdout), json.loads(two.stdout)
+    np.testing.assert_allclose(two.pop("loss"), one.pop("loss"), rtol=1e-9)
+    assert one == two
+
+
+def running(process, out):
+    """Wait until the run has done an epoch."""
+    while not (out / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def readers(pid):
+    """The processes that read images for this one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@LINUX
+def test_a_run_is_stopped_and_goes_on_to_the_same_end(data, tmp_path):
+    options = ["--data", data, *OPTIONS, "--epochs", "3", "--recipe", "deck"]
+    assert call(*options, "--out", tmp_path / "whole").returncode == 0
+    with subprocess.Popen(command(*options, "--out", tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
+        running(run, tmp_path / "run")
+        before = readers(run.pid)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) in (130, 0) and before
+        assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+    assert call("--resume", tmp_path / "run").returncode == 0
+    assert experiments.weights(tmp_path / "run") == experiments.weights(tmp_path / "whole")
+
+
+@LINUX
+def test_a_reader_that_is_killed_ends_the_run(data, tmp_path):
+    """With no memory for images, so that they are read again and again."""
+    program = (
+        "import sys; from alexnet import entry, image_folders\n"
+        "image_folders.CACHE_BYTES = 0\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(entry.run('train', sys.argv[1:]))\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    options = ["--data", data, *OPTIONS, "--epochs", "1000", "--out", tmp_path / "run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, str(tmp_path / "program.py"), *map(str, options)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as run:
+        running(run, tmp_path / "run")
+        os.kill(readers(run.pid)[0], signal.SIGKILL)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1, errors
+    how = r"image reader \d was killed by SIGKILL: it is one of those that prepare the input"
+    assert re.fullmatch(rf"(train.py: warning: .*\n)?train.py: training failed: {how}\n", errors)
+    assert not (tmp_path / "run/traceback.txt").exists()
