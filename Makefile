@@ -8,7 +8,8 @@ PIP_INSTALL = install -q --disable-pip-version-check -c constraints.txt
 
 SEED ?= 0
 EXPERIMENTS ?= 1000
-GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_training.py alexnet/test_statistics.py
+GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_training.py alexnet/test_statistics.py \
+	alexnet/test_explanation.py
 
 .PHONY: train test soak test-browser test-simgpu test-nvrtc lint parity bench docs exercise clean
 

@@ -12,11 +12,13 @@ from alexnet.commands import train
 from alexnet.config import Config
 from alexnet.recipes import RECIPES
 from alexnet.run import RunFolder
-from minidl import checkpoint, nn, random
-from minidl.backend import to_numpy
-from minidl.data import DataLoader
+from minidl import Tensor, checkpoint, nn, random
+from minidl import functional as F
+from minidl.backend import to_device, to_numpy
+from minidl.data import Batch, DataLoader
 from minidl.errors import TrainingError
 from minidl.optim import SGD, StepLR
+from minidl.parallel import ALONE, DataParallel
 
 IMAGES = np.random.default_rng(0).standard_normal((10, 1, 4, 4)).astype(np.float32)
 LABELS = np.arange(10) % 3
@@ -78,6 +80,64 @@ def test_evaluation_is_of_every_image_once_and_without_dropout():
         np.testing.assert_array_equal(result.predictions, results[0].predictions)
         assert result.loss == pytest.approx(results[0].loss)
         assert result.accuracy == (result.predictions == LABELS).mean()
+
+
+@pytest.mark.parametrize("views", [1, 2, 5])
+def test_the_probabilities_of_views_are_averaged(device, views):
+    """Against a loop; one view's logits stay as they are. Also where a probability has no room in float32."""
+    logits = np.random.default_rng(1).normal(0, 3, (views, 4, 3)).astype(np.float32)
+    logits[0, 2] = [200, -200, 0]
+    found = to_numpy(training.average(Tensor(to_device(logits.reshape(-1, 3), device)), 4).data)
+    if views == 1:
+        np.testing.assert_array_equal(found, logits[0])
+        return
+    for i in range(4):
+        of_views = [np.exp(row.astype(float) - row.max()) / np.exp(row.astype(float) - row.max()).sum() for row in logits[:, i]]
+        np.testing.assert_allclose(np.exp(found[i]), np.mean(of_views, axis=0), rtol=1e-4, atol=1e-7)
+    assert np.isfinite(found).all()
+
+
+def test_ranks_count_the_classes_that_are_more_probable(device):
+    logits = np.array([[1, 3, 2, 3], [5, 5, 5, 5], [0, 1, 2, 3]], np.float32)
+    for labels, ranks in (([0, 0, 3], [3, 0, 0]), ([1, 2, 0], [0, 2, 3]), ([3, 3, 1], [1, 3, 2])):
+        found = training._ranks(to_device(logits, device), to_device(np.array(labels), device))
+        assert to_numpy(found).tolist() == ranks
+
+
+def test_classes_weigh_what_they_are_to(device):
+    """A step with weights is one down the gradient of their weighted sum, over the number of images."""
+    weights = np.array([0.5, 2.0, 1.0], np.float32)
+    gradients = []
+    for given in (to_device(weights, device), None):
+        net, optimizer, _, _ = parts(device=device)
+        images, labels = to_device(IMAGES, device), to_device(LABELS, device)
+        if given is None:
+            with random.context(7, 0):
+                losses = F.cross_entropy(net(Tensor(images)), labels, reduction="none")
+            (losses * Tensor(to_device(weights[LABELS], device))).sum().backward()
+            gradients.append([to_numpy(p.grad) / 10 for p in net.parameters()])
+        else:
+            parallel = DataParallel(net, optimizer, ALONE)
+            progress, bar = training.Progress(), training._bar("", 10, ALONE)
+            sums = training.RunningSums(net, progress, ALONE, training.never, training.never, bar)
+            batch = Batch(images, labels, np.arange(10), 0, 10)
+            training.training_step(net, optimizer, parallel, batch, (7, 0, 0), sums, given)
+            gradients.append([to_numpy(p.grad).copy() for p in net.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_a_frozen_batch_norm_is_in_evaluation_mode():
+    random.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(8, 3))
+    for p in net[1].parameters():
+        p.requires_grad = False
+    optimizer = SGD([p for p in net.parameters() if p.requires_grad], 0.1, 0.9)
+    loader = DataLoader(IMAGES, LABELS, 4, lambda images, indices, epoch: images)
+    before = net[1].running_mean.copy()
+    training.train_one_epoch(net, optimizer, None, loader, training.Progress(), seed=0)
+    assert [module.training for module in net] == [True, False, True, True, True]
+    np.testing.assert_array_equal(net[1].running_mean, before)
 
 
 def config(**settings):

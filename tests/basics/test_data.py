@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from alexnet.augment import RandomCrop, RandomHorizontalFlip
+from alexnet.augment import ColorNoise, RandomCrop, RandomHorizontalFlip
 from minidl.data import Compose, DataLoader, Normalize
 from minidl.kernels.layout import to_batch_last
 
@@ -110,6 +110,15 @@ def test_random_crop_moves_the_image_within_its_padding():
     assert {i for i, _ in shifts} == {j for _, j in shifts} == set(range(5))
 
 
+def test_colour_noise_belongs_to_the_image_not_to_the_batch():
+    images = IMAGES.astype(np.float64)
+    whole = ColorNoise(np.eye(3), 0.1, seed=3)(images.copy(), LABELS, 1)
+    some = np.array([17, 2, 9])
+    np.testing.assert_array_equal(ColorNoise(np.eye(3), 0.1, seed=3)(images[some].copy(), LABELS[some], 1), whole[some])
+    for seed, epoch in ((4, 1), (3, 2)):
+        assert (ColorNoise(np.eye(3), 0.1, seed)(images.copy(), LABELS, epoch) != whole).any()
+
+
 def test_random_horizontal_flip_reflects_about_half():
     out = RandomHorizontalFlip(seed=0)(IMAGES, LABELS, epoch=0)
     reflected = [(after == before[:, :, ::-1]).all() for before, after in zip(IMAGES, out, strict=True)]
@@ -125,6 +134,30 @@ def test_augmentation_belongs_to_the_image_not_to_the_batch(augment):
     assert (augment(IMAGES, LABELS, 2) != whole).any()
     other = type(augment)(**{**vars(augment), "seed": 4})
     assert (other(IMAGES, LABELS, 1) != whole).any()
+
+
+@pytest.mark.parametrize("size, padding", [((5, 4), 0), ((8, 6), 1), ((9, 3), 2)])
+def test_crops_of_another_size(size, padding):
+    """Each is a part of the padded image, and all places come up."""
+    images = np.arange(40 * 8 * 6, dtype=np.int64).reshape(40, 1, 8, 6) + 1
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    crops, places = RandomCrop(size, padding, seed=1)(images, np.arange(40), 0), set()
+    rows, columns = 8 + 2 * padding - size[0] + 1, 6 + 2 * padding - size[1] + 1
+    for image, crop in zip(padded[:, 0], crops[:, 0], strict=True):
+        found = [(i, j) for i in range(rows) for j in range(columns) if (image[i : i + size[0], j : j + size[1]] == crop).all()]
+        assert len(found) == 1
+        places.update(found)
+    assert {i for i, _ in places} == set(range(rows)) and {j for _, j in places} == set(range(columns))
+
+
+def test_colour_noise_is_of_the_whole_image():
+    """Krizhevsky 2012, section 4.1, as its code has it: (x + sum of a_i v_i) / 1.1, with a_i from N(0, .1)."""
+    vectors, images = np.array([[3.0, 2.0, 1.0], [0.0, 1.0, -1.0], [0.5, 0.0, 0.0]]), np.zeros((3000, 3, 2, 1))
+    changed = ColorNoise(vectors, 0.1, seed=5)(images.transpose(1, 2, 3, 0).copy().transpose(3, 0, 1, 2), np.arange(3000), 2)
+    assert (changed == changed[:, :, :1, :1]).all()
+    draws = np.linalg.solve(vectors.T, 1.1 * changed[:, :, 0, 0].T) / 0.1
+    assert abs(draws.mean(axis=1)).max() < 0.06 and abs(np.cov(draws) - np.eye(3)).max() < 0.08
+    assert ((abs(draws) > 3).mean(axis=1) < 0.01).all() and abs(draws).max() > 2.5
 
 
 def test_compose():

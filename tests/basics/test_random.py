@@ -88,3 +88,13 @@ def test_the_seed_decides_the_initial_weights():
 
     np.testing.assert_array_equal(weights(1), weights(1))
     assert (weights(1) != weights(2)).all()
+
+
+def test_normal_numbers():
+    """Mean, variance, skewness and kurtosis of N(0, 1); a pure function of the sample, and no two rows the same."""
+    draws = random.normal(4, 5, np.arange(50_000), 0, 1)
+    assert draws.shape == (4, 50_000) and np.isfinite(draws).all()
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        np.testing.assert_allclose((draws**power).mean(axis=1), moment, atol=0.15)
+    assert abs(np.corrcoef(draws) - np.eye(4)).max() < 0.02
+    np.testing.assert_array_equal(random.normal(4, 5, np.array([7, 3]), 0, 1), draws[:, [7, 3]])
