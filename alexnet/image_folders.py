@@ -46,10 +46,13 @@ class Readers:
         return self._workers.map([(path, measured) for path in paths], out)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; they end, too, once nobody has the images any more."""
         if self._workers is not None:
             self._workers.close()
             self._workers = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _read(task: tuple[str, bool], row: np.ndarray) -> list[int] | None:

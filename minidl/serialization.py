@@ -66,8 +66,15 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | No
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, metadata) of a safetensors file. Raises SafetensorError or OSError if it is not one, or is damaged."""
+    """(arrays, metadata) of a safetensors file.
+
+    Raises SafetensorError or OSError if it is not one, or is damaged, and TypeError for a dtype that NumPy lacks.
+    """
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, array in arrays.items():
+            if array.dtype.kind == "V":  # another package has added dtypes to NumPy
+                raise TypeError(f"{name} is {array.dtype.name}")
+        return arrays, file.metadata() or {}

@@ -190,7 +190,8 @@ def config(args: argparse.Namespace) -> Config:
             raise UserError(f"--image-size is for a folder of images; those of {data} have a size of their own")
         recipe = find_recipe(asked.get("recipe"), data, model)
     else:
-        settings["data"] = os.path.abspath(os.path.expanduser(data))
+        folder = os.path.expanduser(data)
+        settings["data"] = os.path.abspath(folder) if os.path.isdir(folder) else data
         size = asked.get("image_size", IMAGE_SIZE[model])
         recipe = find_recipe(asked.get("recipe"), data, model, size)
         mean, std = (preparation.mean, preparation.std) if preparation else ([0.0] * 3, [1.0] * 3)

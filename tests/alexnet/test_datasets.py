@@ -280,7 +280,7 @@ def test_a_part_that_there_is_not(n):
 
 
 def test_other_names(tmp_path):
-    with pytest.raises(UserError, match="no such data set; use --data cifar10 or --data digits"):
+    with pytest.raises(UserError, match="there is no such data set and no such folder; give cifar10, digits, or a folder"):
         datasets.load("imagenet")
-    with pytest.raises(UserError, match="folders of images cannot be read yet"):
+    with pytest.raises(UserError, match="there are no images in"):
         datasets.load(str(tmp_path))

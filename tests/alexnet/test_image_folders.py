@@ -363,3 +363,12 @@ def test_uneven_sizes_are_told(tmp_path, monkeypatch, counts, told):
     assert experiments.run("--resume", tmp_path / "a", "--epochs", 2) == (0, "")
     about_sizes = [line for line in lines if "uneven" in line]
     assert len(about_sizes) == bool(told) and all(told in line for line in about_sizes)
+
+
+def test_readers_end_once_nobody_has_the_images(data):
+    dataset = datasets.load(str(data), side=12)
+    dataset.train.images[:3]
+    processes = list(dataset.train.images.readers._workers._processes)
+    assert processes and all(process.is_alive() for process in processes)
+    del dataset
+    assert not any(process.is_alive() for process in processes)

@@ -133,7 +133,7 @@ REFUSED = [
     (f"{RUN} --out {LONG}", 2, "File name too long"),
     (f"{TRAIN} --resume {LONG}", 2, "File name too long"),
     (f"{TRAIN} --data {LONG}", 2, "no such data set"),
-    (f"{TRAIN} --data $'two\\nlines\\xff\\x1b[1m'", 2, r"--data two\nlines\udcff\x1b[1m: no such data set"),
+    (f"{TRAIN} --data $'two\\nlines\\xff\\x1b[1m'", 2, r"--data two\nlines\udcff\x1b[1m: there is no such data set"),
     (f"cd {ROOT}; {sys.executable} -m alexnet", 2, "alexnet: error: a command is missing; there are "),
     (f"cd {ROOT}; {sys.executable} -m alexnet $'two\\nlines\\xff'", 2, r"there is no command two\nlines\udcff; there are "),
 ]
