@@ -28,7 +28,7 @@ LOADER_THREADS = 2  # for images in files: one batch is read while another is ma
 def load_dataset(config: Config) -> Dataset:
     """The data set of a run, with the images held out to test on, and without the files that are left out."""
     side = config.preparation.resize if config.preparation else 0
-    dataset = datasets.load(config.data, config.data_dir, side=side)
+    dataset = datasets.load(config.data, config.data_dir, side=side, sharers=len(config.devices))
     if config.validation:
         dataset.hold_out(config.validation, config.seed)
     elif not len(dataset.test):
@@ -81,6 +81,10 @@ def found(config: Config, dataset: Dataset) -> Config:
     if config.classes is not None:
         if config.classes != list(dataset.classes) or (in_files and config.files != image_folders.checksum(dataset)):
             raise UserError(f"--data {dataset.name}: its files or classes are not those that the run began with; put them back")
+        if input_shape(config) != (dataset.image_shape[0], _crop_size(config, dataset), _crop_size(config, dataset)):
+            raise UserError(
+                f"config.json has other sizes of images than {dataset.name}; put it back as it was, or start a new run"
+            )
         return config
     skipped: list[str] = []
     if in_files:

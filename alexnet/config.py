@@ -132,5 +132,11 @@ class Config:
             raise ValueError(f"world_size {self.world_size} is less than the number of devices, {len(self.devices)}")
         if self.precision != "fp32" and (self.backend, self.dtype) != ("cupy", "float32"):
             raise ValueError(f"precision {self.precision} is for backend cupy and dtype float32")
+        if (self.preparation is None) != (self.classes is None):
+            raise ValueError("it has only one of the classes and how images are prepared")
+        if self.preparation is not None and self.recipe.color_noise:
+            channels = self.preparation.channels
+            if [len(vector) for vector in self.color_vectors or []] != [channels] * channels:
+                raise ValueError(f"color_vectors are to be {channels} of {channels} numbers")
         if self.recipe.schedule != "one-cycle" and not self.recipe.step_epochs:
             raise ValueError(f"schedule {self.recipe.schedule} needs step_epochs of at least 1")

@@ -107,10 +107,11 @@ class Dataset:
         self.train = self.test = Split(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64))
 
 
-def load(name: str, data_dir: str | None = None, *, side: int = 224) -> Dataset:
+def load(name: str, data_dir: str | None = None, *, side: int = 224, sharers: int = 1) -> Dataset:
     """A data set by the name that --data takes. Raises UserError with one line that says what to do.
 
-    side: the images of a folder are resized to so many pixels on the shorter side, and the centre is cut out.
+    side: the images of a folder are resized to so many pixels on the shorter side, and the centre is cut out. sharers: how many
+    processes on this machine load them, and share the memory that there is for images.
     """
     if name == "digits":
         return digits()
@@ -119,7 +120,7 @@ def load(name: str, data_dir: str | None = None, *, side: int = 224) -> Dataset:
     if os.path.isdir(name):
         from . import image_folders
 
-        return image_folders.load(Path(name), side)
+        return image_folders.load(Path(name), side, sharers)
     raise UserError(f"--data {name}: there is no such data set and no such folder; give cifar10, digits, or a folder of images")
 
 

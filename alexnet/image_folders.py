@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,28 +29,25 @@ NICE = 5  # the readers' priority
 
 
 class Readers:
-    """Processes that read images (3, side, side), for the sets of images of a data set. They start once there is one to read.
+    """Processes that read images (3, side, side), for the sets of images of a data set. They start once there is one to read,
+    and end once nobody has the images any more.
 
-    cache_bytes: what there is left for images to be kept in memory.
+    cache_bytes: what there is left for images to be kept in memory. sharers: how many processes on this machine keep some.
     """
 
-    def __init__(self, side: int):
+    def __init__(self, side: int, sharers: int):
         self.side = side
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.cache_bytes = int(min(CACHE_BYTES, CACHE_SHARE * memory))
-        self._workers: Workers | None = None
+        self.cache_bytes = int(min(CACHE_BYTES, CACHE_SHARE * memory)) // sharers
+        self.workers = Workers(get_num_threads(), _read, (3, side, side), name="image reader", nice=NICE)
 
     def read(self, paths: Sequence[str], out: np.ndarray, measured: bool) -> list[Any]:
         """Fill out[i] with the image in paths[i]. Returns for each its moments, if they are asked for, or a Failure."""
-        if self._workers is None:
-            self._workers = Workers(get_num_threads(), _read, (3, self.side, self.side), name="image reader", nice=NICE)
-        return self._workers.map([(path, measured) for path in paths], out)
+        return self.workers.map([(path, measured) for path in paths], out)
 
     def close(self) -> None:
-        """End the processes; they end, too, once nobody has the images any more."""
-        if self._workers is not None:
-            self._workers.close()
-            self._workers = None
+        """End the processes."""
+        self.workers.close()
 
     def __del__(self) -> None:
         self.close()
@@ -73,6 +71,7 @@ class ImageFiles:
         self.shape = (len(names), 3, readers.side, readers.side)
         self._kept: np.ndarray | None = None
         self._has = np.zeros(len(names), bool)
+        self._keeping = threading.Lock()  # several threads read
         self._part: tuple[bytes, ImageFiles] | None = None
 
     def __len__(self) -> int:
@@ -109,9 +108,10 @@ class ImageFiles:
         if read is not images:
             images[missing] = read
         good = missing[[not isinstance(results[place], Failure) for place in missing]]
-        if self._keeps():
-            self._kept[indices[good]] = images[good]  # type: ignore[index]
-            self._has[indices[good]] = True
+        with self._keeping:
+            if self._keeps():
+                self._kept[indices[good]] = images[good]  # type: ignore[index]
+                self._has[indices[good]] = True
         return images, results
 
     def _keeps(self) -> bool:
@@ -138,14 +138,15 @@ class ImageFiles:
 # --- what is in a folder ------------------------------------------------------------------------------------------------
 
 
-def load(root: Path, side: int) -> Dataset:
+def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     """FOLDER/train and FOLDER/val (or valid, validation, test) with a folder a class in each, as ImageNet has them.
 
     Without train, the classes are in FOLDER itself, and there are no images to test on. Raises UserError naming what is wrong:
-    a class without images, only one class, or classes in one of the folders that the other does not have.
+    a class without images, only one class, or classes in one of the folders that the other does not have. side, sharers: as
+    Readers takes them.
     """
     root = Path(os.path.abspath(root))
-    readers = Readers(side)
+    readers = Readers(side, sharers)
     training = root / TRAINING if (root / TRAINING).is_dir() else root
     test = next((root / name for name in TEST if (root / name).is_dir()), None)
     if test and training is root:
@@ -157,16 +158,16 @@ def load(root: Path, side: int) -> Dataset:
     if test is None:
         return Dataset(str(root), tuple(classes), train, Split(ImageFiles(root, [], readers), np.zeros(0, np.int64)))
     tested = _classes(test)
-    for one, other, of_other in ((test, training, classes), (training, test, tested)):
-        if lacking := [name for name in of_other if name not in (tested if one is test else classes)]:
-            raise UserError(f"--data {root}: {other.name} has classes that {one.name} does not have: {named(lacking)}")
+    for one, of_one, other, of_other in ((training, classes, test, tested), (test, tested, training, classes)):
+        if more := [name for name in of_one if name not in of_other]:
+            raise UserError(f"--data {root}: {one.name} has classes that {other.name} does not have: {named(more)}")
     return Dataset(str(root), tuple(classes), train, _split(root, test, {name: tested[name] for name in classes}, readers))
 
 
 def load_test(root: Path, side: int) -> Dataset:
     """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with a folder a class."""
     root = Path(os.path.abspath(root))
-    readers = Readers(side)
+    readers = Readers(side, 1)
     folder = next((root / name for name in TEST if (root / name).is_dir()), root)
     classes = _classes(folder)
     none = Split(ImageFiles(root, [], readers), np.zeros(0, np.int64))

@@ -368,7 +368,7 @@ def test_uneven_sizes_are_told(tmp_path, monkeypatch, counts, told):
 def test_readers_end_once_nobody_has_the_images(data):
     dataset = datasets.load(str(data), side=12)
     dataset.train.images[:3]
-    processes = list(dataset.train.images.readers._workers._processes)
+    processes = list(dataset.train.images.readers.workers._processes)
     assert processes and all(process.is_alive() for process in processes)
     del dataset
     assert not any(process.is_alive() for process in processes)
