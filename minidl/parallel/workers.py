@@ -24,6 +24,7 @@ from .processes import GRACE, how_it_ended, signals_wait
 from .shared_memory import Memory, allocate
 
 AHEAD = 2  # tasks that a process has at a time
+OUT_OF_MEMORY = 137  # exit status: that of a process which the system has killed for it
 
 
 class Failure(NamedTuple):
@@ -166,6 +167,8 @@ class Workers:
             self._end(
                 TrainingError(f"{process.name} {how_it_ended(process.exitcode)}: it is one of those that prepare the input")
             )
+        except Exception as error:  # a task that cannot be pickled, or a row that has no room where it is to go
+            self._end(TrainingError(f"{type(error).__name__}: {error}"))
         finally:
             connection.close()
 
@@ -189,6 +192,8 @@ def _work(connection: Connection, memory: Any, shape: tuple[int, ...], dtype: np
             slot, task = connection.recv()
             try:
                 result = work(task, rows[slot])
+            except MemoryError:
+                raise SystemExit(OUT_OF_MEMORY) from None  # not the task's fault
             except Exception as error:
                 result = Failure(str(error) or type(error).__name__)
             connection.send(result)

@@ -260,6 +260,19 @@ def test_a_run_goes_on_where_its_images_have_been_moved(data, tmp_path):
     assert experiments.weights(tmp_path / "moved") == experiments.weights(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("key, value", [("image_size", 11), ("resize", 13), ("channels", 1), ("crop", 0.9)])
+def test_sizes_that_were_changed_in_the_config(data, tmp_path, key, value):
+    assert run(data, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
+    settings = json.loads((tmp_path / "run/config.json").read_text()) | {key: value}
+    if key == "channels":
+        settings |= {"mean": [1.0], "std": [1.0]}
+    (tmp_path / "run/config.json").write_text(json.dumps(settings))
+    before = experiments.content(tmp_path / "run")
+    status, message = experiments.run("--resume", tmp_path / "run", "--epochs", 2)
+    assert status == 2 and "config.json has other sizes of images than" in message
+    assert experiments.content(tmp_path / "run") == before
+
+
 @pytest.mark.parametrize("change", ["more", "fewer", "another", "renamed"])
 def test_a_run_does_not_go_on_with_other_images(data, tmp_path, change):
     assert run(data, "--epochs", 1, "--out", tmp_path / "run") == (0, "")

@@ -140,6 +140,10 @@ def test_a_frozen_batch_norm_is_in_evaluation_mode():
     np.testing.assert_array_equal(net[1].running_mean, before)
 
 
+PREPARED = {"classes": ["a", "b"], "channels": 3, "resize": 16, "image_size": 16, "draft": True}
+PREPARED |= {"mean": [1.0] * 3, "std": [1.0] * 3}
+
+
 def config(**settings):
     """A short run on digits; the settings replace the recipe's."""
     run = train.config(train.parser().parse_args(["--data", "digits", "--limit-train", "8", "--limit-test", "10"]))
@@ -211,6 +215,17 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"threads": 0}, ">= 1"),
         ({"save_minutes": 0}, "> 0.0"),
         ({"versions": {"numpy": 2}}, "Expected `str`, got `int`"),
+        ({"classes": ["a", "b"]}, "it has only one of the classes and how images are prepared"),
+        ({"freeze": ""}, "length >= 1"),
+        ({"validation": 1.5}, "."),
+        ({"validation": 0}, "."),
+        ({"image_size": 5}, "."),
+        (PREPARED | {"image_size": 17}, "image_size 17 is more than resize 16"),
+        (PREPARED | {"mean": [1.0, 2.0]}, "mean and std have a number for each of 3 channels"),
+        (PREPARED | {"std": [0.0, 1.0, 1.0]}, ">= 2"),
+        (PREPARED | {"channels": 2}, "Invalid enum value 2"),
+        (PREPARED | {"color_noise": 0.1}, "color_vectors are to be 3 of 3 numbers"),
+        (PREPARED | {"color_noise": 0.1, "color_vectors": [[1.0, 2.0]] * 3}, "color_vectors are to be 3 of 3 numbers"),
     ],
 )
 def test_config_json_with_settings_that_cannot_be(changes, message):

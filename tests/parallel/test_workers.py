@@ -26,6 +26,8 @@ def fill(task, row):
         os._exit(3)
     if task == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if task == "memory":
+        raise MemoryError
     if task == "wait":
         time.sleep(60)
     if task == "about":
@@ -84,11 +86,14 @@ def test_a_failure_without_a_text_has_the_name_of_its_kind(pools):
 def test_processes_give_way_and_do_not_get_signals():
     with Workers(2, fill, (1,), nice=3) as pool:
         pid, nice, blocked, _ = pool.map(["about"], np.zeros((1, 1)))[0]
-        assert pid != os.getpid() and nice == os.nice(0) + 3
+        assert pid != os.getpid() and nice == min(19, os.nice(0) + 3)
         assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked
 
 
-@pytest.mark.parametrize("task, how", [("end", "ended with exit status 3"), ("kill", "was killed by SIGKILL")])
+@pytest.mark.parametrize(
+    "task, how",
+    [("end", "ended with exit status 3"), ("kill", "was killed by SIGKILL"), ("memory", "ended with exit status 137")],
+)
 def test_a_process_that_ends_ends_all(task, how):
     pool = Workers(2, fill, (1,), name="reader")
     waiting = []
@@ -109,6 +114,14 @@ def test_a_process_that_ends_ends_all(task, how):
     with pytest.raises(TrainingError, match=how):
         pool.map([1], np.zeros((1, 1)))
     pool.close()
+
+
+def test_what_goes_wrong_in_this_process_is_raised():
+    for tasks, out, message in [([lambda: 0], np.zeros((1, 1)), "pickle"), ([1], np.zeros((1, 2, 3)), "broadcast|shape")]:
+        pool = Workers(1, fill, (5,))
+        with pytest.raises(TrainingError, match=message):
+            pool.map(tasks, out)
+        pool.close()
 
 
 def test_close_ends_calls_and_processes_and_leaves_no_descriptors():

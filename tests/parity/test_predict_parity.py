@@ -4,9 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 import alexnet
 from alexnet import weights
@@ -14,7 +12,10 @@ from alexnet.commands import predict
 from minidl import nn, random
 from minidl.errors import UserError
 
-from .test_torch_parity import twin_of
+torch = pytest.importorskip("torch")
+from safetensors.torch import save_file  # noqa: E402
+
+from .test_torch_parity import twin_of  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
 
