@@ -156,19 +156,19 @@ def _filters(weight: np.ndarray):
     return figure
 
 
-def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str]]) -> None:
-    """A PNG of images (C, H, W) uint8, each with its answer below. Raises OSError."""
+def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str, float]]) -> None:
+    """A PNG of images (C, H, W) uint8, each with its class and the probability of it below. Raises OSError."""
     across = min(len(images), ACROSS)
     rows = ceil_div(len(images), across)
-    figure = _figure(max(3.0, 2 * across), 2.3 * rows)
+    figure = _figure(max(3.0, 2 * across), 2.6 * rows)
     places = figure.subplots(rows, across, squeeze=False).ravel()
-    for axes in places:
+    for axes in places[len(images) :]:
         axes.set_axis_off()
-    for axes, (image, answer) in zip(places, images, strict=False):
+    for axes, (image, name, probability) in zip(places, images, strict=False):
         show(axes, image)
-        axes.text(
-            0.5, -0.04, textwrap.fill(shortened(answer, 40), 22), ha="center", va="top", transform=axes.transAxes, fontsize=9
-        )
+        axes.set_axis_on()  # for the label, which has room kept for it; but no ticks and no frame
+        axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.set_xlabel(f"{textwrap.fill(shortened(name, 44), 24)}\n{probability:.0%}", fontsize=9)
     _save(figure, path)
 
 

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     loaded.network.to(device)
 
     answers: list[dict[str, Any]] = []
-    pictured: list[tuple[np.ndarray, str]] = []
+    pictured: list[tuple[np.ndarray, str, float]] = []
     bad: list[tuple[str, ImageError]] = []
     with _writing():
         for answer in prediction.predict(loaded, files, args.views, args.batch_size):
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
                 explain.mkdir(parents=True, exist_ok=True)
                 explanation.write(explain, len(answers), loaded, answer)
             if grid is not None and len(pictured) < MOST_IN_GRID:
-                pictured.append((answer.image, f"{top[0][0]} ({top[0][1]:.0%})"))
+                pictured.append((answer.image, *top[0]))
         if grid is not None and pictured:
             pictures.draw_grid(grid, pictured)
     if hasattr(args, "json"):
