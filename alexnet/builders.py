@@ -82,9 +82,7 @@ def found(config: Config, dataset: Dataset) -> Config:
         if config.classes != list(dataset.classes) or (in_files and config.files != image_folders.checksum(dataset)):
             raise UserError(f"--data {dataset.name}: its files or classes are not those that the run began with; put them back")
         if input_shape(config) != (dataset.image_shape[0], _crop_size(config, dataset), _crop_size(config, dataset)):
-            raise UserError(
-                f"config.json has other sizes of images than {dataset.name}; put it back as it was, or start a new run"
-            )
+            raise UserError(f"config.json has other sizes of images than {dataset.name}; put it back, or start a new run")
         return config
     skipped: list[str] = []
     if in_files:

@@ -194,11 +194,11 @@ def class_folders(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
     Raises UserError for a name that is not UTF-8, and OSError if a folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        names = sorted((entry.name for entry in entries if _is_folder(entry)), key=natural_order)
+        names = [entry.name for entry in entries if _is_folder(entry)]
     classes: dict[str, list[str]] = {}
-    for name in names:
+    for name in sorted(names, key=lambda name: natural_order(unicodedata.normalize("NFC", name))):
+        title = unicodedata.normalize("NFC", name)
         try:
-            title = unicodedata.normalize("NFC", name)
             title.encode()
         except UnicodeEncodeError:
             raise UserError(f"{Path(folder) / name}: the name of a class is to be UTF-8; rename the folder") from None

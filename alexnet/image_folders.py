@@ -161,7 +161,7 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     for one, of_one, other, of_other in ((training, classes, test, tested), (test, tested, training, classes)):
         if more := [name for name in of_one if name not in of_other]:
             raise UserError(f"--data {root}: {one.name} has classes that {other.name} does not have: {named(more)}")
-    return Dataset(str(root), tuple(classes), train, _split(root, test, {name: tested[name] for name in classes}, readers))
+    return Dataset(str(root), tuple(classes), train, _split(root, test, tested, readers))
 
 
 def load_test(root: Path, side: int) -> Dataset:

@@ -369,10 +369,11 @@ def test_classes(tmp_path):
     assert list(found) == ["cat", "dog 9", "dog 10", "empty"]
 
 
-def test_one_class_however_its_name_is_composed(tmp_path):
-    """macOS decomposes the names of files."""
-    touch(tmp_path, unicodedata.normalize("NFD", "café") + "/1.jpg")
-    assert list(class_folders(tmp_path)) == [unicodedata.normalize("NFC", "café")]
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_classes_however_their_names_are_composed(tmp_path, form):
+    """macOS decomposes the names of files; "é" is then behind "e", and before "f"."""
+    touch(tmp_path, *(unicodedata.normalize(form, name) + "/1.jpg" for name in ("élan", "fox", "eel")))
+    assert list(class_folders(tmp_path)) == ["eel", "fox", "élan"]
 
 
 def test_a_name_that_is_not_utf_8(tmp_path):
