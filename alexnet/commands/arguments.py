@@ -42,12 +42,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", choices=["newest", "best"], default="newest", help="which of a run's (default newest)")
 
 
-def add_devices(parser: argparse.ArgumentParser) -> None:
-    """Where to compute."""
-    parser.add_argument(
-        "--backend", choices=["numpy", "cupy"], default="numpy", help="numpy for CPUs, cupy for GPUs (default numpy)"
-    )
-    parser.add_argument("--devices", type=device_list, default=[0], metavar="0", help="number of the GPU (default 0)")
+def add_devices(parser: argparse.ArgumentParser, what: str) -> None:
+    """Where to compute; what: that --devices gives numbers of."""
+    kinds = "numpy for CPUs, cupy for GPUs (default numpy)"
+    parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help=kinds)
+    parser.add_argument("--devices", type=device_list, default=[0], metavar="0", help=f"{what} (default 0)")
 
 
 def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[str], Any]:

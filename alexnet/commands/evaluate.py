@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--json", action="store_true", help="print a JSON object")
     p.add_argument("--out", type=Path, metavar="FILE.png", help="draw what is mixed up, and the most certain wrong answers")
     p.add_argument("--batch-size", type=count, metavar="N", help="(default: the run's)")
-    add_devices(p)
+    add_devices(p, "GPUs, or processes that share the CPU; they divide the images")
     args = vars(p.parse_args(arguments))
     as_json, out = args.pop("json", False), args.pop("out", None)
     if out is not None and out.suffix.lower() != ".png":

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their answers")
     p.add_argument("--explain", type=Path, metavar="DIR", help="draw for each image what the answer rests on, into this folder")
     p.add_argument("--batch-size", type=count, default=32, metavar="N", help="(default 32)")
-    add_devices(p)
+    add_devices(p, "the GPU")
     args = p.parse_args(arguments)
     grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)
     if grid is not None and grid.suffix.lower() != ".png":

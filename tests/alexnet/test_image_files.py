@@ -371,7 +371,7 @@ def test_classes(tmp_path):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_classes_however_their_names_are_composed(tmp_path, form):
-    """macOS decomposes the names of files; "é" is then behind "e", and before "f"."""
+    """macOS decomposes the names of files: "é" would be an "e" with something behind it, and come before "f"."""
     touch(tmp_path, *(unicodedata.normalize(form, name) + "/1.jpg" for name in ("élan", "fox", "eel")))
     assert list(class_folders(tmp_path)) == ["eel", "fox", "élan"]
 
