@@ -66,6 +66,8 @@ class ImageFiles:
     All of them are kept in memory if there is room.
     """
 
+    dtype = np.dtype(np.uint8)
+
     def __init__(self, root: Path, names: Sequence[str], readers: Readers):
         self.root, self.names, self.readers = root, names, readers
         self.shape = (len(names), 3, readers.side, readers.side)
@@ -87,6 +89,9 @@ class ImageFiles:
                     f"{self.root / self.names[i]} can no longer be read ({result.reason}); put it back, and --resume"
                 )
         return images.reshape(indices.shape + images.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
 
     def read(self, indices: np.ndarray, measured: bool = False) -> tuple[np.ndarray, list[Any]]:
         """(images (n, 3, side, side), for each what Readers.read gives)."""
@@ -147,8 +152,8 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     """
     root = Path(os.path.abspath(root))
     readers = Readers(side, sharers)
-    training = root / TRAINING if (root / TRAINING).is_dir() else root
-    test = next((root / name for name in TEST if (root / name).is_dir()), None)
+    training = root / TRAINING if _has_folders(root / TRAINING) else root
+    test = next((root / name for name in TEST if _has_folders(root / name)), None)
     if test and training is root:
         raise UserError(
             f"--data {root}: there is {test.name}, and no {TRAINING} beside it; name the folder of training images so"
@@ -168,10 +173,15 @@ def load_test(root: Path, side: int) -> Dataset:
     """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with a folder a class."""
     root = Path(os.path.abspath(root))
     readers = Readers(side, 1)
-    folder = next((root / name for name in TEST if (root / name).is_dir()), root)
+    folder = next((root / name for name in TEST if _has_folders(root / name)), root)
     classes = _classes(folder)
     none = Split(ImageFiles(root, [], readers), np.zeros(0, np.int64))
     return Dataset(str(root), tuple(classes), none, _split(root, folder, classes, readers))
+
+
+def _has_folders(folder: Path) -> bool:
+    """Whether it can hold classes: a folder of images called train may be the class of trains."""
+    return folder.is_dir() and any(file.is_dir() and not file.name.startswith(".") for file in folder.iterdir())
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:

@@ -92,7 +92,17 @@ def test_images_are_indexed_as_an_array_is(data):
     np.testing.assert_array_equal(images[-2:], whole[-2:])
     np.testing.assert_array_equal(images[np.array([7, 1, 7])], whole[[7, 1, 7]])
     assert images[np.array([], int)].shape == (0, 3, 12, 12)
+    np.testing.assert_array_equal(images, whole)
+    assert len(list(images)) == 36
     dataset.close()
+
+
+def test_a_class_of_trains(tmp_path):
+    """Or one of tests: what has no folders in it is no folder of classes."""
+    folders.make(tmp_path, {"car": 4, "train": 3, "test": 2})
+    dataset = datasets.load(str(tmp_path), side=12)
+    assert dataset.classes == ("car", "test", "train") and np.bincount(dataset.train.labels).tolist() == [4, 2, 3]
+    assert not len(dataset.test)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------
