@@ -43,6 +43,8 @@ class Job:
 
     def check(self) -> None:
         """Raise UserError, before processes are started, if there is nothing to test or nothing to test it on."""
+        if not self.source.exists():
+            raise UserError(f"{self.source}: there is no run and no file of that name")
         if self.source.is_dir():
             RunFolder.read(self.source)
         elif self.data is None:

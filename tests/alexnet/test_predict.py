@@ -316,6 +316,8 @@ def test_other_sizes_of_images_are_refused(tmp_path, place):
 
 
 def test_a_file_has_no_test_images_of_its_own(place, tmp_path):
+    with pytest.raises(UserError, match="a.safetensors: there is no run and no file of that name"):
+        call(evaluate, tmp_path / "a.safetensors")
     export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
     with pytest.raises(UserError, match="has no test images of its own; say with --data"):
         call(evaluate, tmp_path / "a.safetensors")
