@@ -100,6 +100,22 @@ class CeilConv2d(Conv2d):
         return super().forward(F.pad(x, (0, over[1], 0, over[0])) if any(over) else x)
 
 
+class SameMapNorm(Module):
+    """Response normalisation within each map, which net 145 has after its second cross-map one (cuda-convnet's rnorm):
+
+    y = x / (1 + alpha mean of x^2 in the size x size window around x)^beta, with zeros beyond the map's borders.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float):
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x):
+        return x * (1 + self.alpha * F.avg_pool2d(x * x, self.size, 1, self.size // 2)) ** -self.beta
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}"
+
+
 class HalvedDropout(Dropout):
     """Dropout as the paper has it (section 4.2): what is kept stays as it is in training, and all is halved in tests.
 
@@ -112,7 +128,7 @@ class HalvedDropout(Dropout):
 
 
 def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int = 224) -> Sequential:
-    """The paper's network (section 3.5, figure 2) in one tower: the two GPUs' halves are the groups of conv2, conv4 and conv5.
+    """The paper's network (section 3.5, figure 2). The two GPUs' towers are the groups of conv2, conv4, conv5 and the LRNs.
 
     The paper says 224, and its figures fit 227: its code rounds the size of conv1's output up, which makes 55 of both.
     """
@@ -121,11 +137,11 @@ def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int 
         {
             "conv1": CeilConv2d(in_channels, 96, 11, stride=4),  # 96 x 55 x 55
             "relu1": ReLU(),
-            "lrn1": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0),
+            "lrn1": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0, groups=2),
             "pool1": MaxPool2d(3, 2),  # 96 x 27 x 27
             "conv2": Conv2d(96, 256, 5, padding=2, groups=2),  # 256 x 27 x 27
             "relu2": ReLU(),
-            "lrn2": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0),
+            "lrn2": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0, groups=2),
             "pool2": MaxPool2d(3, 2),  # 256 x 13 x 13
             "conv3": Conv2d(256, 384, 3, padding=1),  # 384 x 13 x 13
             "relu3": ReLU(),
@@ -144,11 +160,46 @@ def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int 
             "fc8": Linear(4096, num_classes),
         }
     )
-    # Section 5: N(0, .01) everywhere, and biases of 1 where they hand ReLUs positive inputs from the start.
-    for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
-        layer = getattr(network, name)
-        init.normal_(layer.weight, std=0.01)
-        init.constant_(layer.bias, 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0)
+    _start_as_in_2012(network)
+    return network
+
+
+def net_145(num_classes: int = 1000, in_channels: int = 3, image_size: int = 224) -> Sequential:
+    """The paper's network as its code ran it (net 145, released in 2025), where that differs from the text.
+
+    ReLU comes behind the pooling that follows conv1 and conv5; a second normalisation, within each map, follows lrn2; and
+    conv3, conv4 and conv5 start from N(0, .03).
+    """
+    side = _side_after_pooling(ceil_div(image_size - 11, 4) + 1)
+    network = Sequential(
+        {
+            "conv1": CeilConv2d(in_channels, 96, 11, stride=4),  # 96 x 55 x 55
+            "lrn1": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0, groups=2),
+            "pool1": MaxPool2d(3, 2),  # 96 x 27 x 27
+            "relu1": ReLU(),
+            "conv2": Conv2d(96, 256, 5, padding=2, groups=2),  # 256 x 27 x 27
+            "relu2": ReLU(),
+            "lrn2": LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0, groups=2),
+            "norm2": SameMapNorm(5, alpha=1e-3, beta=0.75),
+            "pool2": MaxPool2d(3, 2),  # 256 x 13 x 13
+            "conv3": Conv2d(256, 384, 3, padding=1),  # 384 x 13 x 13
+            "relu3": ReLU(),
+            "conv4": Conv2d(384, 384, 3, padding=1, groups=2),  # 384 x 13 x 13
+            "relu4": ReLU(),
+            "conv5": Conv2d(384, 256, 3, padding=1, groups=2),  # 256 x 13 x 13
+            "pool5": MaxPool2d(3, 2),  # 256 x 6 x 6
+            "relu5": ReLU(),
+            "flatten": Flatten(),  # 9216
+            "fc6": Linear(256 * side * side, 4096),
+            "relu6": ReLU(),
+            "drop6": HalvedDropout(0.5),
+            "fc7": Linear(4096, 4096),
+            "relu7": ReLU(),
+            "drop7": HalvedDropout(0.5),
+            "fc8": Linear(4096, num_classes),
+        }
+    )
+    _start_as_in_2012(network, {"conv3": 0.03, "conv4": 0.03, "conv5": 0.03})
     return network
 
 
@@ -195,12 +246,13 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     "cifar-bn": cifar_bn,
     "cifar-lrn": cifar_lrn,
     "alexnet-2012": alexnet_2012,
+    "net-145": net_145,
     "alexnet-torchvision": alexnet_torchvision,
 }
 # Height and width of the images that each is made for.
-IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "alexnet-torchvision": 224}
+IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "net-145": 224, "alexnet-torchvision": 224}
 # Height or width of the smallest images that leave something after the last pooling.
-LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "alexnet-torchvision": 63}
+LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "net-145": 64, "alexnet-torchvision": 63}
 
 
 def create(name: str, num_classes: int | None = None, in_channels: int = 3, image_size: int | None = None) -> Sequential:
@@ -224,6 +276,17 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3, imag
 def layers(network: Module) -> list[tuple[str, Module]]:
     """(name, layer) one after the other, as an image passes them."""
     return [(name, module) for name, module in network.named_modules() if not list(module.named_children())]
+
+
+def _start_as_in_2012(network: Module, wider: dict[str, float] | None = None) -> None:
+    """Section 5: N(0, .01) everywhere, and biases of 1 where they hand ReLUs positive inputs from the start.
+
+    wider: the standard deviations of layers that have another.
+    """
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
+        layer = getattr(network, name)
+        init.normal_(layer.weight, std=(wider or {}).get(name, 0.01))
+        init.constant_(layer.bias, 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0)
 
 
 def _start_small(network: Module) -> None:

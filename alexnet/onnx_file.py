@@ -23,7 +23,7 @@ from minidl.nn import (
     ReLU,
 )
 
-from .models import CeilConv2d, HalvedDropout, layers
+from .models import CeilConv2d, HalvedDropout, SameMapNorm, layers
 from .weights import Weights
 
 OPSET, IR_VERSION = 13, 8  # so old that every ONNX Runtime since 1.8 takes them
@@ -43,6 +43,11 @@ class Graph:
         """A constant of the graph, float32."""
         values = np.ascontiguousarray(to_numpy(values), np.float32)
         self.arrays.append(self.numpy_helper.from_array(values, name))
+        return name
+
+    def shape_array(self, name: str, *shape: int) -> str:
+        """A shape that Reshape takes, as a constant of the graph."""
+        self.arrays.append(self.numpy_helper.from_array(np.array(shape, np.int64), name))
         return name
 
     def add(self, kind: str, output: str, *inputs: str, **attributes: Any) -> None:
@@ -69,7 +74,16 @@ class Graph:
         elif isinstance(layer, ReLU):
             self.add("Relu", name)
         elif isinstance(layer, LocalResponseNorm) and layer.convention == "pytorch" and layer.size % 2:
-            self.add("LRN", name, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k)
+            self._normalise(name, layer)
+        elif isinstance(layer, SameMapNorm):
+            x, size = self.x, layer.size
+            self.add("Mul", f"{name}.squares", x)
+            window = {"kernel_shape": [size] * 2, "strides": [1, 1], "pads": [size // 2] * 4, "count_include_pad": 1}
+            self.add("AveragePool", f"{name}.means", **window)
+            self.add("Mul", f"{name}.scaled", self.array(f"{name}.alpha", layer.alpha))
+            self.add("Add", f"{name}.sums", self.array(f"{name}.one", 1.0))
+            self.add("Pow", f"{name}.powers", self.array(f"{name}.exponent", -layer.beta))
+            self.add("Mul", name, x)
         elif isinstance(layer, MaxPool2d) and not layer.ceil_mode:
             self.add("MaxPool", name, **_window(layer))
         elif isinstance(layer, AdaptiveAvgPool2d):
@@ -85,6 +99,17 @@ class Graph:
             self.add("Gemm", name, *weights, transB=1)
         elif not isinstance(layer, Dropout):
             raise UserError(f"{name} is a {layer!r}, for which there is nothing in ONNX files yet")
+
+    def _normalise(self, name: str, layer: LocalResponseNorm) -> None:
+        """Groups of channels as images of their own."""
+        settings = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
+        if layer.groups == 1:
+            self.add("LRN", name, **settings)
+            return
+        C, H, W = self.shape
+        self.add("Reshape", f"{name}.groups", self.shape_array(f"{name}.of groups", -1, C // layer.groups, H, W))
+        self.add("LRN", f"{name}.normalised", **settings)
+        self.add("Reshape", name, self.shape_array(f"{name}.of all", -1, C, H, W))
 
     def _adaptive(self, name: str, layer: AdaptiveAvgPool2d, H: int, W: int) -> None:
         """As plain pooling, where the windows are all of one size."""

@@ -90,13 +90,19 @@ def torch(workload, batch, channels_last):
     _, classes, size, _ = WORKLOADS[workload]
     lrn = (5, 1e-4, 0.75, 2.0)
 
+    class TowerNorm(nn.LocalResponseNorm):
+        """Of each of the two towers' channels; a view, no copy."""
+
+        def forward(self, x):
+            return super().forward(x.unflatten(1, (2, -1)).flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
+
     def block(inputs, outputs, kernel, stride=1, padding=0, groups=1, local=False):
         yield nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
         if workload == "W1":
             yield nn.BatchNorm2d(outputs)
         yield nn.ReLU()
         if workload != "W1" and local:
-            yield nn.LocalResponseNorm(*lrn)
+            yield (TowerNorm if workload == "W3" else nn.LocalResponseNorm)(*lrn)
 
     groups = 2 if workload == "W3" else 1
     net = nn.Sequential(

@@ -151,19 +151,20 @@ class LocalResponseNorm(Function):
 
     The window is `before` channels before c to `after` behind it. x_c is in y_c directly, and in every s_j whose window holds
     c: dx_c = dy_c / s_c^beta - 2 a beta x_c  sum over those j of dy_j x_j / s_j^(beta + 1).
+    With groups of channels, no window reaches from one into another.
     """
 
-    def __init__(self, before: int, after: int, a: float, beta: float, k: float):
+    def __init__(self, before: int, after: int, a: float, beta: float, k: float, groups: int):
         self.window = before, after, a, beta
-        self.k = k
+        self.k, self.groups = k, groups
 
     def forward(self, x):
         self.x, self.kernels = x, kernels_for(x)
-        y, self.s = self.kernels.local_response_norm(x, *self.window, self.k)
+        y, self.s = self.kernels.local_response_norm(x, *self.window, self.k, self.groups)
         return y
 
     def backward(self, grad):
-        return self.kernels.local_response_norm_backward(grad, self.x, self.s, *self.window)
+        return self.kernels.local_response_norm_backward(grad, self.x, self.s, *self.window, self.groups)
 
 
 # What size and alpha stand for: (channels before, channels behind, what the sum of squares is multiplied by).
@@ -176,7 +177,14 @@ LRN_CONVENTIONS = {
 
 @floating("x")
 def local_response_norm(
-    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, convention: str = "pytorch"
+    x: Tensor,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    convention: str = "pytorch",
+    *,
+    groups: int = 1,
 ) -> Tensor:
     """Divide each activation of x (N, C, H, W) by a power of what neighbouring channels hold at the same place.
 
@@ -190,11 +198,16 @@ def local_response_norm(
                   times stronger.
     "tensorflow"  tf.nn.local_response_normalization: size is its depth_radius, from c - size to c + size; a = alpha, and k
                   is its bias. Its defaults are size 5, alpha 1, beta 0.5, k 1.
+
+    groups: the channels are normalised in so many groups, each by itself. With 2, as on the paper's two GPUs, each of which
+    normalised the maps that it had computed.
     """
     require_4d(x, "local_response_norm")
     if not is_integer(size, 1):
         raise ValueError(f"local_response_norm takes a size, an integer of at least 1; got {size!r}")
     if not isinstance(convention, str) or convention not in LRN_CONVENTIONS:
         raise ValueError(f"local_response_norm takes a convention of {', '.join(LRN_CONVENTIONS)}; got {convention!r}")
+    if not is_integer(groups, 1) or x.shape[1] % groups:
+        raise ValueError(f"local_response_norm takes groups that divide the {x.shape[1]} channels of x; got {groups!r}")
     alpha, beta, k = number(alpha, "alpha"), number(beta, "beta"), number(k, "k")
-    return LocalResponseNorm(*LRN_CONVENTIONS[convention](size, alpha), beta, k)(x)
+    return LocalResponseNorm(*LRN_CONVENTIONS[convention](size, alpha), beta, k, groups)(x)

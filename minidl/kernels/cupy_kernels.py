@@ -285,20 +285,20 @@ def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
     return from_batch_last(dx)
 
 
-def local_response_norm(x, before, after, alpha, beta, k):
-    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind)."""
+def local_response_norm(x, before, after, alpha, beta, k, groups):
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind, in the group)."""
     x = to_batch_last(x)
     y, s = _like(x), _like(x)
-    window = dict(C=len(x), before=before, after=after, alpha=alpha, beta=beta, k=k)
+    window = dict(of_group=len(x) // groups, before=before, after=after, alpha=alpha, beta=beta, k=k)
     each("local_response_norm", x.dtype, x.size, x=x, y=y, s=s, length=_length(x), **window)
     return from_batch_last(y), from_batch_last(s)
 
 
-def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
+def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups):
     """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
     grad, x, s = map(to_batch_last, (grad, x, s))
     dx = _like(x)
-    window = dict(C=len(x), before=before, after=after, alpha=alpha, beta=beta)
+    window = dict(of_group=len(x) // groups, before=before, after=after, alpha=alpha, beta=beta)
     each("local_response_norm_backward", x.dtype, x.size, grad=grad, x=x, s=s, dx=dx, length=_length(x), **window)
     return from_batch_last(dx)
 

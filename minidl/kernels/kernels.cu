@@ -212,12 +212,12 @@ __device__ real inverse_power(real s, real beta) {
     return beta == (real)0.75 ? 1 / (sqrt(s) * sqrt(sqrt(s))) : pow(s, -beta);
 }
 
-extern "C" __global__ void local_response_norm(const real* x, real* y, real* s, int64 count, int64 length, int C, int before,
-                                               int after, real alpha, real beta, real k) {
+extern "C" __global__ void local_response_norm(const real* x, real* y, real* s, int64 count, int64 length, int of_group,
+                                               int before, int after, real alpha, real beta, real k) {
     FOR_EACH(i, count) {
-        const int c = i / length;
+        const int c = i / length, first = c - c % of_group;  // the first channel of the group
         real total = 0;
-        for (int j = max(c - before, 0); j <= min(c + after, C - 1); j++) {
+        for (int j = max(c - before, first); j <= min(c + after, first + of_group - 1); j++) {
             const real value = x[i + (j - c) * length];
             total += value * value;
         }
@@ -227,11 +227,12 @@ extern "C" __global__ void local_response_norm(const real* x, real* y, real* s, 
 }
 
 extern "C" __global__ void local_response_norm_backward(const real* grad, const real* x, const real* s, real* dx, int64 count,
-                                                        int64 length, int C, int before, int after, real alpha, real beta) {
+                                                        int64 length, int of_group, int before, int after, real alpha,
+                                                        real beta) {
     FOR_EACH(i, count) {
-        const int c = i / length;
+        const int c = i / length, first = c - c % of_group;
         real through = 0;
-        for (int j = max(c - after, 0); j <= min(c + before, C - 1); j++) {
+        for (int j = max(c - after, first); j <= min(c + before, first + of_group - 1); j++) {
             const int64 other = i + (j - c) * length;
             through += grad[other] * x[other] * inverse_power(s[other], beta) / s[other];
         }

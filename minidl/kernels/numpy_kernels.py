@@ -256,42 +256,48 @@ def _inverse_power(s, beta: float, out):
     return np.power(s, -beta, out=out)
 
 
-def local_response_norm(x, before, after, alpha, beta, k):
-    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind)."""
-    rows = _rows(x)
-    y, s = np.empty_like(rows), np.empty_like(rows)
+def _of_groups(rows, groups: int):
+    """Rows of channels, (C, L), as (C / groups, groups, L): along the first axis lie the channels of a group."""
+    return rows.reshape(groups, len(rows) // groups, rows.shape[1]).swapaxes(0, 1)
+
+
+def local_response_norm(x, before, after, alpha, beta, k, groups):
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind, in the group)."""
+    x_rows = _rows(x)
+    y_rows, s_rows = np.empty_like(x_rows), np.empty_like(x_rows)
+    rows, y, s = (_of_groups(array, groups) for array in (x_rows, y_rows, s_rows))
 
     def work(at):
-        block = rows[:, at]
+        block = rows[:, :, at]
         square = np.multiply(block, block, out=scratch("part", block.shape, x.dtype))
         total = _window_sum(square, before, after, out=scratch("total", block.shape, x.dtype))
         total *= alpha
         total += k
-        s[:, at] = total
-        np.multiply(block, _inverse_power(total, beta, out=square), out=y[:, at])
+        s[:, :, at] = total
+        np.multiply(block, _inverse_power(total, beta, out=square), out=y[:, :, at])
 
-    parallel(work, array_chunks(rows, axis=1))
-    return _image(y, x.shape), _image(s, x.shape)
+    parallel(work, array_chunks(x_rows, axis=1))
+    return _image(y_rows, x.shape), _image(s_rows, x.shape)
 
 
-def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
+def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups):
     """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
-    g, rows, sums = map(_rows, (grad, x, s))
-    dx = np.empty_like(rows)
+    dx_rows = np.empty_like(_rows(x))
+    g, rows, sums, dx = (_of_groups(array, groups) for array in (*map(_rows, (grad, x, s)), dx_rows))
 
     def work(at):
-        shape = rows[:, at].shape
-        direct = _inverse_power(sums[:, at], beta, out=scratch("part", shape, x.dtype))
-        direct *= g[:, at]
-        ratio = np.multiply(direct, rows[:, at], out=scratch("ratio", shape, x.dtype))
-        ratio /= sums[:, at]
-        through = _window_sum(ratio, after, before, out=scratch("total", shape, x.dtype))
-        through *= rows[:, at]
+        block = rows[:, :, at]
+        direct = _inverse_power(sums[:, :, at], beta, out=scratch("part", block.shape, x.dtype))
+        direct *= g[:, :, at]
+        ratio = np.multiply(direct, block, out=scratch("ratio", block.shape, x.dtype))
+        ratio /= sums[:, :, at]
+        through = _window_sum(ratio, after, before, out=scratch("total", block.shape, x.dtype))
+        through *= block
         through *= -2 * alpha * beta
-        np.add(direct, through, out=dx[:, at])
+        np.add(direct, through, out=dx[:, :, at])
 
-    parallel(work, array_chunks(rows, axis=1))
-    return _image(dx, x.shape)
+    parallel(work, array_chunks(dx_rows, axis=1))
+    return _image(dx_rows, x.shape)
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------

@@ -197,15 +197,18 @@ def _all_but_channels(x):
 # --- local response normalisation --------------------------------------------------------------------------------------
 
 
-def local_response_norm(x, before, after, alpha, beta, k):
-    """y[c] = x[c] / s[c]^beta,  s[c] = k + alpha sum over j of x[j]^2, for the channels j from c - before to c + after."""
+def local_response_norm(x, before, after, alpha, beta, k, groups):
+    """y[c] = x[c] / s[c]^beta,  s[c] = k + alpha sum over j of x[j]^2, for the channels j from c - before to c + after.
+
+    With groups of channels, only those of c's own group.
+    """
     s = np.empty_like(x)
     for c in range(x.shape[1]):
-        s[:, c] = k + alpha * (x[:, max(0, c - before) : c + after + 1] ** 2).sum(axis=1)
+        s[:, c] = k + alpha * (x[:, _neighbours(c, before, after, x.shape[1] // groups)] ** 2).sum(axis=1)
     return x / s**beta, s
 
 
-def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
+def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups):
     """dx[c] = dy[c] / s[c]^beta - 2 alpha beta x[c] sum over j of dy[j] x[j] / s[j]^(beta + 1)
 
     x[c] is in y[c] directly, and in every s[j] whose window holds c: those j from c - after to c + before.
@@ -213,8 +216,15 @@ def local_response_norm_backward(grad, x, s, before, after, alpha, beta):
     through = grad * x / s ** (beta + 1)
     dx = grad / s**beta
     for c in range(x.shape[1]):
-        dx[:, c] -= 2 * alpha * beta * x[:, c] * through[:, max(0, c - after) : c + before + 1].sum(axis=1)
+        window = _neighbours(c, after, before, x.shape[1] // groups)
+        dx[:, c] -= 2 * alpha * beta * x[:, c] * through[:, window].sum(axis=1)
     return dx
+
+
+def _neighbours(c, before, after, of_group):
+    """The channels from c - before to c + after that are in c's group, of `of_group` channels in a row."""
+    first = c // of_group * of_group
+    return slice(max(first, c - before), min(first + of_group, c + after + 1))
 
 
 # --- activations and dropout -------------------------------------------------------------------------------------------

@@ -226,15 +226,26 @@ class BatchNorm2d(BatchNorm):
 class LocalResponseNorm(Module):
     """The paper's local response normalisation, see functional.local_response_norm."""
 
-    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, convention: str = "pytorch"):
-        self.size, self.alpha, self.beta, self.k, self.convention = size, alpha, beta, k, convention
+    def __init__(
+        self,
+        size: int,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 1.0,
+        convention: str = "pytorch",
+        *,
+        groups: int = 1,
+    ):
+        _require_integers(self, 1, groups=groups)
+        self.size, self.alpha, self.beta, self.k, self.convention, self.groups = size, alpha, beta, k, convention, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k, self.convention)
+        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k, self.convention, groups=self.groups)
 
     def extra_repr(self) -> str:
         settings = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
-        return settings + (f", convention={self.convention}" if self.convention != "pytorch" else "")
+        settings += f", convention={self.convention}" if self.convention != "pytorch" else ""
+        return settings + (f", groups={self.groups}" if self.groups != 1 else "")
 
 
 class ReLU(Module):

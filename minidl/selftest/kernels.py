@@ -110,11 +110,11 @@ def _statistics_of_nothing(kernels, make):
     return kernels.channel_statistics(make(image, 0, C, H, W))
 
 
-def _local_response_norm(before, after, beta):
+def _local_response_norm(before, after, beta, groups=1):
     def call(kernels, make):
         x, grad = make(image), make(image)
-        y, s = kernels.local_response_norm(x, before, after, 0.3, beta, 2.0)
-        return y, s, kernels.local_response_norm_backward(grad, x, s, before, after, 0.3, beta)
+        y, s = kernels.local_response_norm(x, before, after, 0.3, beta, 2.0, groups)
+        return y, s, kernels.local_response_norm_backward(grad, x, s, before, after, 0.3, beta, groups)
 
     return call
 
@@ -183,6 +183,7 @@ CALLS = {
     "local_response_norm": _local_response_norm(2, 2, 0.75),
     "local_response_norm, another power": _local_response_norm(1, 3, 0.6),
     "local_response_norm, a wide window": _local_response_norm(9, 9, 0.75),
+    "local_response_norm in groups": _local_response_norm(2, 1, 0.75, groups=2),
     "relu": _activation("relu", image),
     "relu of special values": _activation("relu", special),
     "tanh": _activation("tanh", image),

@@ -156,7 +156,9 @@ def test_squares_cover_the_image():
                 assert all(0 < b - a <= step for a, b in itertools.pairwise(places))
 
 
-@pytest.mark.parametrize("model, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 64), ("alexnet-torchvision", 63)])
+@pytest.mark.parametrize(
+    "model, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 64), ("net-145", 64), ("alexnet-torchvision", 63)]
+)
 def test_all_networks(device, model, size, monkeypatch):
     monkeypatch.setattr(explanation, "STEP", 1.0)
     options = {} if model == "alexnet-torchvision" else {"image_size": size}

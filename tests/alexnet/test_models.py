@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import alexnet
-from alexnet.models import LEAST_IMAGE_SIZE, MODELS
-from minidl import Tensor, no_grad, random
+from alexnet.models import LEAST_IMAGE_SIZE, MODELS, SameMapNorm
+from minidl import Tensor, gradcheck, no_grad, random
 from minidl.nn import summary
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +41,13 @@ LAYERS = {
         "classifier.6": ((1000,), 4_097_000, 4_096_000),
     },
 }
-LAYERS["alexnet-2012", 224] = LAYERS["alexnet-2012", 227]
-TOTALS = {"alexnet-2012": (60_965_224, 724_406_816), "alexnet-torchvision": (61_100_840, 714_188_480)}
+for other in (("alexnet-2012", 224), ("net-145", 224)):
+    LAYERS[other] = LAYERS["alexnet-2012", 227]
+TOTALS = {
+    "alexnet-2012": (60_965_224, 724_406_816),
+    "net-145": (60_965_224, 724_406_816),
+    "alexnet-torchvision": (61_100_840, 714_188_480),
+}
 
 
 @pytest.mark.parametrize("name, size", LAYERS)
@@ -76,14 +81,19 @@ def test_the_2012_net_takes_224_as_227():
         np.testing.assert_array_equal(net(Tensor(image)).data, padded.data)
 
 
-def test_the_2012_net_starts_as_the_paper_says():
-    """Section 5: N(0, .01), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers."""
+@pytest.mark.parametrize("model", ["alexnet-2012", "net-145"])
+def test_the_2012_net_starts_as_the_paper_says(model):
+    """Section 5: N(0, .01), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers.
+
+    The code has N(0, .03) in conv3, conv4 and conv5.
+    """
     random.manual_seed(0)
-    state = alexnet.create("alexnet-2012").state_dict()
+    state = alexnet.create(model).state_dict()
     for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         spread = 5 / math.sqrt(2 * weight.size)
-        assert abs(weight.std() / 0.01 - 1) < spread and abs(weight.mean()) < 0.01 * spread * 1.5
+        std = 0.03 if model == "net-145" and name in ("conv3", "conv4", "conv5") else 0.01
+        assert abs(weight.std() / std - 1) < spread and abs(weight.mean()) < std * spread * 1.5
         assert (bias == (1 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0)).all(), name
 
 
@@ -120,8 +130,58 @@ def test_torchvisions_net_takes_images_of_many_sizes():
             assert net(Tensor(np.zeros((2, 3, height, width), np.float32))).shape == (2, 5)
 
 
+@pytest.mark.parametrize("model", ["alexnet-2012", "net-145"])
+@pytest.mark.parametrize("tower", [0, 1])
+def test_the_towers_meet_in_conv3_and_not_before(model, tower):
+    """Without conv1's maps of one tower, the other's half of pool2 stays as it is, and all of conv3 changes."""
+    net = alexnet.create(model, 10, image_size=64).eval()
+    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
+
+    def outputs():
+        kept = {}
+        handles = [
+            getattr(net, name).register_forward_hook(lambda module, args, y, name=name: kept.update({name: y.data.copy()}))
+            for name in ("pool2", "conv3")
+        ]
+        with no_grad():
+            net(image)
+        for handle in handles:
+            handle.remove()
+        return kept
+
+    before = outputs()
+    half = slice(48 * tower, 48 * tower + 48)
+    net.conv1.weight.data[half] = 0
+    after = outputs()
+    own, other = (slice(128 * t, 128 * t + 128) for t in (tower, 1 - tower))
+    assert (before["pool2"][:, own] != after["pool2"][:, own]).any()
+    np.testing.assert_array_equal(before["pool2"][:, other], after["pool2"][:, other])
+    assert (before["conv3"] != after["conv3"]).mean() > 0.9
+
+
+def test_the_order_of_net_145():
+    """As its layers-145.cfg has it: ReLU behind the poolings of conv1 and conv5, and before the two normalisations of conv2."""
+    names = list(dict(alexnet.create("net-145", 10, image_size=64).named_children()))
+    assert " ".join(names) == (
+        "conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 pool5 relu5 flatten "
+        "fc6 relu6 drop6 fc7 relu7 drop7 fc8"
+    )
+
+
+def test_normalisation_within_a_map_is_its_definition():
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 7))
+    expected = np.empty_like(x)
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    for n, c, h, w in np.ndindex(x.shape):
+        squares = sum(padded[n, c, h + i, w + j] ** 2 for i, j in np.ndindex(5, 5))
+        expected[n, c, h, w] = x[n, c, h, w] / (1 + 0.7 / 25 * squares) ** 0.75
+    layer = SameMapNorm(5, alpha=0.7, beta=0.75)
+    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-12)
+    gradcheck(layer, [Tensor(x, requires_grad=True)])
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"no model 'alexnet'; there are cifar-bn, cifar-lrn, alexnet-2012, alexnet-torchvision"):
+    with pytest.raises(ValueError, match=r"no model 'alexnet'; there are cifar-bn, cifar-lrn, alexnet-2012, net-145, "):
         alexnet.create("alexnet")
 
 

@@ -309,7 +309,9 @@ def test_an_onnx_file_gives_the_same_logits(run, tmp_path):
 
 
 @ONNX
-@pytest.mark.parametrize("model, size", [("cifar-bn", 32), ("cifar-lrn", 33), ("alexnet-2012", 70), ("alexnet-torchvision", 224)])
+@pytest.mark.parametrize(
+    "model, size", [("cifar-bn", 32), ("cifar-lrn", 33), ("alexnet-2012", 70), ("net-145", 70), ("alexnet-torchvision", 224)]
+)
 def test_all_networks_as_onnx(tmp_path, model, size):
     """Those with running averages have some; alexnet-2012 has windows that hang over the image."""
     options = {} if model == "alexnet-torchvision" else {"image_size": size}

@@ -270,10 +270,12 @@ def test_batch_norm_far_from_zero_keeps_its_digits():
 @given(data=st.data())
 def test_local_response_norm_is_its_definition(device, data):
     draw = data.draw
-    shape = (draw(st.integers(0, 3)), draw(st.integers(1, 9)), draw(small), draw(small))
+    groups = draw(st.integers(1, 3))
+    shape = (draw(st.integers(0, 3)), groups * draw(st.integers(1, 9)), draw(small), draw(small))
     values = np.random.default_rng(draw(st.integers(0, 99))).standard_normal(shape)
     arguments = draw(st.integers(1, 11)), 0.5, draw(st.sampled_from([0.75, 0.5, 1.0])), 2.0, draw(CONVENTIONS)
-    close(F.local_response_norm(Tensor(to_device(values, device)), *arguments), naive.local_response_norm(values, *arguments))
+    y = F.local_response_norm(Tensor(to_device(values, device)), *arguments, groups=groups)
+    close(y, naive.local_response_norm(values, *arguments, groups))
 
 
 def test_the_conventions_of_local_response_norm_are_known_apart(make):
@@ -301,7 +303,8 @@ def test_local_response_norm_gradient(make, monkeypatch, size, convention, beta,
     from minidl import threads
 
     monkeypatch.setattr(threads, "CHUNK_BYTES", chunk_bytes)
-    check(lambda x: F.local_response_norm(x, size, 0.5, beta, 2.0, convention), make(2, 7, 3, 2))
+    for groups in (1, 2):
+        check(lambda x: F.local_response_norm(x, size, 0.5, beta, 2.0, convention, groups=groups), make(2, 8, 3, 2))  # noqa: B023
 
 
 @given(N=st.integers(0, 4), features=small, outputs=small, biased=st.booleans())

@@ -76,7 +76,10 @@ def batch_norm(x, weight, bias, eps):
     return y
 
 
-def local_response_norm(x, size, alpha, beta, k, convention):
+def local_response_norm(x, size, alpha, beta, k, convention, groups=1):
+    if groups > 1:
+        of_groups = np.split(x, groups, axis=1)
+        return np.concatenate([local_response_norm(part, size, alpha, beta, k, convention) for part in of_groups], axis=1)
     y = np.zeros_like(x)
     C = x.shape[1]
     for c in range(C):

@@ -29,7 +29,9 @@ def copies(monkeypatch):
     return shapes
 
 
-@pytest.mark.parametrize("name, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 224), ("alexnet-torchvision", 63)])
+@pytest.mark.parametrize(
+    "name, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 224), ("net-145", 224), ("alexnet-torchvision", 63)]
+)
 def test_a_training_step_of_a_net(name, size, copies, monkeypatch):
     net = alexnet.create(name, 10)
     optimizer = SGD(net.parameters(), 0.01, 0.9)

@@ -93,6 +93,11 @@ FUNCTIONS = {
         lambda x: TF.local_response_norm(x, 5, 0.1, 0.75, 2.0),
         [(2, 9, 4, 5)],
     ),
+    "local_response_norm in groups": (  # PyTorch's of each group
+        lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 2.0, groups=2),
+        lambda x: torch.cat([TF.local_response_norm(part, 5, 0.1, 0.75, 2.0) for part in x.chunk(2, dim=1)], dim=1),
+        [(2, 14, 4, 5)],
+    ),
     "local_response_norm, even": (
         lambda x: F.local_response_norm(x, 4, 0.5, 0.6),
         lambda x: TF.local_response_norm(x, 4, 0.5, 0.6),
@@ -434,6 +439,26 @@ class Masks(torch.nn.Module):
             return x * torch.tensor(F.dropout(Tensor(np.ones(x.shape)), key=self.key).data, dtype=x.dtype)
 
 
+class GroupedLocalResponseNorm(torch.nn.LocalResponseNorm):
+    """Of each group of channels by itself."""
+
+    groups = 1
+
+    def forward(self, x):
+        return torch.cat([super(GroupedLocalResponseNorm, self).forward(part) for part in x.chunk(self.groups, dim=1)], dim=1)
+
+
+class SameMapNorm(torch.nn.Module):
+    """cuda-convnet's rnorm: by the mean of the squares in a window of the same map, zeros beyond its borders."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.size, self.alpha, self.beta = layer.size, layer.alpha, layer.beta
+
+    def forward(self, x):
+        return x / (1 + self.alpha * TF.avg_pool2d(x**2, self.size, 1, self.size // 2)) ** self.beta
+
+
 class CeilConv2d(torch.nn.Conv2d):
     """A convolution over an image with zeros to the right and below, 227 x 227 in all."""
 
@@ -465,7 +490,10 @@ def twin_of(net, keys=None):
             case nn.AdaptiveAvgPool2d():
                 twin.add_module(name, torch.nn.AdaptiveAvgPool2d(layer.output_size))
             case nn.LocalResponseNorm():
-                twin.add_module(name, torch.nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k))
+                twin.add_module(name, GroupedLocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k))
+                getattr(twin, name).groups = layer.groups
+            case alexnet.models.SameMapNorm():
+                twin.add_module(name, SameMapNorm(layer))
             case nn.Dropout():
                 twin.add_module(name, Masks(next(keys), 0.5 if isinstance(layer, alexnet.models.HalvedDropout) else 1.0))
             case nn.ReLU() | nn.Flatten():
@@ -481,6 +509,7 @@ NETS = {  # (network, height and width of its images): how many of them
     ("cifar-lrn", 32): 128,
     ("alexnet-2012", 224): 4,
     ("alexnet-2012", 227): 4,
+    ("net-145", 224): 4,
     ("alexnet-torchvision", 224): 4,
     ("alexnet-torchvision", 161): 4,
 }
