@@ -170,11 +170,11 @@ def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[L
     return None, ReduceLROnPlateau(optimizer, patience=recipe.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 
 
-def build_loaders(config: Config, dataset: Dataset, rank: int, size: int) -> tuple[DataLoader, DataLoader]:
+def build_loaders(config: Config, dataset: Dataset, rank: int, size: int, labelled: bool = True) -> tuple[DataLoader, DataLoader]:
     """Training images, shuffled and augmented, and test images: the shards of the device numbered `rank` of `size`."""
     train, test = dataset.train.first(config.limit_train, "--limit-train"), dataset.test.first(config.limit_test, "--limit-test")
     batch_size, in_files = config.recipe.batch_size, not isinstance(dataset.train.images, np.ndarray)
-    shared: dict[str, Any] = {"rank": rank, "size": size, "threads": LOADER_THREADS if in_files else 1}
+    shared: dict[str, Any] = {"rank": rank, "size": size, "threads": LOADER_THREADS if in_files else 1, "labelled": labelled}
     train_loader = DataLoader(
         train.images, train.labels, batch_size, training_transform(config), shuffle=True, seed=config.seed, **shared
     )

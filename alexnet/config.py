@@ -21,6 +21,7 @@ ADDED_LATER: dict[str, Any] = {
     "bias_lr": 1.0,
     "bias_decay": True,
     "precision": "fp32",
+    "parallel": "auto",
     "save_minutes": 10.0,
     "tensorboard": False,
     "crop": 1.0,
@@ -58,6 +59,7 @@ class Config:
     devices: Annotated[list[Device], Meta(min_length=1, max_length=MOST_DEVICES)]
     world_size: Annotated[int, Meta(ge=1, le=100_000)]
     threads: Annotated[int, Meta(ge=1, le=10_000)]
+    parallel: Literal["auto", "data", "hybrid", "towers"]
     save_minutes: Minutes
     tensorboard: bool
     versions: Annotated[dict[Text, Text], Meta(max_length=100)]

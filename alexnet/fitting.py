@@ -12,7 +12,7 @@ from minidl.errors import UserError
 from minidl.nn import Module, format_summary, summary
 from minidl.parallel import ALONE, Communicators, DataParallel
 
-from . import entry
+from . import entry, parallelism
 from .builders import (
     build_loaders,
     build_model,
@@ -53,18 +53,24 @@ def fit(
     prints, reads and writes. Its last line on standard output is the result.
     """
     config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
-    train_loader, test_loader = build_loaders(config, dataset, rank, communicators.size)
     model = build_model(config)
     if config.init and rank == 0 and not (resume and folder.checkpoints()):
         start_from(config, model)
-    model = model.to(device)
     freeze(config, model)
+    table = format_summary(summary(model, input_shape(config))) if rank == 0 else ""
+    way = parallelism.way(config, model)
+    parallelism.divide(model, way, communicators)
+    model = model.to(device)
+    if way == "towers":  # both read all images, and rank 0 knows what they show
+        train_loader, test_loader = build_loaders(config, dataset, 0, 1, labelled=rank == 0)
+    else:
+        train_loader, test_loader = build_loaders(config, dataset, rank, communicators.size)
     optimizer = build_optimizer(config, model)
     scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
     weights = class_weights(config, train_loader.labels)
     if weights is not None:
         weights = to_device(weights, device)
-    saver = Saver(folder, dataset, train_loader, model, optimizer, plateau)
+    saver = Saver(folder, dataset, train_loader, model, optimizer, plateau, communicators)
     progress = Progress()
     restored = b""
     if resume and rank == 0:
@@ -72,6 +78,7 @@ def fit(
         restored = json.dumps(msgspec.to_builtins(facts)).encode()
         if differences := config.differences(Config.from_flat(facts.config)):
             entry.tell(f"going on with {differences}")
+    saver.distribute()
     parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
     if resume:
         facts = msgspec.convert(json.loads(from_rank_0(communicators, device, restored)), Facts)
@@ -82,10 +89,11 @@ def fit(
             except OSError as error:
                 raise UserError(f"{folder.path}: cannot write there: {error.strerror or error}") from None
     if rank == 0:
-        print(format_summary(summary(model, input_shape(config))), flush=True)
+        print(table, flush=True)
         images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
-        print(f"{images}, {config.threads} threads; files in {folder.path}", flush=True)
-    reporter = Reporter(folder, model, dataset.classes, test_loader, progress.step) if rank == 0 else None
+        devices = f"{communicators.size} devices ({way}), " if communicators.size > 1 else ""
+        print(f"{images}, {devices}{config.threads} threads; files in {folder.path}", flush=True)
+    reporter = Reporter(folder, dataset.classes, test_loader, progress.step) if rank == 0 else None
 
     def add_sample(row: dict[str, Any]) -> None:
         saver.add_statistics(row)
@@ -94,10 +102,12 @@ def fit(
 
     statistics = LayerStatistics(model, optimizer, communicators, max(FEWEST_STEPS, len(train_loader) // SAMPLES), add_sample)
 
-    def save(row: dict[str, Any] | None = None) -> None:
+    def save(row: dict[str, Any] | None = None) -> dict[str, Any]:
         statistics.flush()
+        whole = saver.whole()
         if rank == 0:
-            saver.save(progress, row)
+            saver.save(progress, row, whole)
+        return whole
 
     evaluation = None
     try:
@@ -123,7 +133,7 @@ def fit(
             if plateau is not None:
                 plateau.step(1 - row["test_accuracy"])
             progress = Progress(progress.epoch + 1, progress.step)
-            save(row)
+            whole = save(row)
             if reporter:
                 print(
                     f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f} accuracy "
@@ -133,7 +143,8 @@ def fit(
                 )
                 reporter.metrics(row, progress.step)
                 if progress.epoch < epochs:
-                    reporter.update(evaluation)
+                    reporter.update(evaluation, saver.whole_network(whole))
+            del whole
         if evaluation is None:
             evaluation = evaluate(model, test_loader, stop, communicators)
     except Stopped:
@@ -141,9 +152,10 @@ def fit(
         if reporter:
             reporter.stop()
         raise
+    whole = saver.whole()
     if reporter:
         print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
-        reporter.end(evaluation)
+        reporter.end(evaluation, saver.whole_network(whole))
     return evaluation
 
 
@@ -157,7 +169,10 @@ def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]
     freeze(folder.config, model)
     optimizer = build_optimizer(folder.config, model)
     _, plateau = build_schedules(folder.config, optimizer, len(loader))
-    return model, Saver(folder, dataset, loader, model, optimizer, plateau).restore().progress
+    saver = Saver(folder, dataset, loader, model, optimizer, plateau)
+    progress = saver.restore().progress
+    saver.distribute()
+    return model, progress
 
 
 def _metrics(progress: Progress, evaluation: Evaluation) -> dict[str, Any]:

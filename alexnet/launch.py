@@ -17,7 +17,7 @@ from minidl.parallel import Communicators, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.processes import RemoteTraceback
 
-from . import entry, tensorboard
+from . import entry, parallelism, tensorboard
 from .builders import build_model, found, freeze, load_dataset, opened
 from .config import Config
 from .datasets import Dataset
@@ -60,6 +60,7 @@ def _checked(config: Config, resumed: bool = False) -> Iterator[tuple[Config, Da
     if config.tensorboard:
         tensorboard.check_installed()
     with opened(config) as (config, dataset):
+        parallelism.check(config)
         if config.freeze:
             freeze(config, build_model(config))
         if not resumed:
@@ -164,7 +165,8 @@ def _train(
             return None
         except MemoryError:
             pass  # and with it goes what it holds of the failed step
-        raise TrainingError(out_of_memory(config, dataset, device, communicators.size))
+        shards = 1 if config.parallel == "towers" else communicators.size
+        raise TrainingError(out_of_memory(config, dataset, device, shards))
 
 
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:

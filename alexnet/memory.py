@@ -15,7 +15,10 @@ from .datasets import Dataset
 
 
 def out_of_memory(config: Config, dataset: Dataset, device: str, size: int) -> str:
-    """A line that tells the largest batch size that fits, of those got by halving: each is tried. size: the number of devices."""
+    """A line that tells the largest batch size that fits, of those got by halving: each is tried.
+
+    size: the number of devices that divide a batch.
+    """
     batch_size = min(config.recipe.batch_size, config.limit_train or len(dataset.train))
     images = ceil_div(batch_size, size)
     full = "the memory is full" if device == "numpy" else f"the memory of {device} is full"

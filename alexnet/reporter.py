@@ -18,8 +18,8 @@ class Reporter:
     step: the number of steps that the run has behind it.
     """
 
-    def __init__(self, folder: RunFolder, model: Module, classes: tuple[str, ...], loader: DataLoader, step: int):
-        self.folder, self.model, self.classes, self.loader = folder, model, classes, loader
+    def __init__(self, folder: RunFolder, classes: tuple[str, ...], loader: DataLoader, step: int):
+        self.folder, self.classes, self.loader = folder, classes, loader
         self._given_up: set[str] = set()
         self._found: findings.Findings | None = None  # after the last epoch
         self._events: TensorBoard | None = None
@@ -39,33 +39,33 @@ class Reporter:
         if events := self._events:
             self._try("tensorboard", lambda: events.add_metrics(row, step))
 
-    def update(self, evaluation: Evaluation) -> None:
-        """The run goes on with another epoch."""
-        self._report(evaluation, running=True)
+    def update(self, evaluation: Evaluation, network: Module) -> None:
+        """The run goes on with another epoch. network: the whole one, as it was evaluated."""
+        self._report(evaluation, network, running=True)
 
-    def end(self, evaluation: Evaluation) -> None:
-        """The run is done; evaluation: of the network as it is now."""
+    def end(self, evaluation: Evaluation, network: Module) -> None:
+        """The run is done, with this network."""
         self._close()
         rows, labels = self.folder.metrics(), self.loader.labels
-        problems = pictures.draw(self.folder.path, rows, labels, evaluation.predictions, self.classes, self.model)
+        problems = pictures.draw(self.folder.path, rows, labels, evaluation.predictions, self.classes, network)
         for name, error in problems.items():
             self._warn(name, error)
-        self._report(evaluation, running=False)
+        self._report(evaluation, network, running=False)
 
     def stop(self) -> None:
         """The run is stopped, somewhere in an epoch."""
         self._close()
-        self._report(None, running=False)
+        self._report(None, None, running=False)
 
     def _close(self) -> None:
         if self._events:
             self._try("tensorboard", self._events.close)
 
-    def _report(self, evaluation: Evaluation | None, running: bool) -> None:
+    def _report(self, evaluation: Evaluation | None, network: Module | None, running: bool) -> None:
         def write() -> None:
             metrics, statistics = self.folder.metrics(), self.folder.statistics()
-            if evaluation is not None:
-                self._found = findings.find(self.model, self.classes, self.loader, evaluation)
+            if evaluation is not None and network is not None:
+                self._found = findings.find(network, self.classes, self.loader, evaluation)
             note = "" if self._found else "There are no pictures of the network before the end of an epoch."
             path, config = self.folder.path / "report.html", self.folder.config.flat()
             report.write(path, config, metrics, statistics, self._found, running=running, note=note)

@@ -15,20 +15,27 @@ import numpy as np
 from msgspec import Meta
 
 from minidl import checkpoint
-from minidl.backend import device_of, to_device
+from minidl.backend import device_of
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
-from minidl.nn import Module
+from minidl.nn import Module, init
 from minidl.optim import SGD, LRScheduler, ReduceLROnPlateau
+from minidl.parallel import ALONE, Communicators
+from minidl.parallel.sharding import distribute, sharded_parameters, whole_arrays
 
 from . import entry
+from .builders import build_model
+from .collectives import sum_over_ranks
 from .config import FOUND, Config
 from .datasets import Dataset
 from .run import RunFolder, place
 from .training import Progress
 
 # What may differ when a run goes on. All else decides its numbers, and is to be what the checkpoint was made with.
-MAY_CHANGE = {"backend", "devices", "world_size", "threads", "precision", "data_dir", "versions", "save_minutes", "tensorboard"}
+MAY_CHANGE = {
+    *("backend", "devices", "world_size", "threads", "parallel", "precision", "data_dir", "versions"),
+    *("save_minutes", "tensorboard"),
+}
 MOST_FACTS_BYTES = 1 << 24  # of a checkpoint, beside its arrays
 
 Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
@@ -68,7 +75,10 @@ def arrays(model: Module, optimizer: SGD) -> dict[str, Any]:
 
 
 class Saver:
-    """Writes a run's checkpoints and restores the newest one that is whole; on rank 0."""
+    """Writes a run's checkpoints and restores the newest one that is whole; rank 0 does, and the others have their part in it.
+
+    A checkpoint has the whole network, whichever rank has which part of it.
+    """
 
     def __init__(
         self,
@@ -78,9 +88,14 @@ class Saver:
         model: Module,
         optimizer: SGD,
         plateau: ReduceLROnPlateau | None,
+        communicators: Communicators = ALONE,
     ):
         self.folder, self.dataset, self.loader = folder, dataset, loader
-        self.model, self.optimizer, self.plateau = model, optimizer, plateau
+        self.model, self.optimizer, self.plateau, self.communicators = model, optimizer, plateau, communicators
+        self._sizes = {
+            f"{kind}.{name}": sizes for name, sizes in sharded_parameters(model).items() for kind in ("model", "velocity")
+        }
+        self._restored: dict[str, Any] = {}
         self._saved = time.monotonic()
 
     @cached_property
@@ -98,13 +113,31 @@ class Saver:
         """Whether the last checkpoint, or the start, is config.save_minutes ago."""
         return time.monotonic() - self._saved > 60 * self.folder.config.save_minutes
 
-    def save(self, progress: Progress, row: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint, and before it the metrics of the epoch that it ends. Raises TrainingError if that fails."""
+    def whole(self) -> dict[str, Any]:
+        """On rank 0 what a checkpoint holds, `arrays` of the whole network. Called by all ranks."""
+        return whole_arrays(arrays(self.model, self.optimizer), self._sizes, self.communicators.main)
+
+    def whole_network(self, whole: dict[str, Any]) -> Module:
+        """The network, with the parts that other ranks have. On rank 0, given what whole() gave."""
+        if not self._sizes:
+            return self.model
+        with init.skipped():
+            network = build_model(self.folder.config)
+        prefix = "model."
+        state = {name.removeprefix(prefix): array for name, array in whole.items() if name.startswith(prefix)}
+        network.to(device_of(next(iter(state.values())))).load_state_dict(state)
+        return network
+
+    def save(self, progress: Progress, row: dict[str, Any] | None, whole: dict[str, Any]) -> None:
+        """Write a checkpoint of what whole() gave, and before it the metrics of the epoch that it ends; on rank 0.
+
+        Raises TrainingError if that fails.
+        """
         with self._failing():
             if row:
                 self.folder.add_metrics(row)
             facts = msgspec.to_builtins(self.facts(progress))
-            self.folder.save_checkpoint(arrays(self.model, self.optimizer), facts, progress.epoch, progress.step)
+            self.folder.save_checkpoint(whole, facts, progress.epoch, progress.step)
         self._saved = time.monotonic()
 
     def add_statistics(self, row: dict[str, Any]) -> None:
@@ -129,9 +162,10 @@ class Saver:
         return Facts(progress, rates, state, self.images, metrics, self.folder.config.flat())
 
     def restore(self) -> Facts:
-        """Load the newest checkpoint that is whole and fits; those that are not are named. Nothing is written.
+        """Read the newest checkpoint that is whole and fits; those that are not are named. Nothing is written. On rank 0.
 
-        Without any checkpoint the run starts again. Raises UserError if there are only ones that cannot be used.
+        distribute() puts what was read into its places. Without any checkpoint the run starts again. Raises UserError if
+        there are only ones that cannot be used.
         """
         files, rows = self.folder.checkpoints(), self.folder.metrics()
         self.folder.statistics()
@@ -152,21 +186,32 @@ class Saver:
         raise UserError(f"{problems[0]}; none before it can be used")
 
     def _load(self, file: Path, rows: list[dict[str, Any]]) -> Facts:
-        own = arrays(self.model, self.optimizer)
-        loaded, told = checkpoint.load(file, sum(array.nbytes for array in own.values()) + MOST_FACTS_BYTES)
+        own = {name: (self._whole_shape(name, array), array.dtype) for name, array in arrays(self.model, self.optimizer).items()}
+        nbytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in own.values())
+        loaded, told = checkpoint.load(file, nbytes + MOST_FACTS_BYTES)
         try:
             facts = msgspec.convert(told, Facts)
             self._check(facts, file, rows)
             for name in {*loaded, *own}:
                 if name not in loaded or name not in own:
                     raise ValueError(f"{name} is in one of them only")
-                if (loaded[name].shape, loaded[name].dtype) != (own[name].shape, own[name].dtype):
+                if (loaded[name].shape, loaded[name].dtype) != own[name]:
                     raise ValueError(f"{name} is {loaded[name].dtype} {loaded[name].shape} there")
         except (ValueError, RecursionError) as error:
             raise UserError(f"{file} does not fit this run ({error})") from None
-        for name, array in own.items():
-            array[...] = to_device(loaded[name], device_of(array))
+        self._restored = loaded
         return facts
+
+    def _whole_shape(self, name: str, array: Any) -> tuple[int, ...]:
+        return (sum(self._sizes[name]), *array.shape[1:]) if name in self._sizes else array.shape
+
+    def distribute(self) -> None:
+        """Give all ranks their parts of what rank 0 has restored, if there was a checkpoint; rank 0 the rest, too."""
+        own = arrays(self.model, self.optimizer)
+        device = device_of(next(iter(own.values())))
+        if sum_over_ranks(self.communicators, device, float(bool(self._restored))):
+            distribute(self._restored, own, self._sizes, self.communicators.main)
+        self._restored = {}
 
     def _check(self, facts: Facts, file: Path, rows: list[dict[str, Any]]) -> None:
         """Raise ValueError unless the facts can be those of a checkpoint of this run, by that name."""

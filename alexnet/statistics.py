@@ -14,6 +14,7 @@ from minidl.backend import Array, copy_to_host, get_array_module
 from minidl.nn import Module
 from minidl.optim import SGD
 from minidl.parallel import Communicators
+from minidl.parallel.sharding import Sharded
 from minidl.partition import chunks
 
 PIECE = 1 << 18  # elements of an array that a CPU adds up at a time: they stay in its cache
@@ -74,8 +75,13 @@ class LayerStatistics:
                 handle.remove()
         self.communicators.main.all_reduce(outputs)
         self.flush()
-        if self.communicators.rank == 0:  # weights and gradients are equal on all
-            parameters = _parameter_sums(layers, self.optimizer, rates)
+        rank = self.communicators.rank
+        # Each rank's own rows, and rank 0's parameters, which are equal on all.
+        own = {name: module for name, module in layers.items() if rank == 0 or isinstance(module, Sharded)}
+        parameters = _parameter_sums(layers, own, self.optimizer, rates)
+        if any(isinstance(module, Sharded) for module in layers.values()):
+            self.communicators.main.all_reduce(parameters)
+        if rank == 0:
             self._unread.append(_sample(epoch, step, rates[0], layers, copy_to_host(parameters), copy_to_host(outputs)))
             if isinstance(outputs, np.ndarray):
                 self.flush()
@@ -114,15 +120,19 @@ def _adding_to(sums: Array) -> Callable[..., None]:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _parameter_sums(layers: dict[str, Module], optimizer: SGD, rates: list[float]) -> Array:
-    """For each layer the sums of |w|, |dw|, |b| and |db|, and that of the squares of both gradients. rates: of the groups."""
+def _parameter_sums(layers: dict[str, Module], own: dict[str, Module], optimizer: SGD, rates: list[float]) -> Array:
+    """For each layer the sums of |w|, |dw|, |b| and |db|, that of the squares of both gradients, and the numbers of w and b.
+
+    Zeros for layers that are not in `own`. rates: of the groups.
+    """
     groups = [(group | {"lr": lr}, p) for group, lr in zip(optimizer.param_groups, rates, strict=True) for p in group["params"]]
     updates = {id(p): (group, v) for (group, p), v in zip(groups, optimizer.momentum_buffers, strict=True)}
-    table = get_array_module(optimizer.parameters[0].data).zeros((len(layers), 5))
-    for module, sums in zip(layers.values(), table, strict=True):
-        for i, p in enumerate(_weight_and_bias(module)):
+    table = get_array_module(optimizer.parameters[0].data).zeros((len(layers), 7))
+    for name, sums in zip(layers, table, strict=True):
+        for i, p in enumerate(_weight_and_bias(own[name]) if name in own else []):
             if p is None:
                 continue
+            sums[5 + i] = p.data.size
             sums[2 * i] = _total(lambda w: abs(w).sum(), p.data)
             if p.grad is not None and id(p) in updates:
                 sums[2 * i + 1] = _update_sum(p, *updates[id(p)])
@@ -154,19 +164,17 @@ def _total(function: Callable[..., Any], *arrays: Array) -> Any:
 
 def _sample(epoch: int, step: int, lr: float, layers: dict[str, Module], parameters, outputs) -> Callable[[], dict[str, Any]]:
     """What makes the sample, once parameters() and outputs() give the sums."""
-    sizes = [[0 if p is None else p.data.size for p in _weight_and_bias(module)] for module in layers.values()]
 
     def make() -> dict[str, Any]:
-        rows = zip(layers, sizes, parameters(), outputs(), strict=True)
+        rows = zip(layers, parameters(), outputs(), strict=True)
         return msgspec.to_builtins(Sample(epoch, step, lr, {name: _layer(*row) for name, *row in rows}))
 
     return make
 
 
-def _layer(sizes: list[int], parameters: list[float], outputs: list[float]) -> Layer:
+def _layer(parameters: list[float], outputs: list[float]) -> Layer:
     """The means of a layer, from its sums."""
-    weights, biases = sizes
-    w, dw, b, db, squares = parameters
+    w, dw, b, db, squares, weights, biases = parameters
     total, zeros, count = outputs
     return Layer(
         weight=_ratio(w, weights),

@@ -46,12 +46,12 @@ def philox4x32(counter, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, n
 def words(count: int, stream: int, samples, time: int, seed: int, first: int = 0) -> np.ndarray:
     """(count, len(samples)) random 32-bit words, in a uint64 array; column j depends on samples[j], not on j.
 
-    These are the words from `first` on, a multiple of 4, of those that each sample has.
+    These are the words from `first` on of those that each sample has.
     """
-    samples = np.asarray(samples, np.uint64)
+    samples, start = np.asarray(samples, np.uint64), first % 4
     blocks = np.arange(first // 4, ceil_div(first + count, 4), dtype=np.uint64)[:, None]
     drawn = philox4x32((blocks, stream, samples, time), (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
-    return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(4 * len(blocks), len(samples))[:count]
+    return np.stack(np.broadcast_arrays(*drawn), axis=1).reshape(4 * len(blocks), len(samples))[start : start + count]
 
 
 def normal(count: int, stream: int, samples, time: int, seed: int) -> np.ndarray:
@@ -73,6 +73,7 @@ class State:
     seed: int
     step: int
     first_sample: int = 0  # place in the global batch of the first sample at hand
+    first_feature: int = 0  # place of its first feature among those of all devices
     keys: Iterator[int] = dataclasses.field(default_factory=itertools.count)
 
 
@@ -94,6 +95,18 @@ def context(seed: int, step: int, first_sample: int = 0):
         _state.reset(token)
 
 
+@contextlib.contextmanager
+def part(first_sample: int, first_feature: int):
+    """Inside, what is drawn is for the samples and the features from these places on; other devices have the rest."""
+    state = _state.get() or _default
+    before = state.first_sample, state.first_feature
+    state.first_sample, state.first_feature = first_sample, first_feature
+    try:
+        yield
+    finally:
+        state.first_sample, state.first_feature = before
+
+
 def manual_seed(seed: int) -> None:
     """Seed what is drawn outside a context: initial weights, and masks that change from call to call."""
     global _default, _host
@@ -106,11 +119,15 @@ def host_generator() -> np.random.Generator:
     return _host
 
 
-def next_draw(key: int | None = None) -> tuple[int, int, int, int]:
-    """(seed, step, key, first_sample) for one draw. Without a key, the next of the context; outside one, the next step."""
+def next_draw(key: int | None = None) -> tuple[int, int, int, int, int]:
+    """(seed, step, key, first_sample, first_feature) for one draw.
+
+    Without a key, the next of the context; outside one, the next step.
+    """
     state = _state.get()
     if state is None:
         state = _default
         state.step += 1
-        return state.seed, state.step, key or 0, state.first_sample
-    return state.seed, state.step, next(state.keys) if key is None else key, state.first_sample
+        return state.seed, state.step, key or 0, state.first_sample, state.first_feature
+    key = next(state.keys) if key is None else key
+    return state.seed, state.step, key, state.first_sample, state.first_feature

@@ -50,6 +50,7 @@ DEFAULTS = {
     "seed": 0,
     "limit_train": None,
     "limit_test": None,
+    "parallel": "auto",
     "save_minutes": 10.0,
     "tensorboard": False,
     "validation": None,
@@ -57,7 +58,7 @@ DEFAULTS = {
     "init": None,
     "freeze": None,
 }
-GO_ON_WITH = {"resume", "backend", "devices", "data_dir", "epochs", "save_minutes", "tensorboard"}
+GO_ON_WITH = {"resume", "backend", "devices", "parallel", "data_dir", "epochs", "save_minutes", "tensorboard"}
 
 
 def folder_name(text: str) -> Path:
@@ -91,6 +92,13 @@ def parser() -> argparse.ArgumentParser:
         type=device_list,
         metavar="0,1",
         help="GPUs, or processes that share the CPU; they divide the batch (default 0: measured fastest on a CPU)",
+    )
+    p.add_argument(
+        "--parallel",
+        choices=["auto", "data", "hybrid", "towers"],
+        help="what each device has: the network (data), the convolutions and a share of each fully connected layer (hybrid), or "
+        "half of each layer of alexnet-2012 or net-145 (towers); the results are the same (default auto: data or hybrid, see "
+        "docs/parallel.md)",
     )
     p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
     p.add_argument(
@@ -166,7 +174,8 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         type=folder_name,
         metavar="RUN",
-        help="go on with a run; it may get another --backend, --devices, --data-dir or --save-minutes, and more --epochs",
+        help="go on with a run; it may get another --backend, --devices, --parallel, --data-dir or --save-minutes, and more "
+        "--epochs",
     )
     return p
 
@@ -236,6 +245,7 @@ def resumed_config(args: argparse.Namespace, before: Config) -> Config:
         devices=devices,
         world_size=world_size,
         threads=threads,
+        parallel=asked.get("parallel", before.parallel),
         save_minutes=asked.get("save_minutes", before.save_minutes),
         tensorboard=before.tensorboard or "tensorboard" in asked,
         versions=VERSIONS,

@@ -15,7 +15,7 @@ from .transforms import Transform
 
 @dataclasses.dataclass
 class Batch:
-    """images (N, C, H, W), labels (N,), and the images' indices (N,) in the data set.
+    """images (N, C, H, W), labels (N,), and the images' indices (N,) in the data set; no labels and indices if another has them.
 
     These are the images from first_sample on of a batch that has global_size of them, on all devices.
     """
@@ -39,6 +39,7 @@ class DataLoader:
 
     Of `size` devices, the one numbered `rank` gets about an equal share of each batch of batch_size, those in a row; of a
     batch with fewer images than devices some get none.
+    labelled: without it, batches have images only; another device has their labels, and their places in the data set.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class DataLoader:
         threads: int = 1,
         rank: int = 0,
         size: int = 1,
+        labelled: bool = True,
     ):
         if len(images) != len(labels) or not len(images):
             raise ValueError(f"DataLoader takes as many labels as images, and some; got {len(images)} and {len(labels)}")
@@ -61,7 +63,7 @@ class DataLoader:
             raise ValueError(f"DataLoader takes a batch_size of at least 1; got {batch_size}")
         self.images, self.labels, self.batch_size, self.transform = images, labels, batch_size, transform
         self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
-        self.threads, self.rank, self.size = threads, rank, size
+        self.threads, self.rank, self.size, self.labelled = threads, rank, size, labelled
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -90,4 +92,7 @@ class DataLoader:
         total = len(indices)
         mine = shard(total, self.rank, self.size)
         indices = indices[mine]
-        return Batch(self.transform(self.images[indices], indices, epoch), self.labels[indices], indices, mine.start, total)
+        images = self.transform(self.images[indices], indices, epoch)
+        if not self.labelled:
+            indices = indices[:0]
+        return Batch(images, self.labels[indices], indices, mine.start, total)

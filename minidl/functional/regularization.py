@@ -9,10 +9,10 @@ from .arguments import floating, is_integer, number
 class Dropout(Function):
     """y = x m,  m = 0 with probability p, else 1 / (1 - p), so that the expectation of y is x;  dx = dy m.
 
-    draw names the mask: (seed, step, key, first_sample), see minidl.random.
+    draw names the mask: (seed, step, key, first_sample, first_feature), see minidl.random.
     """
 
-    def __init__(self, p: float, draw: tuple[int, int, int, int]):
+    def __init__(self, p: float, draw: tuple[int, int, int, int, int]):
         self.p, self.draw = p, draw
 
     def forward(self, x):

@@ -328,15 +328,16 @@ def relu_backward(grad, y):
 
 
 def dropout_mask(shape, p, draw, dtype):
-    """0 with probability p, else 1 / (1 - p), for shape (N, ...). draw: (seed, step, key, first_sample)."""
-    seed, step, key, first = draw
+    """0 with probability p, else 1 / (1 - p), for shape (N, ...). draw: (seed, step, key, first_sample, first_feature)."""
+    seed, step, key, first, first_feature = draw
     N, *rest = shape
     mask = cp.empty((*rest, N), dtype)
     features = math.prod(rest)
     numbers = dict(features=features, N=N, threshold=round(p * 2**32), scale=1 / max(1 - p, 2**-32))
+    numbers |= dict(first_block=first_feature // 4, skipped=first_feature % 4)
     words = dict(seed_low=seed, seed_high=seed >> 32, stream=key, time=step, first=first)
     words = {name: word & 0xFFFFFFFF for name, word in words.items()}
-    each("dropout_mask", dtype, ceil_div(features, 4) * N, mask=mask, **numbers, **words)
+    each("dropout_mask", dtype, ceil_div(first_feature % 4 + features, 4) * N, mask=mask, **numbers, **words)
     return from_batch_last(mask)
 
 

@@ -271,15 +271,18 @@ __device__ void philox4x32(unsigned int* c, unsigned int k0, unsigned int k1) {
 }
 
 // mask (features, N): a thread draws four features of a sample. threshold: p 2^32.
+// The first feature is the one behind `skipped` words of first_block.
 extern "C" __global__ void dropout_mask(real* mask, int64 count, int64 features, int N, unsigned long long threshold, real scale,
                                         unsigned int seed_low, unsigned int seed_high, unsigned int stream, unsigned int time,
-                                        unsigned int first) {
+                                        unsigned int first, unsigned int first_block, int skipped) {
     FOR_EACH(k, count) {
         const unsigned int block = k / N, n = k % N;
-        unsigned int words[4] = {block, stream, first + n, time};
+        unsigned int words[4] = {first_block + block, stream, first + n, time};
         philox4x32(words, seed_low, seed_high);
-        for (int lane = 0; lane < 4 && (int64)block * 4 + lane < features; lane++)
-            mask[((int64)block * 4 + lane) * N + n] = words[lane] >= threshold ? scale : (real)0;
+        for (int lane = 0; lane < 4; lane++) {
+            const int64 feature = (int64)block * 4 + lane - skipped;
+            if (feature >= 0 && feature < features) mask[feature * N + n] = words[lane] >= threshold ? scale : (real)0;
+        }
     }
 }
 

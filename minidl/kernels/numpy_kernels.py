@@ -329,8 +329,8 @@ def relu_backward(grad, y):
 
 
 def dropout_mask(shape, p, draw, dtype):
-    """0 with probability p, else 1 / (1 - p), for shape (N, ...). draw: (seed, step, key, first_sample)."""
-    seed, step, key, first = draw
+    """0 with probability p, else 1 / (1 - p), for shape (N, ...). draw: (seed, step, key, first_sample, first_feature)."""
+    seed, step, key, first, first_feature = draw
     N, *features = shape
     mask = np.empty((*features, N), dtype)
     by_sample = mask.reshape(math.prod(features), N)
@@ -338,7 +338,7 @@ def dropout_mask(shape, p, draw, dtype):
     scale = np.dtype(dtype).type(1 / max(1 - p, 2**-32))
 
     def work(part):
-        words = random.words(length(part), key, samples, step, seed, part.start)
+        words = random.words(length(part), key, samples, step, seed, first_feature + part.start)
         np.multiply(words >= round(p * 2**32), scale, out=by_sample[part])
 
     parallel(work, chunks(len(by_sample), 4 * max(1, RANDOM_WORDS // (4 * max(1, N)))))

@@ -263,10 +263,10 @@ def sigmoid_backward(grad, y):
 
 def dropout_mask(shape, p, draw, dtype):
     """m = 0 with probability p, else 1 / (1 - p): by the random word of (seed, step, key, sample) for each feature."""
-    seed, step, key, first = draw
+    seed, step, key, first_sample, first_feature = draw
     N, *rest = shape
     features = int(np.prod(rest))
-    words = random.words(features, key, np.arange(first, first + N), step, seed).T
+    words = random.words(features, key, np.arange(first_sample, first_sample + N), step, seed, first_feature).T
     return np.where(words >= round(p * 2**32), 1 / max(1 - p, 2**-32), 0).astype(dtype).reshape(shape)
 
 

@@ -6,12 +6,15 @@ stay equal. The sums go out in buckets while backward is still at work on earlie
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 from ..autodiff import Tensor
 from ..backend import Array
 from ..nn import Module
 from ..optim import Optimizer
+from ..partition import chunks
 from .communicator import Communicators, Work
+from .sharding import sharded_parameters
 from .sync_batch_norm import synchronize_batch_norm
 
 BUCKET_BYTES = 4 << 20
@@ -19,9 +22,9 @@ BUCKET_BYTES = 4 << 20
 
 @dataclasses.dataclass
 class Bucket:
-    """Neighbours in the optimiser's flat buffer of gradients, which are sent together."""
+    """Neighbours in the optimiser's flat buffer of gradients, which are sent once all of them are there, piece by piece."""
 
-    gradients: Array
+    pieces: list[Array]
     parameters: list[Tensor]
     missing: int = 0  # gradients that backward has not given yet
 
@@ -33,20 +36,30 @@ class DataParallel:
         optimizer.zero_grad();  loss.backward();  parallel.synchronize();  optimizer.step()
 
     Weights, buffers and the optimiser's state become those of rank 0. Batch normalisation takes the statistics of the whole
-    batch. There is one backward a step. A parameter without a gradient counts as zeros.
+    batch. There is one backward a step. A parameter without a gradient counts as zeros. What hybrid() or towers() has divided
+    among the ranks stays with each as it is.
 
-    bucket_bytes: gradients are sent once there are about so many of them.
+    bucket_bytes: gradients are sent once there are about so many of them, and no more than so many at once.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, communicators: Communicators, bucket_bytes: int = BUCKET_BYTES):
-        state = (array for of_one in optimizer.state_dict()["state"].values() for array in of_one.values())
-        for array in (*model.state_dict().values(), *state):
-            communicators.main.broadcast(array)
+        divided = sharded_parameters(model)
+        own = {id(parameter) for name, parameter in model.named_parameters() if name in divided}
+        for name, array in model.state_dict().items():
+            if name not in divided:
+                communicators.main.broadcast(array)
+        for parameter, state in zip(optimizer.parameters, optimizer.state_dict()["state"].values(), strict=True):
+            for array in state.values() if id(parameter) not in own else ():
+                communicators.main.broadcast(array)
         if communicators.size > 1:
             synchronize_batch_norm(model, communicators.main)
         self.communicators = communicators
         # From the last layer to the first: the order in which backward comes to them.
-        self._buckets = [bucket for pair in reversed(optimizer.flat_gradients) for bucket in _buckets(*pair, bucket_bytes)]
+        self._buckets = [
+            bucket
+            for gradients, parameters in reversed(optimizer.flat_gradients)
+            for bucket in _buckets(gradients, parameters, own, bucket_bytes)
+        ]
         self._bucket_of = {id(p): bucket for bucket in self._buckets for p in bucket.parameters}
         for bucket in self._buckets:
             for p in bucket.parameters:
@@ -55,6 +68,7 @@ class DataParallel:
 
     def _begin(self) -> None:
         self._sent: list[Work] = []
+        self._waiting = list(self._buckets)
         for bucket in self._buckets:
             bucket.missing = len(bucket.parameters)
 
@@ -64,9 +78,9 @@ class DataParallel:
         bucket.missing -= 1
         if bucket.missing < 0:
             raise RuntimeError("a second backward before synchronize(); DataParallel takes one backward a step")
-        while len(self._sent) < len(self._buckets) and not self._buckets[len(self._sent)].missing:
-            gradients = self._buckets[len(self._sent)].gradients
-            self._sent.append(self.communicators.gradients.all_reduce(gradients, async_op=True))
+        while self._waiting and not self._waiting[0].missing:
+            for piece in self._waiting.pop(0).pieces:
+                self._sent.append(self.communicators.gradients.all_reduce(piece, async_op=True))
 
     def synchronize(self) -> None:
         """After backward, before the update: the gradients of all ranks are in the place of this rank's."""
@@ -81,15 +95,26 @@ class DataParallel:
         self._begin()
 
 
-def _buckets(gradients: Array, parameters: list[Tensor], bucket_bytes: int) -> list[Bucket]:
-    """A flat buffer and the parameters in it, cut from its end into pieces of at least bucket_bytes."""
-    buckets: list[Bucket] = []
+def _buckets(gradients: Array, parameters: list[Tensor], own: set[int], bucket_bytes: int) -> Iterator[Bucket]:
+    """A flat buffer and the parameters in it, without this rank's own, cut from its end into buckets of at least bucket_bytes."""
     stop = start = gradients.size
     members: list[Tensor] = []
+
+    def bucket() -> Bucket:
+        flat = gradients[start:stop]
+        return Bucket([flat[piece] for piece in chunks(flat.size, max(1, bucket_bytes // flat.itemsize))], members)
+
     for p in reversed(parameters):
+        if id(p) in own and members:
+            yield bucket()
+            members = []
         start -= p.data.size
-        members.append(p)
-        if (stop - start) * gradients.itemsize >= bucket_bytes or p is parameters[0]:
-            buckets.append(Bucket(gradients[start:stop], members))
+        if id(p) not in own:
+            members.append(p)
+        if not members:
+            stop = start
+        elif (stop - start) * gradients.itemsize >= bucket_bytes:
+            yield bucket()
             stop, members = start, []
-    return buckets
+    if members:
+        yield bucket()

@@ -140,21 +140,30 @@ class MPICommunicator(Communicator):
     def _watch(self, name: str, array):
         return self.watchdog.watch(f"{name} of {array.size} {array.dtype}")
 
-    def all_reduce(self, array, async_op=False):
+    def _all_reduce(self, array, async_op):
         work = Pending(self.comm.Iallreduce(_mpi().IN_PLACE, array), self._watch("all_reduce", array))
         if not async_op:
             work.wait()
         return work
 
-    def broadcast(self, array, root=0):
+    def _broadcast(self, array, root):
         with self._watch("broadcast", array):
             self.comm.Bcast(array, root)
 
-    def all_gather(self, array):
+    def _all_gather(self, array):
         gathered = np.empty((self.size, *array.shape), array.dtype)
         with self._watch("all_gather", array):
             self.comm.Allgather(array, gathered)
         return gathered
+
+    def _exchange(self, arrays, counts):
+        received = [np.empty(size, arrays[0].dtype) for size in self._incoming(counts)]
+        with self.watchdog.watch(f"exchange of {sum(map(sum, counts))} {arrays[0].dtype}"):
+            others = [rank for rank in range(self.size) if rank != self.rank]
+            requests = [self.comm.Irecv(received[rank], rank) for rank in others if received[rank].size]
+            requests += [self.comm.Isend(arrays[rank], rank) for rank in others if arrays[rank].size]
+            _mpi().Request.Waitall(requests)
+        return received
 
     def barrier(self):
         with self.watchdog.watch("barrier"):

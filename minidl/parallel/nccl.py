@@ -55,7 +55,7 @@ class NCCLCommunicator(Communicator):
 
     def __init__(self, others: Communicator, watchdog: Watchdog):
         self.rank, self.size = others.rank, others.size
-        self._watchdog = watchdog
+        self._others, self._watchdog = others, watchdog
         identity = np.frombuffer(nccl.get_unique_id() if self.rank == 0 else bytes(128), np.uint8).copy()
         others.broadcast(identity)
         try:
@@ -68,22 +68,33 @@ class NCCLCommunicator(Communicator):
             ) from None
         self._stream = cp.cuda.Stream(non_blocking=True)
 
+    @property
+    def host(self):
+        return self._others
+
     def _run(self, what: str, array, stream, call) -> Any:
         """call(pointer, count, type, stream) and the event after it."""
-        if array.device.id != cp.cuda.runtime.getDevice() or not array.flags.c_contiguous:
-            raise ValueError(f"a collective takes C-contiguous arrays on the current device; this is {array.shape} elsewhere")
+        _require(array)
+
+        def launch():
+            if array.size:
+                call(array.data.ptr, array.size, _kind(array), stream.ptr)
+
+        return self._watched(f"{what} of {array.size} {array.dtype}", stream, launch)
+
+    def _watched(self, what: str, stream, launch) -> Any:
+        """The event after what launch() has put into the stream."""
         try:
             self._comm.check_async_error()
-            if array.size:
-                call(array.data.ptr, array.size, getattr(nccl, TYPES[array.dtype.name]), stream.ptr)
+            launch()
         except nccl.NcclError as error:
             raise CommunicationError(f"rank {self.rank}: {what} failed ({error}); NCCL_DEBUG=INFO shows more") from None
         event = cp.cuda.Event(disable_timing=True)
         event.record(stream)
-        self._watchdog.add(f"{what} of {array.size} {array.dtype}", lambda: event.done)
+        self._watchdog.add(what, lambda: event.done)
         return event
 
-    def all_reduce(self, array, async_op=False):
+    def _all_reduce(self, array, async_op):
         stream = current = cp.cuda.get_current_stream()
         if async_op:
             stream = self._stream
@@ -96,13 +107,13 @@ class NCCLCommunicator(Communicator):
 
         return Pending(array, self._run("all_reduce", array, stream, call))
 
-    def broadcast(self, array, root=0):
+    def _broadcast(self, array, root):
         def call(pointer, count, kind, stream):
             self._comm.bcast(pointer, count, kind, root, stream)
 
         self._run("broadcast", array, cp.cuda.get_current_stream(), call)
 
-    def all_gather(self, array):
+    def _all_gather(self, array):
         gathered = cp.empty((self.size, *array.shape), array.dtype)
 
         def call(pointer, count, kind, stream):
@@ -111,6 +122,33 @@ class NCCLCommunicator(Communicator):
         self._run("all_gather", array, cp.cuda.get_current_stream(), call)
         return gathered
 
+    def _exchange(self, arrays, counts):
+        for array in arrays:
+            _require(array)
+        received = [cp.empty(size, arrays[0].dtype) for size in self._incoming(counts)]
+        stream, kind = cp.cuda.get_current_stream(), _kind(arrays[0])
+
+        def launch():
+            nccl.groupStart()
+            for rank in range(self.size):
+                if rank != self.rank and arrays[rank].size:
+                    self._comm.send(arrays[rank].data.ptr, arrays[rank].size, kind, rank, stream.ptr)
+                if rank != self.rank and received[rank].size:
+                    self._comm.recv(received[rank].data.ptr, received[rank].size, kind, rank, stream.ptr)
+            nccl.groupEnd()
+
+        self._watched(f"exchange of {sum(map(sum, counts))} {arrays[0].dtype}", stream, launch)
+        return received
+
     def barrier(self):
-        self.all_reduce(cp.zeros(1, np.float32))
+        self._all_reduce(cp.zeros(1, np.float32), False)
         cp.cuda.get_current_stream().synchronize()
+
+
+def _require(array) -> None:
+    if array.device.id != cp.cuda.runtime.getDevice() or not array.flags.c_contiguous:
+        raise ValueError(f"a collective takes C-contiguous arrays on the current device; this is {array.shape} elsewhere")
+
+
+def _kind(array) -> int:
+    return getattr(nccl, TYPES[array.dtype.name])

@@ -101,22 +101,25 @@ class SharedMemoryCommunicator(Communicator):
         self._count = 0
         self._thread = ThreadPoolExecutor(1, "all-reduce")  # all collectives run there, in the order they were called
 
-    def all_reduce(self, array, async_op=False):
-        work = Pending(self._thread.submit(self._all_reduce, array))
+    def _all_reduce(self, array, async_op):
+        work = Pending(self._thread.submit(self._sum, array))
         if not async_op:
             work.wait()
         return work
 
-    def broadcast(self, array, root=0):
-        self._thread.submit(self._broadcast, array, root).result()
+    def _broadcast(self, array, root):
+        self._thread.submit(self._copy, array, root).result()
 
-    def all_gather(self, array):
-        return self._thread.submit(self._all_gather, array).result()
+    def _all_gather(self, array):
+        return self._thread.submit(self._gather, array).result()
+
+    def _exchange(self, arrays, counts):
+        return self._thread.submit(self._swap, arrays, counts).result()
 
     def barrier(self):
         self._thread.submit(self._meet, "barrier").result()
 
-    def _all_reduce(self, array):
+    def _sum(self, array):
         flat = _flat(array)
         for chunk in self._chunks(flat):
             size = flat[chunk].size
@@ -131,7 +134,7 @@ class SharedMemoryCommunicator(Communicator):
             self._meet("the end of all_reduce")
             np.copyto(flat[chunk], slots[-1])
 
-    def _broadcast(self, array, root):
+    def _copy(self, array, root):
         flat = _flat(array)
         for chunk in self._chunks(flat):
             slot = self._slot(root, flat.dtype, flat[chunk].size)
@@ -142,7 +145,7 @@ class SharedMemoryCommunicator(Communicator):
                 np.copyto(flat[chunk], slot)
             self._meet("the end of broadcast")
 
-    def _all_gather(self, array):
+    def _gather(self, array):
         flat = _flat(array)
         gathered = np.empty((self.size, flat.size), flat.dtype)
         for chunk in self._chunks(flat):
@@ -152,6 +155,29 @@ class SharedMemoryCommunicator(Communicator):
                 np.copyto(gathered[rank, chunk], self._slot(rank, flat.dtype, flat[chunk].size))
             self._meet("the end of all_gather")
         return gathered.reshape(self.size, *array.shape)
+
+    def _swap(self, arrays, counts):
+        """A rank's slot has a place for each of the others."""
+        dtype, flat = arrays[0].dtype, [_flat(array) for array in arrays]
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        place = SLOT_BYTES // (self.size - 1) // 64 * 64
+        received = [np.empty(size, dtype) for size in self._incoming(counts)]
+        most = max(counts[p][q] for p in range(self.size) for q in range(self.size) if p != q)
+
+        def at(sender, receiver, size):
+            start = place * (receiver - (receiver > sender))
+            return self._slots[sender, start : start + size * dtype.itemsize].view(dtype)
+
+        for chunk in chunks(most, place // dtype.itemsize) or [slice(0)]:
+            for rank in others:
+                piece = flat[rank][chunk]
+                np.copyto(at(self.rank, rank, piece.size), piece)
+            self._meet(f"exchange of {sum(map(sum, counts))} {dtype}")
+            for rank in others:
+                piece = received[rank][chunk]
+                np.copyto(piece, at(rank, self.rank, piece.size))
+            self._meet("the end of exchange")
+        return received
 
     def _slot(self, rank, dtype, size):
         return self._slots[rank, : size * dtype.itemsize].view(dtype)

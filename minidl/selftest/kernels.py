@@ -230,7 +230,12 @@ def difference(name: str, device: str, dtype: str) -> float:
     return float(np.max(differences))  # nan if any is: Python's max may pass it over
 
 
-MASKS = [((3, 5), (0, 0, 0, 0)), ((7, 2, 3, 5), (2**40 + 7, 12345, 3, 1000)), ((0, 9), (1, 2, 3, 4)), ((33, 1030), (1, 2, 3, 4))]
+MASKS = [
+    ((3, 5), (0, 0, 0, 0, 0)),
+    ((7, 2, 3, 5), (2**40 + 7, 12345, 3, 1000, 0)),
+    ((0, 9), (1, 2, 3, 4, 5)),
+    ((33, 1030), (1, 2, 3, 4, 1365)),
+]
 
 
 def masks_are_equal(device: str) -> bool:

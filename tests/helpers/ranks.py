@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import alexnet.launch
-from alexnet import builders, datasets, memory, saving, training
+from alexnet import builders, memory, parallelism, saving, training
 from alexnet.config import Config
 from alexnet.devices import join
 from alexnet.run import RunFolder
@@ -26,6 +26,7 @@ from minidl.errors import TrainingError, UserError
 from minidl.optim import SGD
 from minidl.parallel import DataParallel, mpi
 from minidl.parallel.communicator import timeout
+from minidl.parallel.sharding import sharded_parameters, whole_arrays
 
 
 def sums(communicators, stop, shapes, dtype):
@@ -139,15 +140,23 @@ def wait_to_stop(communicators, stop, at_work):
 def train(communicators, stop, config: Config):
     """An epoch of a run and an evaluation: the loss, and some of the weights, velocities and running statistics."""
     device, communicators = join(config.backend, config.devices, config.precision, config.threads, communicators)
-    dataset = datasets.load(config.data, config.data_dir)
+    dataset = builders.load_dataset(config)
     config = builders.found(config, dataset)
     subset = dataset.train.first(config.limit_train, "--limit-train")
     transform = builders.training_transform(config)
-    shard = {"rank": communicators.rank, "size": communicators.size}
+    rank = communicators.rank
+    shard = {"rank": rank, "size": communicators.size}
+    if config.parallel == "towers":
+        shard = {"labelled": rank == 0}
     loader = DataLoader(
         subset.images, subset.labels, config.recipe.batch_size, transform, shuffle=True, seed=config.seed, **shard
     )
-    model = builders.build_model(config).to(device)
+    model = builders.build_model(config)
+    if rank:
+        for parameter in model.parameters():  # those of rank 0 are to replace them
+            parameter.data[...] = np.nan
+    parallelism.divide(model, config.parallel if communicators.size > 1 else "data", communicators)
+    model.to(device)
     optimizer = builders.build_optimizer(config, model)
     scheduler, _ = builders.build_schedules(config, optimizer, 1000)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
@@ -160,7 +169,10 @@ def train(communicators, stop, config: Config):
     test = dataset.test.first(11, "--limit-test")
     test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config), **shard)
     evaluation = training.evaluate(model, test_loader, communicators=communicators)
-    state = {name: to_numpy(array) for name, array in saving.arrays(model, optimizer).items()}
+    sizes = {f"{k}.{name}": rows for name, rows in sharded_parameters(model).items() for k in ("model", "velocity")}
+    dataset.close()
+    whole = whole_arrays(saving.arrays(model, optimizer), sizes, communicators.main)
+    state = {name: to_numpy(array) for name, array in whole.items()}
     return {
         "loss": progress.loss,
         "correct": progress.correct,

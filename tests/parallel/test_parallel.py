@@ -108,9 +108,10 @@ BATCH, STEPS = 7, 20
 IMAGES = BATCH * (STEPS - 1) + 2  # the last batch has fewer images than three devices
 
 
-def config(model, dtype="float64", images=IMAGES):
+def config(model, dtype="float64", images=IMAGES, parallel="data"):
     """Of one worker with one thread."""
-    options = ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH), "--limit-train", str(images)]
+    options = ["--parallel", parallel]
+    options += ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH), "--limit-train", str(images)]
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
 
 
@@ -125,10 +126,12 @@ def alone(request):
     return request.param, launch(1, ranks.train, config(request.param))
 
 
+@pytest.mark.parametrize("parallel", ["data", "hybrid"])
 @pytest.mark.parametrize("size", [2, 3])
-def test_devices_do_not_change_the_result(call, alone, size):
+def test_devices_do_not_change_the_result(call, alone, size, parallel):
+    """Neither with dropout and augmentation, nor with batches that they do not divide."""
     model, expected = alone
-    result = call(size, ranks.train, config(model))
+    result = call(size, ranks.train, config(model, parallel=parallel))
     assert result["correct"] == expected["correct"]
     close(result, expected, 1e-9)
 

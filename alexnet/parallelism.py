@@ -1,0 +1,63 @@
+"""How the devices of a run share the work: --parallel."""
+
+from minidl.errors import UserError
+from minidl.nn import Linear, Module, init
+from minidl.parallel import Communicators, hybrid, towers
+from minidl.parallel.traffic import bytes_sent
+
+from . import builders, models
+from .config import Config
+
+TOWERS = ("alexnet-2012", "net-145")  # the networks that are made of two
+
+
+def check(config: Config) -> None:
+    """Raise UserError if the devices cannot share the work as config.parallel says."""
+    devices = config.world_size
+    if config.parallel == "towers":
+        if config.model not in TOWERS:
+            raise UserError(f"--parallel towers is for {' and '.join(TOWERS)}, which have two towers; {config.model} has not")
+        if devices != 2:
+            raise UserError(f"--parallel towers takes two devices, and there {'is 1' if devices == 1 else f'are {devices}'}")
+    if config.parallel == "hybrid":
+        with init.skipped():
+            network = builders.build_model(config)
+        name, outputs = _fewest_outputs(network)
+        if outputs < devices:
+            raise UserError(
+                f"--parallel hybrid divides the outputs of each fully connected layer, and {name} has {outputs} for {devices} "
+                "devices; choose --parallel data"
+            )
+
+
+def way(config: Config, network: Module) -> str:
+    """ "data", "hybrid" or "towers": what config.parallel says; or for "auto" the one of the first two that is faster.
+
+    On CPUs that is the one in which the ranks send fewer bytes a step. On GPUs it is data parallelism, whose sums go on beside
+    backward. network: the whole one.
+    """
+    if config.world_size == 1:
+        return "data"
+    if config.parallel != "auto":
+        return config.parallel
+    if config.backend == "cupy" or _fewest_outputs(network)[1] < config.world_size:
+        return "data"
+    sizes = builders.input_shape(config), config.recipe.batch_size, config.world_size
+    shape, batch_size, ranks = sizes
+    return min(("data", "hybrid"), key=lambda way: bytes_sent(network, shape, way, batch_size, ranks))
+
+
+def divide(network: Module, way: str, communicators: Communicators) -> None:
+    """Leave of a network, in place, what this rank is to compute of it. All ranks begin with the weights of rank 0."""
+    if way == "hybrid":
+        hybrid(network, communicators.main)
+    elif way == "towers":
+        towers(network, communicators.main, within_a_map=(models.SameMapNorm,))
+
+
+def _fewest_outputs(network: Module) -> tuple[str, int]:
+    """The fully connected layer with the fewest outputs, and how many."""
+    return min(
+        ((name, layer.out_features) for name, layer in models.layers(network) if isinstance(layer, Linear)),
+        key=lambda named: named[1],
+    )

@@ -1,0 +1,72 @@
+"""Data parallelism for the convolutions, model parallelism for the fully connected layers; Krizhevsky 2014, "One weird trick".
+
+Convolutions have few weights and many activations, fully connected layers many weights and few activations. So each rank
+computes the convolutions for its shard of the batch, and the sums of these few gradients go as in DataParallel. Of a fully
+connected layer each rank has a share of the outputs, with the weights that they take, and computes it for the whole batch:
+
+    the first one gathers the activations of all images;  the next ones gather what all ranks have computed of them;
+    the last one's logits go back to the ranks that the images came from.
+
+No rank ever needs the gradient, the velocity or the weights of another's outputs.
+"""
+
+from .. import nn
+from ..autodiff import Tensor
+from .collectives import all_to_all, gather, sizes_of_all
+from .communicator import Communicator
+from .sharding import Sizes, Step, dropout_of_part, leaves, make_equal, rows_of, sharded, shards
+
+ELEMENTWISE = nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity, nn.Flatten
+
+
+class Images:
+    """How the images of the batch at hand are divided among ranks."""
+
+    def __init__(self, communicator: Communicator, outputs: Sizes):
+        self.communicator, self.outputs = communicator, outputs
+        self.sizes: Sizes = []
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Those of all ranks, given this rank's."""
+        self.sizes = sizes_of_all(x, self.communicator, 0)
+        return gather(x, self.communicator, 0, self.sizes)
+
+    def give_back(self, logits: Tensor) -> Tensor:
+        """All logits of this rank's images, given its share of the logits of all images."""
+        return all_to_all(logits, self.communicator, 1, self.outputs, 0, self.sizes)
+
+
+def hybrid(network: nn.Module, communicator: Communicator) -> None:
+    """Divide the fully connected layers of a network, in place, among the ranks. It is called with a shard of the batch then,
+    and gives the logits of that shard, as before.
+
+    All start from rank 0's weights. To be called before the optimiser is made, which belongs into a DataParallel as usual.
+    Raises ValueError, with nothing changed, for a network that cannot be divided so.
+    """
+    layers = list(leaves(network))
+    linear = [i for i, (_, _, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError("hybrid parallelism divides the fully connected layers, and this network has none")
+    for _, name, layer in layers[linear[0] + 1 :]:
+        if not isinstance(layer, (nn.Linear, *ELEMENTWISE)):
+            raise ValueError(f"hybrid parallelism takes no {type(layer).__name__} behind a fully connected layer, as {name} is")
+    for i in linear:
+        _, name, layer = layers[i]
+        if layer.out_features < communicator.size:
+            raise ValueError(f"{name} has {layer.out_features} outputs, fewer than there are devices, {communicator.size}")
+    make_equal(network, communicator)
+    images = Images(communicator, shards(layers[linear[-1]][2].out_features, communicator.size))
+    sizes: Sizes = []
+    for i, (parent, name, layer) in enumerate(layers):
+        if i in linear:
+            before = images.gather if i == linear[0] else _gathering(communicator, sizes)
+            sizes = shards(layer.out_features, communicator.size)
+            after = images.give_back if i == linear[-1] else None
+            setattr(parent, name, sharded(layer, communicator, sizes, before, after))
+        elif isinstance(layer, nn.Dropout) and linear[0] < i < linear[-1]:
+            setattr(parent, name, dropout_of_part(layer, rows_of(sizes, communicator.rank)))
+
+
+def _gathering(communicator: Communicator, sizes: Sizes) -> Step:
+    """gather for activations (N, sizes[rank]) of each rank."""
+    return lambda x: gather(x, communicator, 1, sizes)

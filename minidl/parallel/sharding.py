@@ -1,0 +1,150 @@
+"""Layers that are divided among ranks by their outputs: each rank has some rows of weight and bias, which no other has."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import nn, random
+from ..autodiff import Tensor
+from ..backend import Array, device_of, get_array_module, to_device
+from ..partition import length, shard
+from .communicator import Communicator
+
+Sizes = list[int]
+Step = Callable[[Tensor], Tensor]
+
+
+class Sharded(nn.Module):
+    """A layer of whose outputs this rank has some, and rank r has sizes[r]. before, after: what its input and output go through.
+
+    Made from a whole layer, whose class it takes as another base.
+    """
+
+    def __init__(self, layer: nn.Module, communicator: Communicator, sizes: Sizes, before: Step | None, after: Step | None):
+        self.__dict__.update(layer.__dict__)
+        self.rows, self.sizes, self.before, self.after = rows_of(sizes, communicator.rank), sizes, before, after
+        for name in ("weight", "bias"):
+            whole = getattr(layer, name)
+            if whole is not None:
+                setattr(self, name, nn.Parameter(whole.data[self.rows].copy(), whole.requires_grad))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(self.before(x) if self.before else x)
+        return self.after(y) if self.after else y
+
+
+class DropoutOfPart(nn.Module):
+    """A dropout of some outputs of a sharded layer, for the whole batch: it draws what one device draws for these."""
+
+    def __init__(self, layer: nn.Module, rows: slice):
+        self.__dict__.update(layer.__dict__)
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        of_one = math.prod(x.shape[1:]) // max(1, length(self.rows))
+        with random.part(0, self.rows.start * of_one):
+            return super().forward(x)
+
+
+def rows_of(sizes: Sizes, rank: int) -> slice:
+    """The rows that a rank has, if each has so many of them."""
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def shards(size: int, ranks: int) -> Sizes:
+    """About equal sizes of the parts of a range."""
+    return [length(shard(size, rank, ranks)) for rank in range(ranks)]
+
+
+def sharded(
+    layer: nn.Module, communicator: Communicator, sizes: Sizes, before: Step | None = None, after: Step | None = None
+) -> Any:
+    """This rank's share of a layer, a Sharded."""
+    kind: Any = type(layer)
+    return _kind(Sharded, kind)(layer, communicator, sizes, before, after)
+
+
+def dropout_of_part(layer: nn.Dropout, rows: slice) -> Any:
+    """A dropout behind this rank's share of a layer, a DropoutOfPart."""
+    kind: Any = type(layer)
+    return _kind(DropoutOfPart, kind)(layer, rows)
+
+
+@functools.cache
+def _kind(of_part: Any, of_whole: Any) -> Any:
+    """A class of what is of a part, and computes as the whole does."""
+    return type(f"Sharded{of_whole.__name__}", (of_part, of_whole), {})
+
+
+def leaves(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """(the Sequential it is in, its name there, layer) in the order in which an image passes them.
+
+    Raises ValueError if something else than Sequentials holds them.
+    """
+    if type(network) is not nn.Sequential:
+        raise ValueError(f"only an nn.Sequential can be divided among ranks; this is a {type(network).__name__}")
+    for name, child in network.named_children():
+        if next(child.children(), None) is None:
+            yield network, name, child
+        else:
+            yield from leaves(child)
+
+
+def make_equal(network: nn.Module, communicator: Communicator) -> None:
+    """Give all ranks the parameters and buffers of rank 0."""
+    for array in network.state_dict().values():
+        (communicator.host if isinstance(array, np.ndarray) else communicator).broadcast(array)
+
+
+def sharded_parameters(network: nn.Module) -> dict[str, Sizes]:
+    """{name: how many of its rows each rank has} of the parameters that are divided among ranks."""
+    return {
+        f"{prefix}.{name}": module.sizes
+        for prefix, module in network.named_modules()
+        if isinstance(module, Sharded)
+        for name in ("weight", "bias")
+        if getattr(module, name) is not None
+    }
+
+
+def whole_arrays(arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], communicator: Communicator) -> dict[str, Array]:
+    """On rank 0 all arrays whole, given each rank's rows of those that are in `sizes`; nothing on the others."""
+    whole = {}
+    for name, array in arrays.items():
+        if name in sizes:
+            rest = math.prod(array.shape[1:])
+            counts = [[size * rest if rank == 0 else 0 for rank in range(communicator.size)] for size in sizes[name]]
+            flat = array.reshape(array.size)
+            parts = communicator.exchange([flat if rank == 0 else flat[:0] for rank in range(communicator.size)], counts)
+            if communicator.rank == 0:
+                array = get_array_module(array).concatenate(parts).reshape(sum(sizes[name]), *array.shape[1:])
+        whole[name] = array
+    return whole if communicator.rank == 0 else {}
+
+
+def distribute(
+    whole: Mapping[str, Array], arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], communicator: Communicator
+) -> None:
+    """Copy rank 0's whole arrays, which may be on the host, into each rank's rows of those that are in `sizes`; and the others
+    into rank 0's own.
+
+    whole: on the other ranks nothing.
+    """
+    for name, array in arrays.items():
+        if name not in sizes:
+            if communicator.rank == 0:
+                array[...] = to_device(whole[name], device_of(array))
+            continue
+        rest = math.prod(array.shape[1:])
+        row = [size * rest for size in sizes[name]]
+        counts = [row if rank == 0 else [0] * communicator.size for rank in range(communicator.size)]
+        if communicator.rank == 0:
+            flat = to_device(whole[name], device_of(array)).reshape(-1)
+            parts = [flat[stop - size : stop] for size, stop in zip(row, itertools.accumulate(row), strict=True)]
+        else:
+            parts = [array.reshape(array.size)[:0]] * communicator.size
+        array[...] = communicator.exchange(parts, counts)[0].reshape(array.shape)

@@ -1,0 +1,58 @@
+"""How many bytes ranks send each other in a training step: what docs/parallel.md derives, and what the communicators count."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from .. import nn
+from ..inspection import summary
+from .sharding import leaves, shards
+
+
+def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch_size: int, ranks: int) -> int:
+    """By all ranks together, for one batch, from forward to the sums of gradients. network: whole, all of it trained.
+
+    way: "data", "hybrid" or "towers". input_shape: (C, H, W) of an image.
+    """
+    if ranks == 1:
+        return 0
+    layers = list(_layers(network, input_shape))
+    linear = [i for i, (layer, _) in enumerate(layers) if isinstance(layer, nn.Linear)]
+    total = 0
+    for i, (layer, inputs) in enumerate(layers):
+        parameters = [p for p in vars(layer).values() if isinstance(p, nn.Parameter)]
+        itemsize = parameters[0].dtype.itemsize if parameters else 0
+        activations = batch_size * math.prod(inputs) * itemsize  # those that the layer reads, of all images
+        if way == "towers":
+            meets = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and i > 0)
+            # Either reader is sent a half, and sends back a half's gradient; the last layer is on one rank.
+            total += activations * (1 if i == linear[-1] else 2) if meets else 0
+        elif way == "hybrid" and i in linear:
+            # All ranks read all activations, and send the gradients of those of others back.
+            total += 2 * (ranks - 1) * activations
+            total += ranks * (ranks - 1) * 8 if i == linear[0] else 0  # how many images each rank has
+            if i == linear[-1]:
+                own = sum(
+                    images * outputs for images, outputs in zip(*_shards(batch_size, layer.out_features, ranks), strict=True)
+                )
+                total += 2 * (batch_size * layer.out_features - own) * itemsize
+        else:
+            # A sum: each rank is sent the shard that it adds up by all others, and sends them the result.
+            total += 2 * (ranks - 1) * sum(p.data.nbytes for p in parameters)
+            if isinstance(layer, nn.BatchNorm):
+                channels = layer.num_features
+                total += ranks * (ranks - 1) * (2 * channels + 1) * 8  # count, means and squares, in float64
+                total += 2 * (ranks - 1) * 2 * channels * itemsize  # the two sums that dx needs
+    return total
+
+
+def _shards(batch_size: int, outputs: int, ranks: int) -> tuple[list[int], list[int]]:
+    return shards(batch_size, ranks), shards(outputs, ranks)
+
+
+def _layers(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """(layer, the shape of what it reads of one image), in their order."""
+    rows = summary(network, input_shape)
+    shapes = [input_shape, *(row.output_shape for row in rows)]
+    for (_, _, layer), shape in zip(leaves(network), shapes, strict=False):
+        yield layer, shape
