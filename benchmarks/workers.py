@@ -1,12 +1,13 @@
-"""One process against several on the same cores: python benchmarks/workers.py [--workers 2] [--batch-size 128]
+"""One process against several on the same cores: python benchmarks/workers.py [--workload W1] [--workers 2]
 
-Images per second of W1's training step (cifar-bn; see bench.py), by
+Images per second of a training step of W1 (cifar-bn) or W3 (alexnet-2012; see bench.py), by
 
     one worker with one thread
     one worker with a thread a core, the default
-    as many workers as --workers says, with their shares of the cores, the batch divided between them
+    as many workers as --workers says, with their shares of the cores: data parallel, and hybrid (see docs/parallel.md)
 
-Each takes its turn, `rounds` times over. The ratios are taken round by round; quote their median.
+Each takes its turn, `rounds` times over. The ratios are taken round by round; quote their median. Beside them: what a worker
+keeps (weights, gradients and velocities, the largest worker's) and what it sends in a step.
 """
 
 import argparse
@@ -21,15 +22,17 @@ import minidl.functional as F
 from minidl import Tensor, get_num_threads, random, set_num_threads
 from minidl.kernels.layout import from_batch_last
 from minidl.optim import SGD
-from minidl.parallel import DataParallel, launch
-from minidl.threads import shard
+from minidl.parallel import DataParallel, hybrid, launch
+from minidl.partition import shard
 
 
-def steps(communicators, stop, threads, batch, count):
-    """Seconds of each of `count` steps, after two."""
+def steps(communicators, stop, workload, way, threads, batch, count):
+    """(seconds of each of `count` steps, after two; bytes kept; bytes sent in a step), of rank 0, which has the most."""
     set_num_threads(threads)
-    model, classes, size, _ = WORKLOADS["W1"]
-    net = alexnet.create(model, classes)
+    model, classes, size, _ = WORKLOADS[workload]
+    net = alexnet.create(model, classes, image_size=size)
+    if way == "hybrid":
+        hybrid(net, communicators.main)
     optimizer = SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     parallel = DataParallel(net, optimizer, communicators)
     mine = shard(batch, communicators.rank, communicators.size)
@@ -37,51 +40,59 @@ def steps(communicators, stop, threads, batch, count):
     images = rng.standard_normal((3, size, size, batch)).astype(np.float32)[..., mine]
     x = Tensor(from_batch_last(np.ascontiguousarray(images)))
     labels = rng.integers(0, classes, batch)[mine]
-    seconds = []
+    seconds, sent = [], 0
     for step in range(count + 2):
-        start = time.perf_counter()
+        start, sent = time.perf_counter(), communicators.sent
         with random.context(0, step, mine.start):
             loss = F.cross_entropy(net(x), labels, reduction="sum") / batch
         optimizer.zero_grad()
         loss.backward()
         parallel.synchronize()
         optimizer.step()
+        sent = communicators.sent - sent
         communicators.main.barrier()
         seconds.append(time.perf_counter() - start)
-    return seconds[2:]
+    kept = sum(p.data.nbytes + p.grad.nbytes for p in optimizer.parameters)
+    return seconds[2:], kept + sum(v.nbytes for v in optimizer.momentum_buffers), sent
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=["W1", "W3"], default="W1")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, help="images a step (default: 128 for W1, 32 for W3)")
     parser.add_argument("--steps", type=int, default=5, help="counted steps of a turn (default 5)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (default 5)")
     options = parser.parse_args()
-    cores = get_num_threads()
+    batch = options.batch_size or WORKLOADS[options.workload][3]
+    cores, workers = get_num_threads(), options.workers
+    threads = max(1, cores // workers)
     contenders = {
-        "one worker, one thread": (1, 1),
-        f"one worker, {cores} threads": (1, cores),
-        f"{options.workers} workers, {max(1, cores // options.workers)} thread(s) each": (
-            options.workers,
-            max(1, cores // options.workers),
-        ),
+        "one worker, one thread": (1, "data", 1),
+        f"one worker, {cores} threads": (1, "data", cores),
+        f"{workers} workers, {threads} thread(s) each, data": (workers, "data", threads),
+        f"{workers} workers, {threads} thread(s) each, hybrid": (workers, "hybrid", threads),
     }
-    rates = {name: [] for name in contenders}
+    rates, volumes = {name: [] for name in contenders}, {}
     order = list(contenders)
     for _ in range(options.rounds):
         for name in order:
-            size, threads = contenders[name]
-            seconds = launch(size, steps, threads, options.batch_size, options.steps)
-            rates[name].append(options.batch_size / statistics.median(seconds))
+            size, way, threads = contenders[name]
+            seconds, *volumes[name] = launch(size, steps, options.workload, way, threads, batch, options.steps)
+            rates[name].append(batch / statistics.median(seconds))
         order.append(order.pop(0))
     base = rates["one worker, one thread"]
     for name, values in rates.items():
         ratios = [value / other for value, other in zip(values, base, strict=True)]
+        kept, sent = volumes[name]
         print(
-            f"{name:<32} {statistics.median(values):6.1f} images/s ({min(values):.1f} to {max(values):.1f}), "
-            f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"{name:<38} {statistics.median(values):6.1f} images/s ({min(values):.1f} to {max(values):.1f}), "
+            f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f}); "
+            f"keeps {kept / 1e6:.1f} MB, sends {sent / 1e6:.1f} MB a step"
         )
+    data, hybrid_ = (rates[name] for name in list(contenders)[2:])
+    ratios = [one / other for one, other in zip(hybrid_, data, strict=True)]
+    print(f"hybrid against data: {statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..partition import chunks, length
+from ..partition import ceil_div, chunks, length
 from ..threads import CHUNK_BYTES, array_chunks, parallel
 from . import columns, reference, winograd
-from .columns import pad
+from .columns import pad, phases
 from .layout import from_batch_last, to_batch_last
 from .memory import scratch
 from .shared import avg_pool2d as avg_pool2d
@@ -30,6 +30,7 @@ from .windows import views
 from .winograd import winograd_tile as winograd_tile
 
 RANDOM_WORDS = 256 << 10  # drawn at a time
+SHORT_RUN = 128  # bytes
 ANY = sys.maxsize  # most_bytes of chunks that are only divided between threads
 
 
@@ -97,6 +98,13 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, winograd_tile, nee
 # --- pooling -------------------------------------------------------------------------------------------------------
 
 
+def _pooling_phases(x, stride) -> int:
+    """Among how many arrays pooling deals out the columns of x (C, H, W, N): for few images a stride of them, as copies of short
+    runs take long; for many, one.
+    """
+    return stride[1] if x.shape[-1] * x.itemsize <= SHORT_RUN else 1
+
+
 def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
     """y of shape (N, C, *size), and argmax, the place of the maximum in its window (None unless with_argmax).
 
@@ -110,7 +118,7 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
     def work(channels):
         best, padded = y[channels], pad(x[channels], padding, -np.inf)
         larger = scratch("mask", best.shape, bool)
-        for i, j, value in views(padded, kernel_size, stride, size):
+        for i, j, value in views(phases(padded, _pooling_phases(padded, stride)), kernel_size, stride, size):
             if i == j == 0:
                 np.copyto(best, value)
                 continue
@@ -139,17 +147,24 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
         block = dx[channels]
         if top or bottom or left or right:
             block = scratch("padded", (len(block), top + H + bottom, left + W + right, N), grad.dtype)
-        block.fill(0)
+        count = _pooling_phases(block, stride)
+        dealt = block[None]
+        if count > 1:
+            dealt = scratch("phases", (count, len(block), block.shape[1], ceil_div(block.shape[2], count), N), grad.dtype)
+        dealt.fill(0)
         dy = grad[channels]
         mask, part = scratch("mask", dy.shape, bool), scratch("part", dy.shape, dy.dtype)
         finite = np.isfinite(dy.sum())  # then a product with 0 is 0, and quicker
-        for i, j, target in views(block, kernel_size, stride, grad.shape[1:3]):
+        for i, j, target in views(dealt, kernel_size, stride, grad.shape[1:3]):
             place = i * kernel_size[1] + j
             if finite:
                 np.multiply(dy, np.equal(argmax[channels], place, out=mask), out=part)
             else:
                 _select(dy, np.not_equal(argmax[channels], place, out=mask), out=part)
             target += part
+        for first in range(count if count > 1 else 0):
+            columns = block[:, :, first::count]
+            np.copyto(columns, dealt[first, :, :, : columns.shape[2]])
         if block.base is not dx:
             dx[channels] = block[:, top : top + H, left : left + W]
 

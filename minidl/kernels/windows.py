@@ -18,9 +18,14 @@ def output_size(size: int, kernel_size: int, stride: int, padding: int, ceil_mod
     return windows - 1 if (windows - 1) * stride >= size + padding else windows
 
 
-def views(x: Array, kernel_size, stride, size) -> Iterator[tuple[int, int, Array]]:
-    """reference.places for x (C, H, W, N), padded already: (i, j, what every window has at its place (i, j))."""
-    (KH, KW), (SH, SW), (OH, OW) = kernel_size, stride, size
+def views(phases: Array, kernel_size, stride, size) -> Iterator[tuple[int, int, Array]]:
+    """reference.places for an image (C, H, W, N), padded already: (i, j, what every window has at its place (i, j)).
+
+    phases: the image's columns dealt out among P = 1 arrays or P = the stride of them, (P, C, H, W / P, N). With the stride,
+    what neighbouring windows have at a place lies in one row without gaps.
+    """
+    (KH, KW), (SH, SW), (OH, OW), P = kernel_size, stride, size, len(phases)
     for i in range(KH):
         for j in range(KW):
-            yield i, j, x[:, i : i + (OH - 1) * SH + 1 : SH, j : j + (OW - 1) * SW + 1 : SW]
+            columns = slice(j // P, j // P + (OW - 1) * (SW // P) + 1, SW // P)
+            yield i, j, phases[j % P][:, i : i + (OH - 1) * SH + 1 : SH, columns]

@@ -1,8 +1,8 @@
 """Collectives of processes on one machine, for NumPy arrays: numbers go through shared memory, signals through pipes.
 
-An all-reduce in three steps, for a chunk of the array at a time. Each rank lays its chunk into its slot; when all have, each
-adds up its shard of the chunk from all slots, in the order of ranks, into the slot of results; when all have, each takes the
-whole result. So every number is added up once, by one rank, and is the same for all.
+An all-reduce in three steps, for a chunk of the array at a time. Each rank lays what others add up of its chunk into its slot;
+when all have, each adds up its shard of the chunk, in the order of ranks, into its array and the slot of results; when all have,
+each takes the others' shards. So every number is added up once, by one rank, and is the same for all.
 
 Before its first meeting a collective writes into the rank's own slot only, which nobody reads after a last meeting; the slot of
 results may still be read then, by a rank that is slower.
@@ -124,15 +124,19 @@ class SharedMemoryCommunicator(Communicator):
         for chunk in self._chunks(flat):
             size = flat[chunk].size
             slots = [self._slot(rank, flat.dtype, size) for rank in range(self.size + 1)]
-            np.copyto(slots[self.rank], flat[chunk])
+            mine, own = flat[chunk], shard(size, self.rank, self.size)
+            of_others = slice(own.start), slice(own.stop, None)
+            for part in of_others:
+                np.copyto(slots[self.rank][part], mine[part])
             self._meet(f"all_reduce of {array.size} {array.dtype}")
-            own = shard(size, self.rank, self.size)
-            total = slots[-1][own]
-            np.copyto(total, slots[0][own])
-            for slot in slots[1:-1]:
-                total += slot[own]
+            first, second, *others = (mine[own] if rank == self.rank else slots[rank][own] for rank in range(self.size))
+            total = np.add(first, second, out=slots[-1][own])
+            for part in others:
+                total += part
+            np.copyto(mine[own], total)
             self._meet("the end of all_reduce")
-            np.copyto(flat[chunk], slots[-1])
+            for part in of_others:
+                np.copyto(mine[part], slots[-1][part])
 
     def _copy(self, array, root):
         flat = _flat(array)
