@@ -31,5 +31,7 @@ def first_not_finite(model: Module, batch: Batch, communicators: Communicators) 
         return "all layers are finite, the loss itself overflowed"
     name, module, _ = outputs[int(np.flatnonzero(wrong)[0])]
     own = [p for p in vars(module).values() if isinstance(p, Parameter)]
-    weights = "" if all(np.isfinite(to_numpy(p.data)).all() for p in own) else ", as its weights are not"
+    wrong_weights = not all(np.isfinite(to_numpy(p.data)).all() for p in own)
+    anywhere = sum_over_ranks(communicators, device_of(batch.images), float(wrong_weights))
+    weights = ", as its weights are not" if anywhere else ""
     return f"the first layer whose output is not finite is {name} ({type(module).__name__}){weights}"

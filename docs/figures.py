@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from numpy.typing import ArrayLike
 
+import alexnet
 import minidl
 import minidl.functional as F
 from minidl import Tensor, nn, random
 from minidl.kernels.columns import im2col
 from minidl.optim import SGD
+from minidl.parallel.traffic import bytes_sent
 
 BLUE, GREEN, YELLOW, RED, GREY = "#cfe2f7", "#d5efd8", "#fff0bf", "#f9d5cd", "#e6e6e6"
-MEASURED = 1.57  # two workers against one thread, in the table of data_parallel.md
 FIGURES: dict[str, Callable] = {}
 
 
@@ -173,7 +174,7 @@ def optimiser():
 def convolution():
     x = np.array([[1, 2, 0], [0, 1, 3], [2, 1, 0]], np.float32)
     W = np.array([[1, 0], [-1, 2]], np.float32)
-    P = im2col(x[None, :, :, None], (2, 2), (1, 1), (0, 2, 0, 2)).copy()
+    P = im2col(x[None, None, :, :, None], (2, 2), (1, 1), (0, 2, 0, 2)).copy()
     first_patch, first_column = np.full((3, 3), BLUE), np.full((4, 4), BLUE)
     first_patch[:2, :2] = first_column[:, 0] = YELLOW
     sheet, axes = board(27, 7.2)
@@ -323,18 +324,118 @@ def span(axes: Axes, x: float, y: float, width: float, name: str, color: str) ->
     axes.text(x + width / 2, y + 0.8, name, ha="center", va="center", fontsize=8)
 
 
+GROUPS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+ACTIVATIONS, SUMS = "#1f4e9c", "#c0392b"
+
+
+@figure("parallel-ways")
+def parallel_ways():
+    """Who holds which part of each layer, on how many images, and what crosses: for two devices, images at the bottom."""
+    sheet, axes = board(36, 17)
+    for panel, way in enumerate(("data", "hybrid", "towers")):
+        left = 0.4 + 12.1 * panel
+        axes.text(left + 5.6, 0.8, way, ha="center", va="center", fontsize=13, weight="bold")
+        for rank in (0, 1):
+            axes.text(left + 2.2 + 6.8 * rank, 1.9, f"rank {rank}", ha="center", va="center", fontsize=9)
+        for row, name in enumerate(GROUPS):
+            y = 14.3 - 1.6 * row
+            whole = way == "data" or (way == "hybrid" and row < 5)
+            for rank in (0, 1):
+                share = 1.0 if whole else 0.5
+                if way == "towers" and name == "fc8":
+                    share = 1.0 - rank
+                _layer(axes, left + 6.8 * rank, y, share, name, rank, "N/2" if whole else "N")
+            middle = y + 0.55
+            if whole:
+                _crossing(axes, left, middle, SUMS, both=True)
+            elif (way == "hybrid") or name in ("conv3", "fc6", "fc7", "fc8"):
+                _crossing(axes, left, middle + 0.8, ACTIVATIONS, both=not (way == "towers" and name == "fc8"))
+        if way == "hybrid":
+            _crossing(axes, left, 14.3 - 1.6 * 7 - 0.25, ACTIVATIONS, both=True)
+    for x, color, text in ((5, ACTIVATIONS, "activations, and their gradients in backward"), (21, SUMS, "sums of gradients")):
+        axes.add_patch(FancyArrowPatch((x, 16.3), (x + 1.6, 16.3), arrowstyle="<->", mutation_scale=10, color=color))
+        axes.text(x + 2, 16.3, text, va="center", fontsize=9)
+    return sheet
+
+
+def _layer(axes: Axes, x: float, y: float, share: float, name: str, rank: int, images: str) -> None:
+    """A layer, 4.4 wide, of whose outputs a rank has a share: the left or the right part."""
+    axes.add_patch(Rectangle((x, y), 4.4, 1.1, facecolor="none", edgecolor="#bbbbbb", linestyle=":"))
+    if share:
+        start = x if share == 1 or rank == 0 else x + 4.4 * (1 - share)
+        axes.add_patch(Rectangle((start, y), 4.4 * share, 1.1, facecolor=(BLUE, GREEN)[rank], edgecolor="#666666"))
+        axes.text(start + 2.2 * share, y + 0.55, f"{name}, {images}", ha="center", va="center", fontsize=7.5)
+
+
+def _crossing(axes: Axes, left: float, y: float, color: str, both: bool) -> None:
+    """An arrow between the ranks of a panel; if not both ways, to rank 0."""
+    style = "<->" if both else "<-"
+    axes.add_patch(FancyArrowPatch((left + 4.4, y), (left + 6.8, y), arrowstyle=style, mutation_scale=10, color=color))
+
+
+@figure("towers")
+def towers():
+    """The paper's figure 2: two halves of each layer, and the bytes an image that cross from one to the other."""
+    layers = [  # (name, maps of a half, side), and whether it reads both halves
+        ("image", 3, 224, False),
+        ("conv1", 48, 55, False),
+        ("pool1", 48, 27, False),
+        ("conv2", 128, 27, False),
+        ("pool2", 128, 13, False),
+        ("conv3", 192, 13, True),
+        ("conv4", 192, 13, False),
+        ("conv5", 128, 13, False),
+        ("pool5", 128, 6, False),
+        ("fc6", 2048, 1, True),
+        ("fc7", 2048, 1, True),
+        ("fc8", 1000, 1, True),
+    ]
+    sheet, axes = board(37, 14.6)
+    for rank, middle in ((0, 3.0), (1, 10.0)):
+        axes.text(0.2, middle - 2.6, f"rank {rank}", fontsize=10)
+        for i, (name, maps, side, _) in enumerate(layers):
+            if name == "fc8" and rank:
+                continue
+            x, height, width = 1.2 + 3.05 * i, 0.7 + 0.28 * side**0.5, 0.45 + 0.1 * np.log2(maps)
+            color = YELLOW if name == "image" else (BLUE, GREEN)[rank]
+            axes.add_patch(Rectangle((x - width / 2, middle - height / 2), width, height, facecolor=color, edgecolor="#666666"))
+            axes.text(x, middle + height / 2 + 0.45, name, ha="center", va="center", fontsize=8)
+            shape = f"{maps}" if side == 1 else f"{maps} x {side} x {side}"
+            axes.text(x, middle + height / 2 + 1.1, shape, ha="center", va="center", fontsize=7)
+            if i and not (name == "fc8" and rank):
+                arrow(axes, (x - 2.1, middle), (x - width / 2 - 0.05, middle))
+    for i, (name, _, _, reads_both) in enumerate(layers):
+        if reads_both:
+            _, maps, side, _ = layers[i - 1]
+            x = 1.2 + 3.05 * i
+            for start, end in ((9.2, 3.6), (3.8, 9.4)) if name != "fc8" else ((9.2, 3.6),):
+                line = FancyArrowPatch((x - 2.3, start), (x - 0.7, end), arrowstyle="->", mutation_scale=11, color=ACTIVATIONS)
+                axes.add_patch(line)
+            axes.text(
+                x - 1.5, 6.5, f"{maps * side * side * 4 / 1000:.1f} kB", ha="center", va="center", fontsize=8, color=ACTIVATIONS
+            ).set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+    return sheet
+
+
 @figure("scaling")
 def scaling():
-    """The model of data_parallel.md, and what benchmarks/workers.py measured on two cores."""
-    devices, size, latency, hidden = np.arange(2, 65), 4 * 60_965_224, 10e-6, 0.6
+    """The model of parallel.md, for 128 images and steps of 0.1 s on each device."""
+    network, step, latency, hidden = alexnet.create("alexnet-2012"), 0.1, 10e-6, 0.6
+    convolutions = sum(p.data.nbytes for name, p in network.named_parameters() if name.startswith("conv"))
+    networks = {"NVLink": (200e9, "-", 8), "PCIe 4.0 x16": (20e9, "--", 8), "100 Gb": (11e9, "-.", 64), "10 Gb": (1.1e9, ":", 64)}
     sheet = Figure(figsize=(8.4, 3.4), layout="constrained")
-    for axes, step in zip(sheet.subplots(1, 2, sharey=True), (0.1, 0.05), strict=True):
-        networks = {"NVLink": (200e9, "-"), "PCIe 4.0 x16": (20e9, "--"), "100 Gb": (11e9, "-."), "10 Gb": (1.1e9, ":")}
-        for name, (bandwidth, line) in networks.items():
-            t = 2 * (devices - 1) / devices * size / bandwidth + 2 * (devices - 1) * latency
-            axes.plot(devices, devices * step / (step + np.maximum(0, t - hidden * step)), line, label=name)
-        axes.plot([2], [MEASURED], "o", color="black", label="CPU, measured")
-        axes.set(xscale="log", yscale="log", xlabel="n", title=f"{step:g} s")
+    for axes, way in zip(sheet.subplots(1, 2, sharey=True), ("data", "hybrid"), strict=True):
+        for name, (bandwidth, line, most) in networks.items():
+            devices = [n for n in (2, 4, 8, 16, 32, 64) if n <= most]
+            speedups = []
+            for n in devices:
+                sent = bytes_sent(network, (3, 224, 224), way, 128 * n, n) / n
+                sums = sent if way == "data" else 2 * (n - 1) / n * convolutions
+                beside = sums / bandwidth + (60 if way == "data" else 4) * 2 * (n - 1) * latency
+                between = (sent - sums) / bandwidth + (0 if way == "data" else 8) * (n - 1) * latency
+                speedups.append(n * step / (step + max(0.0, beside - hidden * step) + between))
+            axes.plot(devices, speedups, line, marker=".", label=name)
+        axes.set(xscale="log", yscale="log", xlabel="n", title=way)
         axes.set_xticks(ticks := [2, 4, 8, 16, 32, 64], ticks)
         axes.set_yticks([1, *ticks], [1, *ticks])
         axes.minorticks_off()

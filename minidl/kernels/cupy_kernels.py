@@ -46,7 +46,7 @@ def _like(x, dtype=None):
 def linear(x, weight, bias):
     """weight (O, F) @ x (F, N) + bias (O,), if there is one -> (O, N)."""
     y = product(weight, to_batch_last(x))
-    if bias is not None:
+    if bias is not None and y.size:
         _place(y, bias, y, 0)
     return from_batch_last(y)
 

@@ -5,7 +5,7 @@ from .communicator import ALONE as ALONE
 from .communicator import Communicator as Communicator
 from .communicator import Communicators as Communicators
 from .data_parallel import DataParallel as DataParallel
-from .hybrid import hybrid as hybrid
+from .hybrid_parallel import hybrid as hybrid
 from .input_batches import feed as feed
 from .processes import launch as launch
-from .towers import towers as towers
+from .tower_parallel import towers as towers

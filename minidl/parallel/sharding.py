@@ -36,6 +36,9 @@ class Sharded(nn.Module):
         y = super().forward(self.before(x) if self.before else x)
         return self.after(y) if self.after else y
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, outputs {self.rows.start} to {self.rows.stop}"
+
 
 class DropoutOfPart(nn.Module):
     """A dropout of some outputs of a sharded layer, for the whole batch: it draws what one device draws for these."""
@@ -76,8 +79,8 @@ def dropout_of_part(layer: nn.Dropout, rows: slice) -> Any:
 
 @functools.cache
 def _kind(of_part: Any, of_whole: Any) -> Any:
-    """A class of what is of a part, and computes as the whole does."""
-    return type(f"Sharded{of_whole.__name__}", (of_part, of_whole), {})
+    """A class of what is of a part, and computes as the whole does, whose name it keeps."""
+    return type(of_whole.__name__, (of_part, of_whole), {})
 
 
 def leaves(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
@@ -123,6 +126,8 @@ def whole_arrays(arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], commun
             if communicator.rank == 0:
                 array = get_array_module(array).concatenate(parts).reshape(sum(sizes[name]), *array.shape[1:])
         whole[name] = array
+    if sizes:
+        communicator.barrier()  # a process that ends now must not take what it sends with it
     return whole if communicator.rank == 0 else {}
 
 

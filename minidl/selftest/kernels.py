@@ -76,14 +76,18 @@ def _pad2d(kernels, make):
     return (kernels.pad2d(make(image), 1, 0, 2, 3),)
 
 
-def _linear(kernels, make):
-    x, weight, bias, grad = make(image, N, 9), make(image, O, 9), make(image, O), make(image, N, O)
-    return (
-        kernels.linear(x, weight, bias),
-        kernels.linear(x, weight, None),
-        *kernels.linear_backward(grad, x, weight, (True, True, True), make(image, O, 9)),
-        *kernels.linear_backward(grad, x, weight),
-    )
+def _linear(images, outputs):
+    def call(kernels, make):
+        x, weight, bias = make(image, images, 9), make(image, outputs, 9), make(image, outputs)
+        grad = make(image, images, outputs)
+        return (
+            kernels.linear(x, weight, bias),
+            kernels.linear(x, weight, None),
+            *kernels.linear_backward(grad, x, weight, (True, True, True), make(image, outputs, 9)),
+            *kernels.linear_backward(grad, x, weight),
+        )
+
+    return call
 
 
 def _matmul(kernels, make):
@@ -175,7 +179,8 @@ CALLS = {
     "max_pool2d of special values": _max_pool2d(special, (3, 2), (2, 1), ((1, 2), (1, 1)), (4, 6)),
     "avg_pool2d": _avg_pool2d,
     "pad2d": _pad2d,
-    "linear": _linear,
+    "linear": _linear(N, O),
+    "linear of nothing to nothing": _linear(0, 0),
     "matmul": _matmul,
     "batch_norm": _batch_norm,
     "statistics of a large mean": _statistics_of_a_large_mean,

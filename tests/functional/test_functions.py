@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import minidl.functional as F
 from minidl import Tensor, gradcheck, random
 from minidl.backend import to_device, to_numpy
+from minidl.kernels import numpy_kernels
 from minidl.kernels.layout import to_batch_last
 
 from ..helpers import naive
@@ -134,6 +135,26 @@ def test_max_pool2d_gradient(make, monkeypatch, arguments, ceil_mode, chunk_byte
 
     monkeypatch.setattr(threads, "CHUNK_BYTES", chunk_bytes)
     check(lambda x: F.max_pool2d(x, *arguments, ceil_mode=ceil_mode), make(2, 3, 6, 7))
+
+
+@given(data=st.data())
+def test_max_pool2d_of_few_and_of_many_images(data):
+    """NumPy's kernel deals out the columns of few images; the numbers are those of many."""
+    draw = data.draw
+    kernel, stride = (tuple(draw(st.integers(1, 4)) for _ in range(2)) for _ in range(2))
+    padding = tuple(draw(st.integers(0, size // 2)) for size in kernel)
+    shape = (draw(st.integers(0, 3)), 2, *(size + draw(small) for size in kernel))
+    values = np.random.default_rng(draw(st.integers(0, 99))).integers(-3, 4, shape).astype(float)
+    found = []
+    for short_run in (0, 1 << 20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(numpy_kernels, "SHORT_RUN", short_run)
+            x = Tensor(values, requires_grad=True)
+            y = F.max_pool2d(x, kernel, stride, padding)
+            y.backward(np.random.default_rng(0).standard_normal(y.shape))
+            found.append((y.data, x.grad))
+    for few, many in zip(*found, strict=True):
+        np.testing.assert_array_equal(few, many)
 
 
 def test_max_pool2d_gives_a_tie_to_the_first(device):

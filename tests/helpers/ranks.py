@@ -15,18 +15,22 @@ from pathlib import Path
 import numpy as np
 
 import alexnet.launch
-from alexnet import builders, memory, parallelism, saving, training
+import minidl.functional as F
+from alexnet import builders, memory, models, parallelism, saving, training
 from alexnet.config import Config
 from alexnet.devices import join
 from alexnet.run import RunFolder
 from alexnet.statistics import LayerStatistics
-from minidl.backend import to_numpy, use_device
+from minidl import Tensor
+from minidl.backend import to_device, to_numpy, use_device
 from minidl.data import DataLoader
 from minidl.errors import TrainingError, UserError
+from minidl.nn import init
 from minidl.optim import SGD
-from minidl.parallel import DataParallel, mpi
+from minidl.parallel import DataParallel, collectives, hybrid, mpi, towers
 from minidl.parallel.communicator import timeout
-from minidl.parallel.sharding import sharded_parameters, whole_arrays
+from minidl.parallel.sharding import rows_of, sharded_parameters, shards, whole_arrays
+from minidl.partition import shard
 
 
 def sums(communicators, stop, shapes, dtype):
@@ -90,6 +94,113 @@ def different_collectives(communicators, stop):
         communicators.main.all_reduce(np.ones(3))
 
 
+COLLECTIVES = ["gather", "gather for some", "reduce_scatter", "all_to_all"]
+
+
+def collective(kind, axis, x, communicator):
+    """One of collectives.py on (this rank's x, y); sizes: 0, 1, 2, ... along the axis, and about equal shards of the other."""
+    size = communicator.size
+    uneven = list(range(size))
+    if kind == "gather":
+        return collectives.gather(x, communicator, axis)
+    if kind == "gather for some":
+        return collectives.gather(x, communicator, axis, uneven, readers=[size - 1])
+    if kind == "reduce_scatter":
+        return collectives.reduce_scatter(x, communicator, axis, uneven)
+    return collectives.all_to_all(x, communicator, axis, uneven, 1 - axis, shards(5, size))
+
+
+def collective_is_its_definition(communicators, stop, kind, axis, ndim, device="numpy"):
+    """Check y, and by finite differences in float64 every gradient, on all ranks. Returns the largest error of a gradient."""
+    communicator = on_gpu(communicators).main if device == "cupy" else communicators.main
+    rank, size = communicator.rank, communicator.size
+    sizes = list(range(size))
+    lengths = [sum(sizes), 5] if axis == 0 else [5, sum(sizes)]
+    whole = np.random.default_rng(0).standard_normal((size, *lengths, *[2] * (ndim - 2)))
+    own = [slice(None)] * ndim
+    own[axis] = rows_of(sizes, rank)
+    part = whole[rank] if kind == "reduce_scatter" else whole[0][tuple(own)]
+
+    def call(values):
+        return collective(
+            kind, axis, Tensor(to_device(values, f"cupy:{rank}" if device == "cupy" else device), True), communicator
+        )
+
+    expected = whole[0]
+    if kind == "gather for some" and rank != size - 1:
+        expected = expected[:0, :]
+    elif kind == "reduce_scatter":
+        expected = whole.sum(axis=0)[tuple(own)]
+    elif kind == "all_to_all":
+        other = [slice(None)] * ndim
+        other[1 - axis] = rows_of(shards(5, size), rank)
+        expected = expected[tuple(other)]
+    np.testing.assert_allclose(to_numpy(call(part).data), expected, rtol=1e-14)
+
+    weights = np.random.default_rng(rank + 1).standard_normal(expected.shape)
+
+    def loss(values):
+        """Of all ranks together."""
+        total = np.array([(to_numpy(call(values).data) ** 2 * weights).sum()])
+        communicator.host.all_reduce(total)
+        return total[0]
+
+    x = Tensor(to_device(part, f"cupy:{rank}" if device == "cupy" else device), True)
+    y = collective(kind, axis, x, communicator)
+    y.backward(to_device(2 * to_numpy(y.data) * weights, f"cupy:{rank}" if device == "cupy" else device))
+    error = np.zeros(1)
+    for other in range(size):
+        shape = (
+            whole[0].shape if kind == "reduce_scatter" else whole[0].take(range(*rows_of(sizes, other).indices(99)), axis).shape
+        )
+        for place in np.ndindex(*shape):
+            losses = []
+            for step in (1e-5, -1e-5):
+                values = part.copy()
+                if other == rank:
+                    values[place] += step
+                losses.append(loss(values))
+            if other == rank:
+                difference = (losses[0] - losses[1]) / 2e-5 - to_numpy(x.grad)[place]
+                error[0] = max(error[0], abs(difference))
+    gathered = communicator.host.all_gather(error)
+    return float(gathered.max())
+
+
+def zeros(model, classes=None, image_size=None):
+    """A network without initial weights, which take time."""
+    with init.skipped():
+        net = alexnet.create(model, classes, image_size=image_size)
+    for array in net.state_dict().values():
+        array[...] = 0
+    return net
+
+
+def sent_in_a_step(communicators, stop, model, image_size, parallel, batch_size):
+    """(bytes that all ranks have sent in a training step, from forward to the sums of gradients; bytes that this rank keeps)."""
+    net = zeros(model, 10, image_size)
+    communicator = communicators.main
+    if parallel == "hybrid":
+        hybrid(net, communicator)
+    elif parallel == "towers":
+        towers(net, communicator, (models.SameMapNorm,))
+    optimizer = SGD(net.parameters(), 0.01, 0.9)
+    engine = DataParallel(net, optimizer, communicators)
+    mine = slice(0, batch_size) if parallel == "towers" else shard(batch_size, communicator.rank, communicator.size)
+    x = Tensor(np.zeros((batch_size, 3, image_size, image_size), np.float32)[mine])
+    labels = np.zeros(batch_size if parallel == "towers" and not communicator.rank else 0, np.int64)
+    labels = labels if parallel == "towers" else np.zeros(len(x.data), np.int64)
+    before = communicators.sent
+    loss = F.cross_entropy(net(x), labels, reduction="sum") / batch_size
+    optimizer.zero_grad()
+    loss.backward()
+    engine.synchronize()
+    sent = np.array([communicators.sent - before])
+    communicator.all_reduce(sent)
+    kept = sum(p.data.nbytes + p.grad_buffer.nbytes for p in optimizer.parameters)
+    return int(sent[0]), kept + sum(v.nbytes for v in optimizer.momentum_buffers)
+
+
 def fail(communicators, stop, how):
     """Rank 1 fails, while the others are in a collective."""
     if communicators.rank == 1:
@@ -145,11 +256,11 @@ def train(communicators, stop, config: Config):
     subset = dataset.train.first(config.limit_train, "--limit-train")
     transform = builders.training_transform(config)
     rank = communicators.rank
-    shard = {"rank": rank, "size": communicators.size}
-    if config.parallel == "towers":
-        shard = {"labelled": rank == 0}
+    share = {"rank": rank, "size": communicators.size}
+    if config.parallel == "towers" and communicators.size > 1:
+        share = {"labelled": rank == 0}
     loader = DataLoader(
-        subset.images, subset.labels, config.recipe.batch_size, transform, shuffle=True, seed=config.seed, **shard
+        subset.images, subset.labels, config.recipe.batch_size, transform, shuffle=True, seed=config.seed, **share
     )
     model = builders.build_model(config)
     if rank:
@@ -167,7 +278,7 @@ def train(communicators, stop, config: Config):
     )
     statistics.flush()
     test = dataset.test.first(11, "--limit-test")
-    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config), **shard)
+    test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config), **share)
     evaluation = training.evaluate(model, test_loader, communicators=communicators)
     sizes = {f"{k}.{name}": rows for name, rows in sharded_parameters(model).items() for k in ("model", "velocity")}
     dataset.close()
@@ -180,6 +291,22 @@ def train(communicators, stop, config: Config):
         "predictions": evaluation.predictions,
         **{name: array.reshape(-1)[:: max(1, array.size // 1000)].copy() for name, array in state.items()},
     }
+
+
+def train_with_nan(communicators, stop, config, name):
+    """train, with a parameter that is not a number on rank 1."""
+    divide = parallelism.divide
+
+    def spoil(model, *args):
+        divide(model, *args)
+        if communicators.rank == 1:
+            dict(model.named_parameters())[name].data[...] = np.nan
+
+    parallelism.divide = spoil
+    try:
+        train(communicators, stop, config)
+    finally:
+        parallelism.divide = divide
 
 
 class OutOfMemoryError(MemoryError):

@@ -20,7 +20,7 @@ from minidl.kernels.layout import from_batch_last
 from minidl.parallel import launch
 from minidl.selftest.kernels import difference
 
-from ..helpers import ranks
+from ..helpers import folders, ranks
 
 ROOT = Path(__file__).parents[2]
 SIMULATED = "SIMGPU_DEVICES" in os.environ
@@ -49,9 +49,9 @@ def gpus(cupy):
     return gpus
 
 
-def config(model, backend, devices, dtype="float64", precision="fp32", steps=STEPS):
+def config(model, backend, devices, dtype="float64", precision="fp32", steps=STEPS, parallel="data"):
     """The last batch has fewer images than three devices."""
-    options = ["--precision", precision]
+    options = ["--precision", precision, "--parallel", parallel]
     options += ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH)]
     options += ["--limit-train", str(BATCH * (steps - 1) + 2), "--backend", backend, "--devices", ",".join(map(str, devices))]
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
@@ -69,6 +69,44 @@ def test_gpus_compute_what_a_cpu_computes(gpus, on_numpy, devices):
     model, expected = on_numpy
     result = launch(len(devices), ranks.train, config(model, "cupy", devices))
     assert result["correct"] == expected["correct"]
+    for name in expected:
+        atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
+        np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("kind", ranks.COLLECTIVES)
+def test_collectives_of_gpus_and_their_gradients(gpus, kind, size):
+    """Rank 0's part is empty."""
+    gpus(size)
+    assert launch(size, ranks.collective_is_its_definition, kind, size - 2, 2, "cupy") < 1e-8
+
+
+@pytest.mark.parametrize("devices", [[1, 0], [0, 1, 2]], ids=str)
+def test_gpus_that_share_the_fully_connected_layers(gpus, on_numpy, devices):
+    gpus(max(devices) + 1)
+    model, expected = on_numpy
+    if (model == "cifar-bn") != (len(devices) == 3):
+        pytest.skip("one number of devices for each network is enough")
+    result = launch(len(devices), ranks.train, config(model, "cupy", devices, parallel="hybrid"))
+    assert result["correct"] == expected["correct"]
+    for name in expected:
+        atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
+        np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+def test_gpus_as_towers(gpus, tmp_path):
+    """Two steps of net-145; the last batch has one image."""
+    gpus(2)
+    data = folders.split(tmp_path, {"red": 3, "green": 3}, {"red": 6, "green": 5})
+
+    def settings(backend, devices, parallel):
+        options = ["--data", str(data), "--image-size", "64", "--model", "net-145", "--dtype", "float64", "--batch-size", "5"]
+        options += ["--backend", backend, "--devices", devices, "--parallel", parallel]
+        return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
+
+    expected = launch(1, ranks.train, settings("numpy", "0", "data"))
+    result = launch(2, ranks.train, settings("cupy", "1,0", "towers"))
     for name in expected:
         atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
         np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
@@ -97,8 +135,9 @@ def test_halves_lose_nothing_small_or_large(cupy, fp16):
     for shift in (-60.0, 60.0):  # powers of two
         np.testing.assert_array_equal(linear(x * 2**shift, weight, None).get(), (product * 2**shift).get())
     assert not linear(x * 0, weight, None).any()
-    huge, tiny = cupy.array([[2e38, 1]], np.float32), cupy.array([[1e-38, 1e-44]], np.float32)
-    assert linear(tiny, huge, None).get() == pytest.approx(2, rel=1e-3)
+    # The least normal numbers: what is smaller counts as 0 on NVIDIA's GPUs, as CuPy has its kernels compiled.
+    huge, tiny = cupy.array([[2e38, 1]], np.float32), cupy.array([[1.2e-38, 1.2e-38]], np.float32)
+    assert linear(tiny, huge, None).get() == pytest.approx(2.4, rel=1e-3)
     assert not cupy.isfinite(linear(x * np.float32(np.inf), weight, None)).any()
 
 
@@ -203,11 +242,14 @@ def test_a_gpu_that_does_not_come_is_noticed(gpus, monkeypatch):
         launch(2, ranks.a_gpu_is_missing, timeout=4)
 
 
-def test_a_step_does_not_wait_for_the_gpu(cupy):
+@pytest.mark.parametrize("devices, parallel", [([0], "data"), ([0, 1], "hybrid")])
+def test_a_step_does_not_wait_for_the_gpu(gpus, devices, parallel):
     """Not for a stream, a device or a copy: sums are read one step later, behind an event."""
+    gpus(len(devices))
     if not SIMULATED:
         pytest.skip("takes the simulator's count of waits")
-    assert launch(1, ranks.waits_of_steps, config("cifar-bn", "cupy", [0], "float32", steps=FEW_STEPS)) == [0] * (FEW_STEPS - 1)
+    settings = config("cifar-bn", "cupy", devices, "float32", steps=FEW_STEPS, parallel=parallel)
+    assert launch(len(devices), ranks.waits_of_steps, settings) == [0] * (FEW_STEPS - 1)
 
 
 def test_nccl_is_missing(monkeypatch):
