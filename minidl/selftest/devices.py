@@ -5,8 +5,9 @@
     python -m minidl.selftest --backend cupy --devices 0,1     two GPUs
 
 On each device: every kernel against NumPy in float64, products of matrices in lower precision, dropout masks to the last bit,
-and a gradient check through a small network. Between them: sums of known values, and five steps of training against those of
-one CPU. Then how fast they are. All of it goes into a JSON file, which is worth attaching to a report.
+and a gradient check through a small network. Between them: sums and exchanges of known values, and five steps of training, data
+parallel and hybrid, against those of one CPU. Then how fast they are. All of it goes into a JSON file, which is worth attaching
+to a report.
 
 Exit status: 0 all is right, 1 something is not, 2 wrong usage or no such device.
 """
@@ -33,12 +34,14 @@ from ..errors import TrainingError, UserError
 from ..inspection import gradcheck
 from ..kernels import kernels_for
 from ..optim import SGD
-from ..parallel import ALONE, Communicators, DataParallel, launch
+from ..parallel import ALONE, Communicators, DataParallel, hybrid, launch
 from ..parallel.communicator import timeout
+from ..parallel.sharding import sharded_parameters, whole_arrays
 from ..partition import shard
 from .kernels import CALLS, TOLERANCE, difference, masks_are_equal
 
 STEPS, BATCH, SIZE = 5, 7, 12  # SIZE: of the images
+MOST_RANKS = 16  # that share a layer
 PACKAGES = "minidl numpy cupy-cuda12x cupy-cuda13x cupy-rocm-7-0 nvidia-nccl-cu12 nvidia-nccl-cu13 mpi4py".split()
 
 
@@ -53,8 +56,10 @@ def network() -> nn.Module:
         "lrn2": nn.LocalResponseNorm(5, alpha=0.1, k=2.0),
         "pool2": nn.MaxPool2d(3, 2),
         "flatten": nn.Flatten(),
-        "drop": nn.Dropout(0.3),
-        "fc": nn.Linear(16 * 4, 5),
+        "fc3": nn.Linear(16 * 4, 50),
+        "relu3": nn.ReLU(),
+        "drop3": nn.Dropout(0.3),
+        "fc4": nn.Linear(50, MOST_RANKS),
     }
     return nn.Sequential(layers).to(dtype="float64")
 
@@ -64,9 +69,11 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((BATCH, 3, SIZE, SIZE)), rng.integers(0, 5, BATCH)
 
 
-def trained(communicators: Communicators, device: str) -> list[np.ndarray]:
-    """The network's state after STEPS steps on the shards of this rank."""
+def trained(communicators: Communicators, device: str, way: str = "data") -> list[np.ndarray]:
+    """The network's state, on rank 0, after STEPS steps on the shards of the ranks."""
     model = network().to(device)
+    if way == "hybrid":
+        hybrid(model, communicators.main)
     optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 12)
     for step in range(STEPS):
@@ -79,7 +86,8 @@ def trained(communicators: Communicators, device: str) -> list[np.ndarray]:
         loss.backward()
         parallel.synchronize()
         optimizer.step()
-    return [to_numpy(array) for array in model.state_dict().values()]
+    whole = whole_arrays(model.state_dict(), sharded_parameters(model), communicators.main)
+    return [to_numpy(array) for array in whole.values()]
 
 
 def gradient_error(device: str) -> str:
@@ -146,9 +154,15 @@ def check(communicators: Communicators, stop, backend: str, devices: list[int], 
         communicator.all_reduce(array, async_op=True).wait()
         total = host.size * np.arange(1000) + sum(range(host.size))
         add(f"sum over ranks, {which}", np.array_equal(to_numpy(array), total), f"{host.size} ranks")
-    pairs = zip(trained(communicators, device), expected, strict=True)
-    largest = float(np.max([np.abs(a - b).max() / max(1e-3, np.abs(b).max()) for a, b in pairs]))
-    add(f"{STEPS} steps against one CPU", largest <= 1e-9, f"largest difference {largest:.1e}")
+        parts = communicator.exchange([array[:q] for q in range(host.size)], [list(range(host.size))] * host.size)
+        right = all(np.array_equal(to_numpy(part), total[:rank]) for part in parts)
+        add(f"exchange between ranks, {which}", right, f"{host.size} ranks")
+    for way in ("data", "hybrid") if 1 < host.size <= MOST_RANKS else ("data",):
+        state = trained(communicators, device, way)
+        if rank == 0:
+            pairs = zip(state, expected, strict=True)
+            largest = float(np.max([np.abs(a - b).max() / max(1e-3, np.abs(b).max()) for a, b in pairs]))
+            add(f"{STEPS} steps against one CPU, {way}", largest <= 1e-9, f"largest difference {largest:.1e}")
     return gathered(host, {"checks": checks, "speed": speed(communicators, device, megabytes)})
 
 
