@@ -42,9 +42,8 @@ def way(config: Config, network: Module) -> str:
         return config.parallel
     if config.backend == "cupy" or _fewest_outputs(network)[1] < config.world_size:
         return "data"
-    sizes = builders.input_shape(config), config.recipe.batch_size, config.world_size
-    shape, batch_size, ranks = sizes
-    return min(("data", "hybrid"), key=lambda way: bytes_sent(network, shape, way, batch_size, ranks))
+    shape, batch_size = builders.input_shape(config), config.recipe.batch_size
+    return min(("data", "hybrid"), key=lambda way: bytes_sent(network, shape, way, batch_size, config.world_size))
 
 
 def divide(network: Module, way: str, communicators: Communicators) -> None:

@@ -32,9 +32,8 @@ def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch
             total += 2 * (ranks - 1) * activations
             total += ranks * (ranks - 1) * 8 if i == linear[0] else 0  # how many images each rank has
             if i == linear[-1]:
-                own = sum(
-                    images * outputs for images, outputs in zip(*_shards(batch_size, layer.out_features, ranks), strict=True)
-                )
+                images, outputs = shards(batch_size, ranks), shards(layer.out_features, ranks)
+                own = sum(a * b for a, b in zip(images, outputs, strict=True))
                 total += 2 * (batch_size * layer.out_features - own) * itemsize
         else:
             # A sum: each rank is sent the shard that it adds up by all others, and sends them the result.
@@ -44,10 +43,6 @@ def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch
                 total += ranks * (ranks - 1) * (2 * channels + 1) * 8  # count, means and squares, in float64
                 total += 2 * (ranks - 1) * 2 * channels * itemsize  # the two sums that dx needs
     return total
-
-
-def _shards(batch_size: int, outputs: int, ranks: int) -> tuple[list[int], list[int]]:
-    return shards(batch_size, ranks), shards(outputs, ranks)
 
 
 def _layers(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[Any, tuple[int, ...]]]:
