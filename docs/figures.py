@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -14,6 +16,7 @@ import alexnet
 import minidl
 import minidl.functional as F
 from minidl import Tensor, nn, random
+from minidl.inspection import summary
 from minidl.kernels.columns import im2col
 from minidl.optim import SGD
 from minidl.parallel.traffic import bytes_sent
@@ -324,96 +327,112 @@ def span(axes: Axes, x: float, y: float, width: float, name: str, color: str) ->
     axes.text(x + width / 2, y + 0.8, name, ha="center", va="center", fontsize=8)
 
 
-GROUPS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
-ACTIVATIONS, SUMS = "#1f4e9c", "#c0392b"
+WIDTH, HEIGHT = 3.0, 0.75  # of a layer in parallel-ways
+ACTIVATIONS, SUMS = "#1f4e9c", "#c0392b"  # what travels between ranks
+READ_BOTH = ("conv3", "fc6", "fc7", "fc8")  # the layers that read both halves of the one before, in towers
+
+
+@cache
+def paper_layers() -> dict[str, tuple[int, ...]]:
+    """The layers of alexnet-2012 that convolve, pool or multiply, and the shape of what each makes of an image."""
+    rows = summary(alexnet.create("alexnet-2012"), (3, 224, 224))
+    return {row.name: row.output_shape for row in rows if row.name.startswith(("conv", "pool", "fc"))}
+
+
+def travel(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, style: str = "-|>") -> None:
+    """An arrow from one rank to another."""
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=9, color=color, shrinkA=1, shrinkB=1))
+
+
+def part(way: str, name: str, rank: int) -> tuple[float, float]:
+    """From where to where one of two ranks has a layer, if all of it goes from 0 to 1."""
+    if way == "towers" and name in ("fc8", "loss"):
+        return 0, 1 - rank
+    halved = name.startswith("fc") if way == "hybrid" else way == "towers" and name != "images"
+    return (rank / 2, (rank + 1) / 2) if halved else (0, 1)
+
+
+def held(axes: Axes, x: float, y: float, start: float, end: float, colors: list[str], text: str) -> None:
+    """A layer, as wide as WIDTH, of which a rank has the part from start to end; the rest is dotted."""
+    axes.add_patch(Rectangle((x, y), WIDTH, HEIGHT, fill=False, edgecolor="#bbbbbb", linestyle=":"))
+    if start == end:
+        return
+    for i, color in enumerate(colors):
+        a, b = max(start, i / len(colors)), min(end, (i + 1) / len(colors))
+        axes.add_patch(Rectangle((x + WIDTH * a, y), WIDTH * max(b - a, 0), HEIGHT, facecolor=color))
+    axes.add_patch(Rectangle((x + WIDTH * start, y), WIDTH * (end - start), HEIGHT, fill=False, edgecolor="#666666"))
+    axes.text(x + WIDTH * (start + end) / 2, y + HEIGHT / 2, text, ha="center", va="center", fontsize=8)
 
 
 @figure("parallel-ways")
 def parallel_ways():
-    """Who holds which part of each layer, on how many images, and what crosses: for two devices, images at the bottom."""
-    sheet, axes = board(36, 17)
-    for panel, way in enumerate(("data", "hybrid", "towers")):
-        left = 0.4 + 12.1 * panel
-        axes.text(left + 5.6, 0.8, way, ha="center", va="center", fontsize=13, weight="bold")
-        for rank in (0, 1):
-            axes.text(left + 2.2 + 6.8 * rank, 1.9, f"rank {rank}", ha="center", va="center", fontsize=9)
-        for row, name in enumerate(GROUPS):
-            y = 14.3 - 1.6 * row
-            whole = way == "data" or (way == "hybrid" and row < 5)
-            for rank in (0, 1):
-                share = 1.0 if whole else 0.5
-                if way == "towers" and name == "fc8":
-                    share = 1.0 - rank
-                _layer(axes, left + 6.8 * rank, y, share, name, rank, "N/2" if whole else "N")
-            middle = y + 0.55
-            if whole:
-                _crossing(axes, left, middle, SUMS, both=True)
-            elif (way == "hybrid") or name in ("conv3", "fc6", "fc7", "fc8"):
-                _crossing(axes, left, middle + 0.8, ACTIVATIONS, both=not (way == "towers" and name == "fc8"))
-        if way == "hybrid":
-            _crossing(axes, left, 14.3 - 1.6 * 7 - 0.25, ACTIVATIONS, both=True)
-    for x, color, text in ((5, ACTIVATIONS, "activations, and their gradients in backward"), (21, SUMS, "sums of gradients")):
-        axes.add_patch(FancyArrowPatch((x, 16.3), (x + 1.6, 16.3), arrowstyle="<->", mutation_scale=10, color=color))
-        axes.text(x + 2, 16.3, text, va="center", fontsize=9)
+    """What two ranks work on, images x outputs, from the images at the bottom to the loss, and what travels between them."""
+    outputs = {name: shape[0] for name, shape in paper_layers().items() if not name.startswith("pool")}
+    names = ["images", *outputs, "loss"]
+    y = {name: 14.3 - 1.36 * row for row, name in enumerate(names)}
+    crossings = {"data": (), "hybrid": ("fc6", "fc7", "fc8", "loss"), "towers": READ_BOTH}
+    sheet, axes = board(24.8, 16.4)
+    for name in names:
+        axes.text(1.6, y[name] + HEIGHT / 2, name, ha="right", va="center", fontsize=9)
+    for panel, (way, crossed) in enumerate(crossings.items()):
+        columns = 1.9 + 7.7 * panel, 5.8 + 7.7 * panel
+        axes.text(columns[1] - 0.45, 0.6, way, ha="center", va="center", fontsize=12, weight="bold")
+        for rank, x in enumerate(columns):
+            axes.text(x + WIDTH / 2, 1.45, f"rank {rank}", ha="center", va="center", fontsize=9)
+            for name in names:
+                start, end = part(way, name, rank)
+                images = "N" if way == "towers" or (way == "hybrid" and name.startswith("fc")) else "N/2"
+                text = f"{images} × {outputs[name] * (end - start):.0f}" if name in outputs else images
+                held(axes, x, y[name], start, end, {"images": [YELLOW], "loss": [GREY]}.get(name, [BLUE, GREEN]), text)
+        for below, name in pairwise(names):
+            for rank, x in enumerate(columns):
+                own, upper, lower = part(way, name, rank), y[name] + HEIGHT, y[below]
+                if own[0] < own[1]:
+                    middle = x + WIDTH * sum(min(part(way, below, rank), own, key=lambda p: p[1] - p[0])) / 2
+                    arrow(axes, (middle, lower), (middle, upper))
+                    if name in crossed:
+                        source = columns[1 - rank] + WIDTH * part(way, below, 1 - rank)[rank]
+                        travel(axes, (source, lower), (x + WIDTH * own[1 - rank], upper), ACTIVATIONS)
+            if part(way, name, 1) == (0, 1) and name in outputs:
+                middle = y[name] + HEIGHT / 2
+                travel(axes, (columns[0] + WIDTH, middle), (columns[1], middle), SUMS, "<|-|>")
+    for x, color, style, text in (
+        (3.2, ACTIVATIONS, "-|>", "activations (forward), their gradients (backward)"),
+        (16.6, SUMS, "<|-|>", "sums of gradients"),
+    ):
+        travel(axes, (x, 15.8), (x + 1.1, 15.8), color, style)
+        axes.text(x + 1.4, 15.8, text, va="center", fontsize=9)
     return sheet
-
-
-def _layer(axes: Axes, x: float, y: float, share: float, name: str, rank: int, images: str) -> None:
-    """A layer, 4.4 wide, of whose outputs a rank has a share: the left or the right part."""
-    axes.add_patch(Rectangle((x, y), 4.4, 1.1, facecolor="none", edgecolor="#bbbbbb", linestyle=":"))
-    if share:
-        start = x if share == 1 or rank == 0 else x + 4.4 * (1 - share)
-        axes.add_patch(Rectangle((start, y), 4.4 * share, 1.1, facecolor=(BLUE, GREEN)[rank], edgecolor="#666666"))
-        axes.text(start + 2.2 * share, y + 0.55, f"{name}, {images}", ha="center", va="center", fontsize=7.5)
-
-
-def _crossing(axes: Axes, left: float, y: float, color: str, both: bool) -> None:
-    """An arrow between the ranks of a panel; if not both ways, to rank 0."""
-    style = "<->" if both else "<-"
-    axes.add_patch(FancyArrowPatch((left + 4.4, y), (left + 6.8, y), arrowstyle=style, mutation_scale=10, color=color))
 
 
 @figure("towers")
 def towers():
-    """The paper's figure 2: two halves of each layer, and the bytes an image that cross from one to the other."""
-    layers = [  # (name, maps of a half, side), and whether it reads both halves
-        ("image", 3, 224, False),
-        ("conv1", 48, 55, False),
-        ("pool1", 48, 27, False),
-        ("conv2", 128, 27, False),
-        ("pool2", 128, 13, False),
-        ("conv3", 192, 13, True),
-        ("conv4", 192, 13, False),
-        ("conv5", 128, 13, False),
-        ("pool5", 128, 6, False),
-        ("fc6", 2048, 1, True),
-        ("fc7", 2048, 1, True),
-        ("fc8", 1000, 1, True),
-    ]
-    sheet, axes = board(37, 14.6)
-    for rank, middle in ((0, 3.0), (1, 10.0)):
-        axes.text(0.2, middle - 2.6, f"rank {rank}", fontsize=10)
-        for i, (name, maps, side, _) in enumerate(layers):
-            if name == "fc8" and rank:
-                continue
-            x, height, width = 1.2 + 3.05 * i, 0.7 + 0.28 * side**0.5, 0.45 + 0.1 * np.log2(maps)
+    """The paper's figure 2: what each half of a layer makes of an image, and the bytes of it that the other rank reads."""
+    kernels = {"conv1": 11, "conv2": 5, "conv3": 3, "conv4": 3, "conv5": 3}
+    gap, middles = 1.5, (3.7, 8.5)
+    sheet, axes = board(24.8, 12.2)
+    for rank, y in enumerate((0.4, 11.8)):
+        axes.text(0.2, y, f"rank {rank}", va="center", fontsize=10, weight="bold")
+    x, before, values = 1.0, 0.0, 0  # where the layer begins; the height of the one before, and how many numbers it makes
+    for name, shape in {"image": (3, 224, 224), **paper_layers()}.items():
+        maps = shape[0] if name in ("image", "fc8") else shape[0] // 2
+        width, height = 0.1 + 0.05 * maps**0.4, 0.24 * (shape[1] if shape[1:] else 1) ** 0.5
+        for rank, y in enumerate(middles[: 1 if name == "fc8" else 2]):
             color = YELLOW if name == "image" else (BLUE, GREEN)[rank]
-            axes.add_patch(Rectangle((x - width / 2, middle - height / 2), width, height, facecolor=color, edgecolor="#666666"))
-            axes.text(x, middle + height / 2 + 0.45, name, ha="center", va="center", fontsize=8)
-            shape = f"{maps}" if side == 1 else f"{maps} x {side} x {side}"
-            axes.text(x, middle + height / 2 + 1.1, shape, ha="center", va="center", fontsize=7)
-            if i and not (name == "fc8" and rank):
-                arrow(axes, (x - 2.1, middle), (x - width / 2 - 0.05, middle))
-    for i, (name, _, _, reads_both) in enumerate(layers):
-        if reads_both:
-            _, maps, side, _ = layers[i - 1]
-            x = 1.2 + 3.05 * i
-            for start, end in ((9.2, 3.6), (3.8, 9.4)) if name != "fc8" else ((9.2, 3.6),):
-                line = FancyArrowPatch((x - 2.3, start), (x - 0.7, end), arrowstyle="->", mutation_scale=11, color=ACTIVATIONS)
-                axes.add_patch(line)
-            axes.text(
-                x - 1.5, 6.5, f"{maps * side * side * 4 / 1000:.1f} kB", ha="center", va="center", fontsize=8, color=ACTIVATIONS
-            ).set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+            axes.add_patch(Rectangle((x, y - height / 2), width, height, facecolor=color, edgecolor="#666666"))
+            inward = 1 - 2 * rank  # 1 if the other rank is below, -1 if above
+            for distance, text, size in ((0.75, name, 9), (0.28, "×".join(map(str, (maps, *shape[1:]))), 8)):
+                axes.text(x + width / 2, y - inward * (height / 2 + distance), text, ha="center", va="center", fontsize=size)
+            if before:
+                arrow(axes, (x - gap, y), (x, y))
+            if name in kernels:
+                axes.text(x - gap / 2, y - 0.3, f"{kernels[name]}×{kernels[name]}", ha="center", va="center", fontsize=8)
+            if name in READ_BOTH:
+                travel(axes, (x - gap, middles[1 - rank] - inward * before / 2), (x, y + inward * height / 2), ACTIVATIONS)
+        if name in READ_BOTH:
+            label = axes.text(x - gap / 2, sum(middles) / 2, f"{values * 4 / 1000:.1f} kB", ha="center", va="center", fontsize=8)
+            label.set(color=ACTIVATIONS, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        x, before, values = x + width + gap, height, maps * int(np.prod(shape[1:]))
     return sheet
 
 
