@@ -272,7 +272,8 @@ def train(communicators, stop, config: Config):
     scheduler, _ = builders.build_schedules(config, optimizer, 1000)
     parallel = DataParallel(model, optimizer, communicators, bucket_bytes=1 << 16)
     progress = training.Progress()
-    statistics = LayerStatistics(model, optimizer, communicators, 3, lambda row: None)
+    rows = []
+    statistics = LayerStatistics(model, optimizer, communicators, 3, rows.append)
     training.train_one_epoch(
         model, optimizer, scheduler, loader, progress, seed=config.seed, parallel=parallel, statistics=statistics
     )
@@ -289,6 +290,7 @@ def train(communicators, stop, config: Config):
         "correct": progress.correct,
         "test loss": evaluation.loss,
         "predictions": evaluation.predictions,
+        "statistics": np.array([v for row in rows for layer in row["layers"].values() for v in layer.values()]),
         **{name: array.reshape(-1)[:: max(1, array.size // 1000)].copy() for name, array in state.items()},
     }
 
