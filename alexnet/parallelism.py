@@ -31,7 +31,7 @@ def check(config: Config) -> None:
 
 
 def way(config: Config, network: Module) -> str:
-    """ "data", "hybrid" or "towers": what config.parallel says; or for "auto" the one of the first two that is faster.
+    """What config.parallel says, "data", "hybrid" or "towers"; for "auto" the faster one of the first two.
 
     On CPUs that is the one in which the ranks send fewer bytes a step. On GPUs it is data parallelism, whose sums go on beside
     backward. network: the whole one.

@@ -7,7 +7,7 @@ Images per second of a training step of W1 (cifar-bn) or W3 (alexnet-2012; see b
     as many workers as --workers says, with their shares of the cores: data parallel, and hybrid (see docs/parallel.md)
 
 Each takes its turn, `rounds` times over. The ratios are taken round by round; quote their median. Beside them: what a worker
-keeps (weights, gradients and velocities, the largest worker's) and what it sends in a step.
+keeps (weights, gradients and velocities) and what it sends in a step, both of rank 0.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from minidl.partition import shard
 
 
 def steps(communicators, stop, workload, way, threads, batch, count):
-    """(seconds of each of `count` steps, after two; bytes kept; bytes sent in a step), of rank 0, which has the most."""
+    """(seconds of each of `count` steps, after two; bytes kept; bytes sent in a step), of rank 0."""
     set_num_threads(threads)
     model, classes, size, _ = WORKLOADS[workload]
     net = alexnet.create(model, classes, image_size=size)

@@ -66,16 +66,17 @@ class AllToAll(Function):
 def gather(
     x: Tensor, communicator: Communicator, axis: int = 0, sizes: Sizes | None = None, readers: Sizes | None = None
 ) -> Tensor:
-    """The parts of all ranks, one behind the other along an axis.
+    """The parts x (N, ...) of all ranks, one behind the other along an axis, which is sum(sizes) long then.
 
-    sizes: of the parts; without them, the ranks tell each other. readers: the ranks that get it (all); the others get (0, ...).
+    sizes: the lengths of the parts; without them, the ranks tell each other. The other axes are equal on all ranks.
+    readers: the ranks that get the result, all without them; the others get an empty batch, (0, ...).
     """
     sizes = sizes_of_all(x, communicator, axis) if sizes is None else sizes
     return Gather(communicator, axis, sizes, range(communicator.size) if readers is None else readers)(x)
 
 
 def reduce_scatter(x: Tensor, communicator: Communicator, axis: int, sizes: Sizes) -> Tensor:
-    """This rank's part, along an axis, of the sum of all ranks' x; the mirror of gather. sizes: of the parts."""
+    """This rank's part, sizes[rank] long along an axis, of the sum of all ranks' x, which has one shape; gather's mirror."""
     return ReduceScatter(communicator, axis, sizes)(x)
 
 

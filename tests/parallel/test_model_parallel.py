@@ -18,14 +18,14 @@ from alexnet import parallelism
 from alexnet.commands import train
 from alexnet.models import SameMapNorm
 from alexnet.preparation import Preparation
-from minidl import Tensor, nn, random
+from minidl import Tensor, checkpoint, nn, random
 from minidl.errors import TrainingError
 from minidl.parallel import ALONE, Communicator, collectives, hybrid, launch, towers
 from minidl.parallel.traffic import bytes_sent
 
 from ..helpers import experiments, folders, ranks
+from .test_parallel import Run, close, gone, mpiexec
 from .test_parallel import call as call
-from .test_parallel import close, mpiexec
 
 ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
@@ -235,8 +235,6 @@ def call_train(*arguments, before=(), **settings):
 
 def weights(run):
     """The arrays of the last checkpoint."""
-    from minidl import checkpoint
-
     return checkpoint.load(sorted((run / "checkpoints").iterdir())[-1], 1 << 40)[0]
 
 
@@ -304,8 +302,6 @@ def test_killed_and_resumed_it_ends_the_same(tmp_path, data, parallel):
 @pytest.mark.parametrize("parallel", ["hybrid", "towers"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_worker_that_dies_ends_the_run(tmp_path, data, parallel, which):
-    from .test_parallel import Run, gone
-
     with Run(tmp_path, *map(str, in_two(parallel, data, tmp_path / "run", epochs=500)), MINIDL_TIMEOUT="20") as run:
         workers = run.until_it_trains(tmp_path / "run")
         os.kill(workers[which], signal.SIGKILL)
