@@ -3,23 +3,35 @@
 What an image gets depends on (seed, epoch, its index in the data set) alone, not on the batch it comes in.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from minidl import random
 
 
 class RandomCrop:
-    """Cut `size` out at a random place, after padding with zeros on all four sides. size: a number, or height and width."""
+    """Cut `size` out at a random place, after padding on all four sides. size: a number, or height and width.
 
-    def __init__(self, size: int | tuple[int, int], padding: int = 0, seed: int = 0):
-        self.size, self.padding, self.seed = size, padding, seed
+    padding_mode: as torchvision's, "constant" for zeros, "reflect" for the image's reflection without its border pixels, which
+    is larger than the padding.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        padding: int = 0,
+        seed: int = 0,
+        padding_mode: Literal["constant", "reflect"] = "constant",
+    ):
+        self.size, self.padding, self.seed, self.padding_mode = size, padding, seed, padding_mode
 
     def __call__(self, images, indices, epoch):
         p = self.padding
         h, w = (self.size, self.size) if isinstance(self.size, int) else self.size
         N, C, H, W = images.shape
         if p:
-            images = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
+            images = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)), self.padding_mode)
         draws = random.words(2, random.AUGMENTATION, indices, epoch, self.seed)
         top, left = draws[0] % np.uint64(H + 2 * p - h + 1), draws[1] % np.uint64(W + 2 * p - w + 1)
         crops = np.empty((N, C, h, w), images.dtype)
@@ -29,13 +41,19 @@ class RandomCrop:
 
 
 class RandomHorizontalFlip:
-    """Reflect every other image, left to right."""
+    """Reflect half of the images, left to right.
 
-    def __init__(self, seed: int = 0):
-        self.seed = seed
+    alternating: an image is reflected in every other epoch, from the first or the second on, as drawn once. Then two epochs
+    show each image both ways, where new draws show half of them the same way twice.
+    """
+
+    def __init__(self, seed: int = 0, alternating: bool = False):
+        self.seed, self.alternating = seed, alternating
 
     def __call__(self, images, indices, epoch):
-        reflect = random.words(1, random.AUGMENTATION + 1, indices, epoch, self.seed)[0] & np.uint64(1)
+        time, turn = (0, epoch) if self.alternating else (epoch, 0)
+        draws = random.words(1, random.AUGMENTATION + 1, indices, time, self.seed)[0]
+        reflect = (draws + np.uint64(turn)) & np.uint64(1)
         reflected = images.copy()
         for i in np.flatnonzero(reflect):
             reflected[i] = images[i, :, :, ::-1]

@@ -155,7 +155,7 @@ def build_optimizer(config: Config, model: Module) -> SGD:
         if name.endswith("bias"):
             group |= {"lr": recipe.lr * recipe.bias_lr, "weight_decay": recipe.weight_decay if recipe.bias_decay else 0.0}
         groups.append(group)
-    return SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    return SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov)
 
 
 def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
@@ -165,7 +165,7 @@ def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[L
     if recipe.schedule == "step":
         return StepLR(optimizer, recipe.step_epochs * epoch_steps), None
     if recipe.schedule == "one-cycle":
-        return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps), None
+        return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps, recipe.pct_start), None
     # Three divisions by ten, as in the paper's section 5.
     return None, ReduceLROnPlateau(optimizer, patience=recipe.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 
@@ -187,9 +187,9 @@ def training_transform(config: Config) -> Transform:
     recipe, seed, preparation = config.recipe, config.seed, prepared(config)
     steps: list[Transform] = []
     if recipe.crop_padding or recipe.crop < 1:
-        steps.append(RandomCrop(preparation.image_size, recipe.crop_padding, seed))
+        steps.append(RandomCrop(preparation.image_size, recipe.crop_padding, seed, recipe.padding_mode))
     if recipe.reflection:
-        steps.append(RandomHorizontalFlip(seed))
+        steps.append(RandomHorizontalFlip(seed, recipe.alternating_reflection))
     steps.append(normalization(config))
     if recipe.color_noise:
         vectors = np.array(config.color_vectors) / np.array(preparation.std)

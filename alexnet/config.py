@@ -28,6 +28,11 @@ ADDED_LATER: dict[str, Any] = {
     "color_noise": 0.0,
     "divide_by_std": True,
     "test_views": 1,
+    "nesterov": False,
+    "label_smoothing": 0.0,
+    "pct_start": 0.3,
+    "padding_mode": "constant",
+    "alternating_reflection": False,
     "validation": None,
     "balance": False,
     "init": None,
@@ -140,5 +145,7 @@ class Config:
             channels = self.preparation.channels
             if [len(vector) for vector in self.color_vectors or []] != [channels] * channels:
                 raise ValueError(f"color_vectors are to be {channels} of {channels} numbers")
+        if self.recipe.test_views == 2 and not self.recipe.reflection:
+            raise ValueError("test_views 2 is an image and its reflection, and reflection is false")
         if self.recipe.schedule != "one-cycle" and not self.recipe.step_epochs:
             raise ValueError(f"schedule {self.recipe.schedule} needs step_epochs of at least 1")

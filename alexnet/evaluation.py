@@ -25,7 +25,6 @@ from .views import Views
 from .weights import Weights
 
 MOST_MISTAKES = 12
-TEN = 10  # views
 
 
 @dataclasses.dataclass
@@ -35,7 +34,7 @@ class Job:
     source: Path
     data: str | None = None
     data_dir: str | None = None
-    ten_crop: bool = False
+    views: int = 1  # of an image
     checkpoint: str = "newest"
     batch_size: int | None = None
     backend: str = "numpy"
@@ -87,14 +86,13 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
     loaded = weights.read(job.source, job.checkpoint)
     preparation, dtype = loaded.preparation, next(loaded.network.parameters()).dtype
     with _images(job, loaded) as split:
-        count = TEN if job.ten_crop else loaded.test_views
         loader = DataLoader(
             split.images,
             split.labels,
-            max(1, (job.batch_size or loaded.batch_size) // count),
+            max(1, (job.batch_size or loaded.batch_size) // job.views),
             Compose(
                 [
-                    Views(preparation.image_size, count, loaded.padding, loaded.reflection),
+                    Views(preparation.image_size, job.views, loaded.padding, loaded.reflection),
                     Normalize(preparation.mean, preparation.std, dtype),
                 ]
             ),
@@ -102,7 +100,7 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
             rank=communicators.rank,
             size=communicators.size,
         )
-        result = evaluate_on(loaded.network.to(device), loader, stop, communicators)
+        _, result = evaluate_on(loaded.network.to(device), loader, stop, communicators)
         wrong = np.flatnonzero(result.predictions != split.labels)
         places = wrong[np.argsort(-result.probabilities[wrong], kind="stable")][:MOST_MISTAKES]
         mistakes = [

@@ -127,9 +127,10 @@ def fit(
                 parallel=parallel,
                 statistics=statistics,
                 class_weights=weights,
+                label_smoothing=config.recipe.label_smoothing,
             )
-            evaluation = evaluate(model, test_loader, stop, communicators)
-            row = _metrics(progress, evaluation)
+            evaluation, of_views = evaluate(model, test_loader, stop, communicators)
+            row = _metrics(progress, evaluation, of_views)
             if plateau is not None:
                 plateau.step(1 - row["test_accuracy"])
             progress = Progress(progress.epoch + 1, progress.step)
@@ -146,7 +147,7 @@ def fit(
                     reporter.update(evaluation, saver.whole_network(whole))
             del whole
         if evaluation is None:
-            evaluation = evaluate(model, test_loader, stop, communicators)
+            evaluation, _ = evaluate(model, test_loader, stop, communicators)
     except Stopped:
         save()
         if reporter:
@@ -175,7 +176,7 @@ def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]
     return model, progress
 
 
-def _metrics(progress: Progress, evaluation: Evaluation) -> dict[str, Any]:
+def _metrics(progress: Progress, evaluation: Evaluation, of_views: Evaluation) -> dict[str, Any]:
     """The line of metrics.jsonl of an epoch that is complete."""
     return {
         "epoch": progress.epoch + 1,
@@ -183,6 +184,7 @@ def _metrics(progress: Progress, evaluation: Evaluation) -> dict[str, Any]:
         "train_accuracy": progress.correct / progress.seen,
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
+        "test_accuracy_views": of_views.accuracy,
         "test_top5": evaluation.top5,
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.seen / max(progress.seconds, 1e-6), 1),

@@ -67,7 +67,7 @@ def prepare(weights: Weights, images: np.ndarray, views: int = 1) -> np.ndarray:
 def predict(
     weights: Weights, files: Sequence[str], views: int = 1, batch_size: int = 32
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
-    """For each file in turn its prediction, or why it cannot be read. views: 1, or 10 whose probabilities are averaged."""
+    """For each file in turn its prediction, or why it cannot be read. views: of an image, averaged."""
     preparation = weights.preparation
     device = device_of(next(weights.network.parameters()).data)
     for start in range(0, len(files), batch_size):

@@ -35,7 +35,15 @@ class Recipe:
     crop: Annotated[float, Meta(gt=0, le=1)] = 1.0  # side of the crops that are trained on, as a share of the images'
     color_noise: Share = 0.0  # of each principal component of RGB, in multiples of the standard deviation along it
     divide_by_std: bool = True  # whether pixels are divided by their standard deviation, once the mean is subtracted
-    test_views: Literal[1, 10] = 1  # of a test image: its centre, or the corners too, and the reflections of all five
+    # Of a test image, for test_accuracy_views: its centre; that and its reflection; or the corners too, and the reflections of
+    # all five.
+    test_views: Literal[1, 2, 10] = 1
+    nesterov: bool = False  # whether the gradient is taken ahead of the step that the momentum makes
+    label_smoothing: Share = 0.0  # of the target, which is spread over all classes
+    pct_start: Share = 0.3  # of a one-cycle's steps, in which the rate rises
+    padding_mode: Literal["constant", "reflect"] = "constant"  # what random crops see beyond an image: zeros, or its reflection
+    # Whether an image is reflected in every other epoch, in place of a new draw in each.
+    alternating_reflection: bool = False
 
 
 _ALL = (

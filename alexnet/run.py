@@ -36,7 +36,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A line of metrics.jsonl: mean losses and accuracies of an epoch, and the learning rate of its last step."""
+    """A line of metrics.jsonl: mean losses and accuracies of an epoch, and the learning rate of its last step.
+
+    test_accuracy is of one view of each image, its centre; test_accuracy_views is of the average of the recipe's test_views.
+    """
 
     epoch: Annotated[int, Meta(ge=1)]
     train_loss: Number
@@ -46,7 +49,8 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     seconds: Number
     images_per_second: Number
     lr: Number
-    test_top5: Share | None = None  # in runs of before it was counted
+    test_accuracy_views: Share | None = None  # in runs of before it was counted; test_top5, too
+    test_top5: Share | None = None
 
 
 class RunFolder:

@@ -88,6 +88,7 @@ def train_one_epoch(
     parallel: DataParallel | None = None,
     statistics: LayerStatistics | None = None,
     class_weights: Array | None = None,
+    label_smoothing: float = 0.0,
 ) -> None:
     """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
 
@@ -95,6 +96,7 @@ def train_one_epoch(
     TrainingError if a loss is not finite, with the weights as they were before. Between two batches after which due() is
     true, on any rank, save() is called, on all. parallel: what keeps this device in step with others; the loader gives its
     shard, and the sums are those of all. class_weights (classes,): what the loss of an image counts, by its class.
+    label_smoothing: as cross_entropy's.
     """
     model.train()
     for module in model.modules():
@@ -113,7 +115,7 @@ def train_one_epoch(
             step = progress.step + len(sums.unread)
             masks = seed, step, batch.first_sample
             with statistics.watch(progress.epoch + 1, step + 1) if statistics else nullcontext():
-                training_step(model, optimizer, parallel, batch, masks, sums, class_weights)
+                training_step(model, optimizer, parallel, batch, masks, sums, class_weights, label_smoothing)
             progress.lr = optimizer.param_groups[0]["lr"]
             if scheduler is not None:
                 scheduler.step()
@@ -136,15 +138,15 @@ def training_step(
     masks: tuple[int, int, int],
     sums: "RunningSums",
     class_weights: Array | None = None,
+    label_smoothing: float = 0.0,
 ) -> None:
     """A step down the gradient of the batch's mean loss. batch: this rank's shard; masks: the random context of its dropout."""
     with random.context(*masks):
         logits = model(Tensor(batch.images))
-    if class_weights is None:
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-    else:
-        loss = (F.cross_entropy(logits, batch.labels, reduction="none") * Tensor(class_weights[batch.labels])).sum()
-    loss = loss / batch.global_size  # the mean, once summed over the ranks
+    losses = F.cross_entropy(logits, batch.labels, label_smoothing, reduction="none")
+    if class_weights is not None:
+        losses = losses * Tensor(class_weights[batch.labels])
+    loss = losses.sum() / batch.global_size  # the mean, once summed over the ranks
     optimizer.zero_grad()
     loss.backward()
     parallel.synchronize()
@@ -218,16 +220,15 @@ class RunningSums:
 
 def evaluate(
     model: Module, loader: DataLoader, stop: Callable[[], bool] = never, communicators: Communicators = ALONE
-) -> Evaluation:
+) -> tuple[Evaluation, Evaluation]:
     """Loss and accuracy without dropout, with batch norm's running statistics. Raises Stopped at once if stop() is true.
 
-    The loader may give several views of each image (alexnet.views), whose probabilities are averaged. With several ranks, each
-    takes its shards, and all get the result for every image.
+    The loader may give several views of each image (alexnet.views). Returns what one view gives, the first, and what all give,
+    their probabilities averaged: the same, if there is one. With several ranks, each takes its shards, and all get the results
+    for every image.
     """
     model.eval()
-    n = len(loader.labels)
-    total, predictions, ranks = 0.0, np.zeros(n, np.int64), np.zeros(n, np.int64)
-    probabilities, losses = np.zeros(n), np.zeros(n)
+    of_one, of_all = _Answers(len(loader.labels)), _Answers(len(loader.labels))
     device = device_of(next(model.parameters()).data)
     with (
         no_grad(),
@@ -235,24 +236,47 @@ def evaluate(
         closing(feed(loader.epoch(0), device)) as batches,
     ):
         for batch in batches:
-            logits = average(model(Tensor(batch.images)), len(batch))
-            of_images = F.cross_entropy(logits, batch.labels, reduction="none")
-            loss, stopping = sum_over_ranks(communicators, device, [of_images.sum().item(), stop()])
+            of_views = model(Tensor(batch.images))
+            logits = Tensor(of_views.data[: len(batch)])
+            loss, stopping = sum_over_ranks(communicators, device, [of_one.add(logits, batch), stop()])
             if stopping:
                 raise Stopped
             if not math.isfinite(loss):
                 place = first_not_finite(model, batch, communicators)
                 raise TrainingError(f"the loss on test images is {loss}; {place}; a new run with a smaller --lr may help")
-            total += loss
-            predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
-            probabilities[batch.indices] = to_numpy(F.softmax(logits).data.max(axis=1))
-            ranks[batch.indices] = to_numpy(_ranks(logits.data, batch.labels))
-            losses[batch.indices] = to_numpy(of_images.data)
+            if len(of_views.data) > len(batch):
+                of_all.add(average(of_views, len(batch)), batch)
             bar.update(batch.global_size)
-    of_all = predictions, ranks, probabilities, losses
-    predictions, ranks, probabilities, losses = (sum_over_ranks(communicators, device, of_images) for of_images in of_all)
-    right = predictions == loader.labels
-    return Evaluation(total / n, float(right.mean()), float((ranks < TOP).mean()), predictions, probabilities, losses)
+    one = of_one.evaluation(loader.labels, communicators, device)
+    several = sum_over_ranks(communicators, device, float(of_all.seen)) > 0
+    return one, of_all.evaluation(loader.labels, communicators, device) if several else one
+
+
+class _Answers:
+    """What a network answers to each of n images, gathered batch by batch."""
+
+    def __init__(self, n: int):
+        self.seen = 0
+        self.predictions, self.ranks = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self.probabilities, self.losses = np.zeros(n), np.zeros(n)
+
+    def add(self, logits: Tensor, batch: Batch) -> float:
+        """Returns the sum of the losses."""
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        self.seen += len(batch)
+        self.predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
+        self.probabilities[batch.indices] = to_numpy(F.softmax(logits).data.max(axis=1))
+        self.ranks[batch.indices] = to_numpy(_ranks(logits.data, batch.labels))
+        self.losses[batch.indices] = to_numpy(losses.data)
+        return losses.sum().item()
+
+    def evaluation(self, labels: np.ndarray, communicators: Communicators, device: str) -> Evaluation:
+        """Of all ranks' images."""
+        own = self.predictions, self.ranks, self.probabilities, self.losses
+        predictions, ranks, probabilities, losses = (sum_over_ranks(communicators, device, array) for array in own)
+        right = predictions == labels
+        means = float(losses.mean()), float(right.mean()), float((ranks < TOP).mean())
+        return Evaluation(*means, predictions, probabilities, losses)
 
 
 def average(logits: Tensor, images: int) -> Tensor:

@@ -2,13 +2,15 @@
 
 import numpy as np
 
+VIEWS = 1, 2, 10  # how many of an image there may be
+
 
 class Views:
-    """A transform (minidl.data): the centre of each image, or ten views: Krizhevsky 2012, section 4.1.
+    """A transform (minidl.data): the centre of each image, or several views: Krizhevsky 2012, section 4.1.
 
     (N, C, S, S) -> (count N, C, size, size), all images' first views first: the centre, then with count 10 the four corners, and
-    the reflections of these five. padding: zeros on each side that the corners are cut from, as training cuts its crops.
-    reflection=False leaves out the reflections, so that 10 stands for five.
+    with count 2 or 10 the reflections of these. padding: zeros on each side that the corners are cut from, as training cuts its
+    crops. reflection=False leaves out the reflections, so that 10 stands for five.
     """
 
     def __init__(self, size: int, count: int = 1, padding: int = 0, reflection: bool = True):
@@ -22,7 +24,7 @@ class Views:
             return images[:, :, middle : middle + size, middle : middle + size]
         padded = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
         end = side + 2 * p - size
-        places = [(middle + p, middle + p), (0, 0), (0, end), (end, 0), (end, end)]
+        places = [(middle + p, middle + p), (0, 0), (0, end), (end, 0), (end, end)][: 1 if self.count == 2 else 5]
         views = [padded[:, :, top : top + size, left : left + size] for top, left in places]
         if self.reflection:
             views += [view[..., ::-1] for view in views]

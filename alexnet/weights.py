@@ -41,15 +41,14 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True):
 class Weights:
     """A trained network, its name, its classes, and how its images are prepared.
 
-    test_views, batch_size: how many views of an image, and how many of these at a time, a run was tested with. padding,
-    reflection: what the views are cut from (alexnet.views).
+    batch_size: how many views of images a run was tested with at a time. padding, reflection: what views are cut from
+    (alexnet.views).
     """
 
     network: Module
     model: str
     classes: list[str]
     preparation: Preparation
-    test_views: int = 1
     batch_size: int = 128
     padding: int = 0
     reflection: bool = True
@@ -109,7 +108,6 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
         return Weights(
             network,
             **settings,
-            test_views=recipe.test_views,
             batch_size=recipe.batch_size,
             padding=recipe.crop_padding,
             reflection=recipe.reflection,

@@ -17,6 +17,7 @@ from minidl.parallel.communicator import timeout
 
 from .. import entry, evaluation, pictures
 from ..recipes import MOST
+from ..views import VIEWS
 from .arguments import Parser, add_devices, add_source, number
 
 
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> int:
     add_source(p)
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="images to test on (default: the run's test images)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 or the run's folder of images is now")
-    p.add_argument("--ten-crop", action="store_true", help="average the probabilities of ten views of each image")
+    p.add_argument("--views", type=int, choices=VIEWS, help="of an image, averaged (default 1, its centre)")
+    p.add_argument("--ten-crop", dest="views", action="store_const", const=10, help="the same as --views 10")
     p.add_argument("--json", action="store_true", help="print a JSON object")
     p.add_argument("--out", type=Path, metavar="FILE.png", help="draw what is mixed up, and the most certain wrong answers")
     p.add_argument("--batch-size", type=count, metavar="N", help="(default: the run's)")

@@ -25,6 +25,7 @@ from ..devices import join
 from ..image_files import ImageError
 from ..prediction import Prediction
 from ..recipes import MOST
+from ..views import VIEWS
 from .arguments import Parser, add_devices, add_source, number
 
 MOST_IN_GRID = 100  # images
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of images, or a pattern such as '*.jpg'")
     p.add_argument("--top", type=count, default=5, metavar="K", help="classes (default 5)")
     p.add_argument("--json", action="store_true", help="print a JSON array")
-    p.add_argument("--views", type=int, choices=[1, 10], default=1, help="of an image, averaged (default 1, its centre)")
+    p.add_argument("--views", type=int, choices=VIEWS, default=1, help="of an image, averaged (default 1, its centre)")
     p.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in place of those that it has")
     p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their answers")
     p.add_argument("--explain", type=Path, metavar="DIR", help="draw for each image what the answer rests on, into this folder")

@@ -76,4 +76,4 @@ def _find(folder: RunFolder) -> findings.Findings:
     with opened(folder.config, download=False) as (folder.config, dataset):
         model, _ = load_network(folder, dataset)
         _, loader = build_loaders(folder.config, dataset, 0, 1)
-        return findings.find(model, dataset.classes, loader, evaluate(model, loader))
+        return findings.find(model, dataset.classes, loader, evaluate(model, loader)[0])

@@ -157,6 +157,8 @@ def test_views():
     five = [image[:, :, 2:6, 2:6], *corners]
     np.testing.assert_array_equal(ten, [*five, *(view[..., ::-1] for view in five)])
     assert len(Views(4, 10, reflection=False)(image, None, 0)) == 10
+    two = Views(4, 2, padding=1)(image, None, 0).reshape(2, 2, 3, 4, 4)
+    np.testing.assert_array_equal(two, [five[0], five[0][..., ::-1]])
     assert (Views(7, 10, padding=1)(image, None, 0)[2:4, :, 0] == 0).all()
 
 
@@ -242,6 +244,8 @@ def test_an_evaluation_is_done_as_the_run_did_it(place, tmp_path, options):
     last, found = experiments.metrics(tmp_path / "run")[-1], evaluated(tmp_path / "run")
     np.testing.assert_allclose(found["loss"], last["test_loss"], rtol=1e-5)
     assert (found["top1"], found["top5"]) == (last["test_accuracy"], last["test_top5"])
+    views = json.loads((tmp_path / "run/config.json").read_text())["test_views"]
+    assert evaluated(tmp_path / "run", "--views", views)["top1"] == last["test_accuracy_views"]
 
 
 def test_an_evaluation_on_the_digits(tmp_path):

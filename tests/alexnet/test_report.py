@@ -26,7 +26,7 @@ def pixels(uri):
 
 def test_what_is_found():
     net, loader = reports.network(3, 4), reports.loader()
-    evaluation = evaluate(net, loader)
+    evaluation, _ = evaluate(net, loader)
     found = findings.find(net.train(), "abcd", loader, evaluation)
     assert found.confusion.sum() == 40 and (found.confusion.sum(axis=1) == 10).all()
     assert np.trace(found.confusion) == round(40 * evaluation.accuracy)
@@ -47,7 +47,7 @@ def test_what_is_found():
 
 def test_mistakes_are_those_of_the_highest_loss():
     net, loader = reports.network(3, 4), reports.loader()
-    evaluation = evaluate(net, loader)
+    evaluation, _ = evaluate(net, loader)
     mistakes = findings.find(net, "abcd", loader, evaluation).mistakes
     wrong = [i for i in range(40) if evaluation.predictions[i] != loader.labels[i]]
     worst = sorted(wrong, key=lambda i: -evaluation.losses[i])

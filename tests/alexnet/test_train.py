@@ -97,6 +97,7 @@ def test_what_a_run_writes(finished):
         "train_accuracy",
         "test_loss",
         "test_accuracy",
+        "test_accuracy_views",
         "test_top5",
         "seconds",
         "images_per_second",

@@ -12,6 +12,7 @@ from alexnet.commands import train
 from alexnet.config import Config
 from alexnet.recipes import RECIPES
 from alexnet.run import RunFolder
+from alexnet.views import Views
 from minidl import Tensor, checkpoint, nn, random
 from minidl import functional as F
 from minidl.backend import to_device, to_numpy
@@ -74,12 +75,37 @@ def test_an_epoch_that_is_stopped_goes_on_to_the_same_weights():
 def test_evaluation_is_of_every_image_once_and_without_dropout():
     net, *_ = parts()
     results = [
-        training.evaluate(net, DataLoader(IMAGES, LABELS, size, lambda images, indices, epoch: images)) for size in (3, 10, 64)
+        training.evaluate(net, DataLoader(IMAGES, LABELS, size, lambda images, indices, epoch: images))[0] for size in (3, 10, 64)
     ]
     for result in results:
         np.testing.assert_array_equal(result.predictions, results[0].predictions)
         assert result.loss == pytest.approx(results[0].loss)
         assert result.accuracy == (result.predictions == LABELS).mean()
+
+
+def test_an_evaluation_is_of_one_view_and_of_all():
+    net, *_ = parts()
+    one, views = training.evaluate(net, DataLoader(IMAGES, LABELS, 4, Views(4, 2)))
+    seen, both = (training.evaluate(net, DataLoader(images, LABELS, 4, Views(4)))[0] for images in (IMAGES, IMAGES[..., ::-1]))
+    assert (one.accuracy, one.loss) == (seen.accuracy, pytest.approx(seen.loss))
+    np.testing.assert_array_equal(one.predictions, seen.predictions)
+    of_labels = (np.exp(-seen.losses) + np.exp(-both.losses)) / 2
+    np.testing.assert_allclose(views.losses, -np.log(of_labels), rtol=1e-5)
+    assert views.loss != one.loss and views.accuracy == (views.predictions == LABELS).mean()
+
+
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 3.0], np.float32)])
+def test_smoothed_labels_and_weights_of_classes(weights):
+    """The loss of a step, from its definition: -sum of (1 - e) log p of the class, and e / 3 log p of each."""
+    net, optimizer, _, loader = parts(lr=1e-9)
+    net.drop.p = 0.0
+    progress = training.Progress()
+    training.train_one_epoch(net, optimizer, None, loader, progress, seed=0, class_weights=weights, label_smoothing=0.2)
+    logits = net.eval()(Tensor(IMAGES)).data.astype(float)
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    losses = -0.8 * logs[np.arange(10), LABELS] - 0.2 * logs.mean(axis=1)
+    expected = losses if weights is None else losses * weights[LABELS]
+    assert progress.loss == pytest.approx(expected.sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])
@@ -203,6 +229,10 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"precision": "tf32"}, "precision tf32 is for backend cupy"),
         ({"schedule": "step", "step_epochs": 0}, "schedule step needs step_epochs of at least 1"),
         ({"schedule": "cosine"}, "Invalid enum value 'cosine'"),
+        ({"test_views": 2, "reflection": False}, "test_views 2 is an image and its reflection, and reflection is false"),
+        ({"label_smoothing": 1}, "< 1.0"),
+        ({"pct_start": -0.1}, ">= 0.0"),
+        ({"padding_mode": "zeros"}, "Invalid enum value 'zeros'"),
         ({"epochs": 1_000_001}, "<= 1000000"),
         ({"epochs": True}, "Expected `int`, got `bool`"),
         ({"lr": 0}, "> 0.0"),
@@ -248,6 +278,17 @@ def test_biases_have_a_rate_and_a_decay_of_their_own():
     assert settings == [(0.5, 0.1), (1.0, 0.0)] * 2
     schedule, _ = builders.build_schedules(config(schedule="one-cycle", epochs=1), optimizer, 10)
     assert schedule.max_lrs == [0.5, 1.0] * 2
+
+
+def test_the_recipe_reaches_the_optimiser_the_schedule_and_the_augmentation():
+    net, *_ = parts()
+    recipe = {"nesterov": True, "pct_start": 0.2, "padding_mode": "reflect", "alternating_reflection": True, "reflection": True}
+    run = builders.found(config(schedule="one-cycle", **recipe), datasets.digits())
+    optimizer = builders.build_optimizer(run, net)
+    schedule, _ = builders.build_schedules(run, optimizer, 10)
+    assert all(group["nesterov"] for group in optimizer.param_groups) and schedule.pct_start == 0.2
+    crop, flip, _ = builders.training_transform(run).transforms
+    assert (crop.padding_mode, flip.alternating) == ("reflect", True)
 
 
 def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_path):

@@ -98,9 +98,13 @@ def test_normalize(dtype):
     assert out.dtype == dtype and np.shares_memory(to_batch_last(out), out)
 
 
-def test_random_crop_moves_the_image_within_its_padding():
-    out = RandomCrop((8, 6), 2, seed=0)(IMAGES, LABELS, epoch=0)
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_random_crop_moves_the_image_within_its_padding(mode):
+    out = RandomCrop((8, 6), 2, 0, mode)(IMAGES, LABELS, epoch=0)
     padded = np.pad(IMAGES, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    if mode == "reflect":  # the rows and columns from the border on, in the opposite order, without the border itself
+        rows, columns = [2, 1, *range(8), 6, 5], [2, 1, *range(6), 4, 3]
+        padded = IMAGES[:, :, rows][..., columns]
     shifts = set()
     for before, after in zip(padded, out, strict=True):
         fits = [(i, j) for i in range(5) for j in range(5) if (before[:, i : i + 8, j : j + 6] == after).all()]
@@ -126,7 +130,23 @@ def test_random_horizontal_flip_reflects_about_half():
     assert all(a != b for a, b in zip(reflected, same, strict=True)) and 4 < sum(reflected) < 19
 
 
-@pytest.mark.parametrize("augment", [RandomCrop((8, 6), 2, seed=3), RandomHorizontalFlip(seed=3)])
+def test_alternating_reflections_show_both_sides_in_two_epochs():
+    first, second, third = (RandomHorizontalFlip(seed=0, alternating=True)(IMAGES, LABELS, epoch) for epoch in range(3))
+    reflected = [(after == before[:, :, ::-1]).all() for before, after in zip(IMAGES, first, strict=True)]
+    assert 4 < sum(reflected) < 19
+    np.testing.assert_array_equal(second, first[..., ::-1])
+    np.testing.assert_array_equal(third, first)
+
+
+AUGMENTATIONS = [
+    RandomCrop((8, 6), 2, seed=3),
+    RandomCrop((8, 6), 2, 3, "reflect"),
+    RandomHorizontalFlip(seed=3),
+    RandomHorizontalFlip(seed=3, alternating=True),
+]
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_augmentation_belongs_to_the_image_not_to_the_batch(augment):
     whole = augment(IMAGES, LABELS, 1)
     some = np.array([17, 2, 9])

@@ -280,7 +280,7 @@ def train(communicators, stop, config: Config):
     statistics.flush()
     test = dataset.test.first(11, "--limit-test")
     test_loader = DataLoader(test.images, test.labels, config.recipe.batch_size, builders.normalization(config), **share)
-    evaluation = training.evaluate(model, test_loader, communicators=communicators)
+    evaluation, _ = training.evaluate(model, test_loader, communicators=communicators)
     sizes = {f"{k}.{name}": rows for name, rows in sharded_parameters(model).items() for k in ("model", "velocity")}
     dataset.close()
     whole = whole_arrays(saving.arrays(model, optimizer), sizes, communicators.main)

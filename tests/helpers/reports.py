@@ -75,7 +75,7 @@ def loader(images=40, channels=3, classes=4):
 def found(images=40, channels=3, names=("bird", "cat", "dog", "frog"), right=False):
     """The findings of a network that was never trained; right: as if it had taken every image for what it is."""
     net, test = network(channels, len(names)), loader(images, channels, len(names))
-    evaluation = evaluate(net, test)
+    evaluation, _ = evaluate(net, test)
     if right:
         evaluation = Evaluation(0.0, 1.0, 1.0, test.labels, np.ones(images), np.zeros(images))
     return findings.find(net, names, test, evaluation)
