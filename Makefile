@@ -1,5 +1,5 @@
-# make train, test, soak, test-browser, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each makes the virtual
-# environment it needs, in $(VENV).
+# make train, test, reproduce, soak, test-browser, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each makes the
+# virtual environment it needs, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -11,13 +11,17 @@ EXPERIMENTS ?= 1000
 GPU_TESTS = autodiff functional kernels inspection nn optim parallel/test_gpu.py alexnet/test_training.py alexnet/test_statistics.py \
 	alexnet/test_explanation.py
 
-.PHONY: train test soak test-browser test-simgpu test-nvrtc lint parity bench docs exercise clean
+.PHONY: train test reproduce soak test-browser test-simgpu test-nvrtc lint parity bench docs exercise clean
 
 train: $(VENV)/made
 	$(RUN) train.py --data digits
 
 test: $(VENV)/made-test
 	$(RUN) -m pytest -q
+
+# The deck's table and the paper's claims: what there is to run, and how long it takes here. PART=pooling, or PART=all, runs it.
+reproduce: $(VENV)/made
+	@$(RUN) -m alexnet reproduce $(PART)
 
 # Experiments on runs, drawn from SEED: files are damaged, command lines made up, processes stopped and killed at some moment.
 soak: $(VENV)/made-test

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from .models import MODELS
+from .models import NETWORKS
 from .preparation import PerChannel, Preparation
 from .recipes import MOST, Count, Recipe
 
@@ -131,7 +131,7 @@ class Config:
 
     def check(self) -> None:
         """Raise ValueError for settings that do not go together."""
-        if self.model not in MODELS:
+        if self.model not in NETWORKS:
             raise ValueError(f"there is no model {self.model!r:.80}")
         if len(set(self.devices)) < len(self.devices):
             raise ValueError(f"devices {self.devices} has one twice")

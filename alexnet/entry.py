@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "write a page that shows runs side by side",
     "predict": "tell what is on images",
     "evaluate": "test a network on images whose classes are known",
+    "reproduce": "run what the deck and the paper claim, and say what of it holds",
     "export": "write a network's weights to a file, for other programs too",
 }
 # Those that ask a program to end; what it inherited as ignored, as under nohup, stays ignored.

@@ -57,6 +57,21 @@ class FolderLock:
         self._handle = handle
         return True
 
+    @classmethod
+    def in_use(cls, folder: Path) -> bool:
+        """Whether a process holds the folder's lock."""
+        lock = cls()
+        try:
+            if (folder / cls.FILE).exists():
+                lock.acquire(folder)
+        except UserError:
+            return True
+        except OSError:
+            pass  # it is not to be written in; then no process here does
+        finally:
+            lock.release()
+        return False
+
     def check(self, folder: Path) -> None:
         """Raise OSError if the locked file is no longer in the folder: another process may have locked a new one."""
         if self._handle is not None:

@@ -1,5 +1,6 @@
 """The networks, one line a layer, with the shape (C x H x W) that each gives for its usual input."""
 
+from collections import ChainMap
 from collections.abc import Callable
 
 import minidl.functional as F
@@ -19,6 +20,8 @@ from minidl.nn import (
     init,
 )
 from minidl.partition import ceil_div
+
+from .variants import VARIANTS
 
 
 def cifar_bn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> Sequential:
@@ -249,10 +252,12 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     "net-145": net_145,
     "alexnet-torchvision": alexnet_torchvision,
 }
+NETWORKS = ChainMap(MODELS, VARIANTS)  # those of MODELS can be chosen with --model
 # Height and width of the images that each is made for.
 IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "net-145": 224, "alexnet-torchvision": 224}
 # Height or width of the smallest images that leave something after the last pooling.
 LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "net-145": 64, "alexnet-torchvision": 63}
+LEAST_IMAGE_SIZE |= dict.fromkeys(VARIANTS, 15)
 
 
 def create(name: str, num_classes: int | None = None, in_channels: int = 3, image_size: int | None = None) -> Sequential:
@@ -261,7 +266,7 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3, imag
     num_classes: unless given, 10 for the cifar networks and 1000 for the others. image_size: height and width that its
     images will have; unless given, 32 and 224.
     """
-    if name not in MODELS:
+    if name not in NETWORKS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
     for what, value in {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}.items():
         if value is not None and not is_integer(value, 1):
@@ -270,7 +275,7 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3, imag
         least = LEAST_IMAGE_SIZE[name]
         raise ValueError(f"{name} takes images of at least {least} x {least}; got {image_size} x {image_size}")
     settings = {"num_classes": num_classes, "image_size": None if name == "alexnet-torchvision" else image_size}
-    return MODELS[name](in_channels=in_channels, **{key: value for key, value in settings.items() if value is not None})
+    return NETWORKS[name](in_channels=in_channels, **{key: value for key, value in settings.items() if value is not None})
 
 
 def layers(network: Module) -> list[tuple[str, Module]]:

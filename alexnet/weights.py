@@ -166,7 +166,7 @@ def _about(told: str | None, state: dict[str, np.ndarray]) -> dict[str, Any]:
 def _network(state: dict[str, np.ndarray], about: dict[str, Any], dtype: str = "float32") -> Module:
     """The network with this state, in evaluation mode. Raises ValueError if it is not the state of such a network."""
     model, classes, preparation = about["model"], about["classes"], about["preparation"]
-    if model not in models.MODELS:
+    if model not in models.NETWORKS:
         raise ValueError(f"there is no network {model!r:.80}")
     try:
         with init.skipped():

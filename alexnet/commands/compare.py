@@ -38,19 +38,4 @@ def main(arguments: list[str]) -> int:
 
 def _run(path: Path) -> comparison.Run:
     folder = RunFolder.read(path)
-    return comparison.Run(path, folder.config.flat(), folder.metrics(), _in_use(path))
-
-
-def _in_use(path: Path) -> bool:
-    """Whether a process has the folder's lock."""
-    lock = FolderLock()
-    try:
-        if (path / FolderLock.FILE).exists():
-            lock.acquire(path)
-    except UserError:
-        return True
-    except OSError:
-        pass  # it is not to be written in; then no process here does
-    finally:
-        lock.release()
-    return False
+    return comparison.Run(path, folder.config.flat(), folder.metrics(), FolderLock.in_use(path))

@@ -360,8 +360,8 @@ def without_relu(layer):
 
 @ONNX
 def test_a_layer_that_onnx_lacks_is_refused(run, tmp_path, monkeypatch):
-    with_tanh = {**models.MODELS, "tiny": lambda *args, **options: tanh_of(experiments.tiny(*args, **options))}
-    monkeypatch.setattr(models, "MODELS", with_tanh)
+    with_tanh = lambda *args, **options: tanh_of(experiments.tiny(*args, **options))
+    monkeypatch.setitem(models.MODELS, "tiny", with_tanh)
     with pytest.raises(UserError, match=r"relu1 is a Tanh\(\), for which there is nothing in ONNX files"):
         export.main([str(run), str(tmp_path / "a.onnx")])
 

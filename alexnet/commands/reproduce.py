@@ -1,0 +1,104 @@
+"""Run what the deck and the paper claim, and say what of it holds.
+
+    python -m alexnet reproduce            what there is: parts, runs, which are done, and minutes left on this machine
+    python -m alexnet reproduce pooling    run a part, or go on with it, and report
+    python -m alexnet reproduce all        all parts
+
+A part that was stopped or killed goes on where it stopped. The same command in a second terminal takes runs that the first has
+not begun. Of the small runs no weights are kept.
+Exit status: 0 done, 1 a run failed, 2 wrong usage or data, 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM, after saving.
+"""
+
+import argparse
+from pathlib import Path
+
+from minidl.errors import UserError
+
+from .. import entry, launch, reproduction
+from ..config import Config
+from ..reproduction import find, run_config, run_name, state
+from ..run import RunFolder
+from ..studies import ARMS, STUDIES
+from . import train
+from .arguments import Parser, add_devices
+
+ALL = "all"
+
+
+def main(arguments: list[str]) -> int:
+    """Run and report, or print the plan. Returns the exit status. Raises UserError for what the user can mend."""
+    p = Parser("-m alexnet reproduce", __doc__)
+    p.usage = "python -m alexnet reproduce [options] [NAME ...]"
+    p.add_argument("names", nargs="*", metavar="NAME", help=f"parts: {', '.join(STUDIES)}, or {ALL} (default: print the plan)")
+    p.add_argument(
+        "--runs", type=Path, metavar="DIR", default=Path("runs/reproduce"), help="folder of the runs (default runs/reproduce)"
+    )
+    p.add_argument(
+        "--keep", type=Path, metavar="DIR", help="copy each run's config.json and metrics.jsonl there, as docs/results"
+    )
+    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)")
+    add_devices(p, "GPUs, or processes that share the CPU; they divide the batch")
+    args = p.parse_args(arguments)
+    asked = getattr(args, "names", [])
+    unknown = [name for name in asked if name not in (*STUDIES, ALL)]
+    if unknown:
+        raise UserError(f"there is no part {unknown[0]!r}; there are {', '.join(STUDIES)}, and {ALL}")
+    settings = {name: getattr(args, name) for name in ("backend", "devices", "data_dir") if name in args}
+    base = train.config(argparse.Namespace(**settings))
+    if not asked:
+        _print_plan(base, args.runs)
+        return 0
+    names = list(STUDIES) if ALL in asked else asked
+    keep = getattr(args, "keep", None)
+    for name in names:
+        for arm, seed in STUDIES[name].runs():
+            if status := _run(base, args.runs, arm, seed, keep):
+                return status
+    for name in names:
+        print("", *reproduction.report(STUDIES[name], args.runs), sep="\n", flush=True)
+    return 0
+
+
+def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> int:
+    """Do a run, or the rest of it, unless it is done, or another process is at work on it. Returns the exit status."""
+    path, config = place / run_name(arm, seed), run_config(base, arm, seed)
+    run = find(path, config)
+    before = state(run)
+    if before == "in use":
+        print(f"{path} is being run by another process", flush=True)
+        return 0
+    if before != "done":
+        print(f"{path}: {ARMS[arm].label}, seed {seed}", flush=True)
+        if run is None:
+            status = launch.start(config, path)
+        else:
+            status = launch.resume(run, train.resumed_config(argparse.Namespace(), run.config))
+        if status:
+            entry.tell("stopped, and saved; the same command goes on")
+            return status
+    run = RunFolder.read(path)
+    if ARMS[arm].limit_train:
+        reproduction.forget_weights(run)
+    if kept is not None:
+        try:
+            reproduction.keep(run, kept)
+        except OSError as error:
+            raise UserError(f"--keep {kept}: cannot write there: {error.strerror or error}") from None
+    return 0
+
+
+def _print_plan(base: Config, place: Path) -> None:
+    """A line for each part. Runs that parts share are counted in each."""
+    device = "cupy:0" if base.backend == "cupy" else "numpy"
+    print(f"{'part':<15}runs  done  minutes left", flush=True)
+    left: dict[str, float] = {}
+    for name, study in STUDIES.items():
+        own, finished = 0.0, 0
+        for arm, seed in study.runs():
+            config = run_config(base, arm, seed)
+            run = find(place / run_name(arm, seed), config)
+            finished += state(run) == "done"
+            left[run_name(arm, seed)] = reproduction.minutes_left(run, config, device)
+            own += left[run_name(arm, seed)]
+        print(f"{name:<15}{len(study.runs()):>4}{finished:>6}{own:>14,.0f}  {study.title}", flush=True)
+    print(f"{ALL:<15}{len(left):>4}{'':>6}{sum(left.values()):>14,.0f}  each run once; in {place}", flush=True)

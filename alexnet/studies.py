@@ -1,0 +1,193 @@
+"""What `python -m alexnet reproduce` runs: the deck's table, and the paper's claims, with networks that differ in one thing."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from .recipes import RECIPES, Recipe, find_recipe
+
+Measure = Literal["test error", "epochs to 25 % training error"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A network and a way to train it, which a study compares with others."""
+
+    label: str
+    model: str
+    recipe: Recipe
+    limit_train: int | None = None
+    limit_test: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """That `better` has a lower measure than `worse`. factor: how many times lower, where that is what is claimed."""
+
+    text: str
+    better: str
+    worse: str
+    factor: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Arms by name, how often each is run (with the seeds 0, 1, 2, ...), and what is claimed of them, by whom and where."""
+
+    title: str
+    source: str
+    arms: Mapping[str, int]
+    claims: tuple[Claim, ...] = ()
+    measure: Measure = "test error"
+
+    def runs(self) -> list[tuple[str, int]]:
+        """(arm, seed) of each run: first all arms with the first seed."""
+        return sorted(((arm, seed) for arm, count in self.arms.items() for seed in range(count)), key=lambda run: run[1])
+
+
+# --- the deck's table -------------------------------------------------------------------------------------------------------
+
+
+def _whole(model: str, recipe: str) -> Arm:
+    """As train.py trains it."""
+    return Arm(f"{model}, recipe {recipe}", model, find_recipe(recipe, "cifar10", model))
+
+
+# --- the paper's claims, at a reduced size ----------------------------------------------------------------------------------
+
+# Half the kernels, 10,000 training images, five epochs. Batches of 32, as batches of 128 would make 395 steps of them. The
+# update, the decay and the augmentation are the paper's (sections 4.1 and 5), the schedule and the padding of recipe default.
+REDUCED = Recipe(
+    name="reduced",
+    epochs=5,
+    batch_size=32,
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    bias_lr=1.0,
+    bias_decay=True,
+    schedule="one-cycle",
+    step_epochs=0,
+    crop_padding=4,
+    reflection=True,
+)
+FEWER = 10_000  # training images
+
+
+def _reduced(label: str, model: str = "half-lrn", **changes: Any) -> Arm:
+    return Arm(label, model, dataclasses.replace(REDUCED, **changes), FEWER)
+
+
+# --- figure 1 ---------------------------------------------------------------------------------------------------------------
+
+
+def _figure_1(activation: str, lr: float, epochs: int) -> Arm:
+    """No regularisation, no augmentation, and a rate that stays as it is."""
+    unregularised = dataclasses.replace(
+        RECIPES["deck"], name="figure-1", epochs=epochs, lr=lr, weight_decay=0.0, schedule="step", step_epochs=epochs
+    )
+    return Arm(f"{activation}, rate {lr}", f"four-layers-{activation.lower()}", unregularised, FEWER, 1_000)
+
+
+RATES = {"ReLU": (0.003, 0.01, 0.03), "tanh": (0.003, 0.01, 0.03)}
+EPOCHS = {"ReLU": 30, "tanh": 60}  # in which each reaches 25 % training error, with the best of its rates
+
+ARMS: dict[str, Arm] = {
+    "cifar-bn-default": _whole("cifar-bn", "default"),
+    "cifar-lrn-default": _whole("cifar-lrn", "default"),
+    "cifar-bn-deck": _whole("cifar-bn", "deck"),
+    "cifar-lrn-deck": _whole("cifar-lrn", "deck"),
+    **{f"{kind.lower()}-{rate}": _figure_1(kind, rate, EPOCHS[kind]) for kind, rates in RATES.items() for rate in rates},
+    "base": _reduced("LRN, overlapping pooling, dropout, crops and reflections"),
+    "bn": _reduced("batch normalisation", "half-bn"),
+    "no-norm": _reduced("no normalisation", "half-none"),
+    "lrn-paper": _reduced("LRN, alpha as the paper prints it", "half-lrn-paper"),
+    "lrn-tensorflow": _reduced("LRN with TensorFlow's defaults", "half-lrn-tensorflow"),
+    "pool-3-2": _reduced("pooling 3/2, overlapping", "half-pool-3-2"),
+    "pool-2-2": _reduced("pooling 2/2", "half-pool-2-2"),
+    "no-dropout": _reduced("no dropout", "half-no-dropout"),
+    "no-augmentation": _reduced("no augmentation", crop_padding=0, reflection=False),
+    "reflections": _reduced("reflections", crop_padding=0),
+    "crops": _reduced("crops", reflection=False),
+    "color-noise": _reduced("crops, reflections and colour noise", color_noise=0.1),
+    "towers": _reduced("two towers that meet", "half-towers"),
+    "one-tower": _reduced("one tower of half the kernels", "half-one-tower"),
+    "one-tower-longer": _reduced("one tower of half the kernels, as many multiply-adds", "half-one-tower", epochs=9),
+    "towers-apart": _reduced("two towers that never meet", "half-towers-apart"),
+    "towers-apart-wider": _reduced("two towers that never meet, as many parameters", "half-towers-apart-wider"),
+    "towers-apart-longer": _reduced("two towers that never meet, as many multiply-adds", "half-towers-apart", epochs=6),
+}
+
+STUDIES: dict[str, Study] = {
+    "deck": Study(
+        "The deck's table",
+        "the deck: accuracy .8114 (loss .7798) with batch normalisation, .7125 (.8295) with LRN, after ten epochs",
+        {"cifar-bn-default": 3, "cifar-lrn-default": 1, "cifar-bn-deck": 1, "cifar-lrn-deck": 1},
+    ),
+    "relu": Study(
+        "ReLU against tanh",
+        "Krizhevsky 2012, section 3.1 and figure 1",
+        {arm: 3 for arm in ARMS if arm.startswith(("relu-", "tanh-"))},
+        (Claim("ReLU reaches 25 % training error six times sooner than tanh", "relu-*", "tanh-*", factor=6.0),),
+        measure="epochs to 25 % training error",
+    ),
+    "normalization": Study(
+        "Normalisation",
+        "Krizhevsky 2012, section 3.3: LRN lowers the error by 1.4 (top-1) and 1.2 points (top-5), on CIFAR-10 from 13 to 11 %",
+        {"base": 3, "lrn-paper": 3, "lrn-tensorflow": 3, "no-norm": 3, "bn": 3},
+        (
+            Claim("LRN, as the paper's code ran it, is better than none", "base", "no-norm"),
+            Claim("LRN, as the paper prints it, is better than none", "lrn-paper", "no-norm"),
+            Claim("LRN, with TensorFlow's defaults, is better than none", "lrn-tensorflow", "no-norm"),
+            Claim("the deck: batch normalisation is better than LRN", "bn", "base"),
+        ),
+    ),
+    "pooling": Study(
+        "Overlapping pooling",
+        "Krizhevsky 2012, section 3.4: by .4 (top-1) and .3 points (top-5); the log of net 147 of its code: .39 and .30",
+        {"pool-3-2": 5, "pool-2-2": 5},
+        (Claim("overlapping pooling is better than 2/2", "pool-3-2", "pool-2-2"),),
+    ),
+    "dropout": Study(
+        "Dropout",
+        "Krizhevsky 2012, section 4.2: without it the network overfits substantially",
+        {"base": 3, "no-dropout": 3},
+        (Claim("dropout lowers the test error", "base", "no-dropout"),),
+    ),
+    "augmentation": Study(
+        "Augmentation",
+        "Krizhevsky 2012, section 4.1: without it the network suffers from substantial overfitting",
+        {"base": 3, "no-augmentation": 3, "reflections": 3, "crops": 3},
+        (
+            Claim("reflections are better than none", "reflections", "no-augmentation"),
+            Claim("crops are better than none", "crops", "no-augmentation"),
+            Claim("both are better than none", "base", "no-augmentation"),
+        ),
+    ),
+    "towers": Study(
+        "Two towers",
+        "Krizhevsky 2012, section 3.2: by 1.7 (top-1) and 1.2 points (top-5) better than one of half the kernels; the logs of "
+        "nets 145 and 150 of its code: 40.66 / 18.21 % with towers that meet, 41.83 / 19.33 % with towers that never do",
+        {
+            "towers": 3,
+            "one-tower": 3,
+            "one-tower-longer": 3,
+            "towers-apart": 3,
+            "towers-apart-wider": 3,
+            "towers-apart-longer": 3,
+        },
+        (
+            Claim("two towers are better than one of half the kernels, about as many parameters", "towers", "one-tower"),
+            Claim("the same, and the one trained for as many multiply-adds", "towers", "one-tower-longer"),
+            Claim("towers that meet are better than towers that never do", "towers", "towers-apart"),
+            Claim("the same, and those wider, to as many parameters", "towers", "towers-apart-wider"),
+            Claim("the same, and those trained for as many multiply-adds", "towers", "towers-apart-longer"),
+        ),
+    ),
+    "color-noise": Study(
+        "Colour noise",
+        "Krizhevsky 2012, section 4.1: by over 1 point (top-1)",
+        {"color-noise": 5, "base": 5},
+        (Claim("colour noise is better than none", "color-noise", "base"),),
+    ),
+}

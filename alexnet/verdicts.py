@@ -1,0 +1,138 @@
+"""What the runs of a study say: means with their spread, and whether a claim holds."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .studies import Claim, Measure, Study
+
+Rows = list[dict[str, Any]]  # the lines of a run's metrics.jsonl
+GOAL = 0.25  # training error
+
+# Student's t, two-sided, 95 %, by degrees of freedom from 1 on; for more than these the last is a little too careful.
+T95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+
+
+def test_error(rows: Rows) -> float:
+    """In %, after the last epoch, of one view of each image."""
+    return 100 * (1 - rows[-1]["test_accuracy"])
+
+
+def epochs_to_goal(rows: Rows) -> float:
+    """When the training error fell to 25 %, with a straight line between two epochs; infinity, if it did not.
+
+    An epoch's training error is the mean over its batches, each before its step.
+    """
+    before = 1.0
+    for row in rows:
+        error = 1 - row["train_accuracy"]
+        if error <= GOAL:
+            return float(row["epoch"] - (GOAL - error) / (before - error))
+        before = error
+    return math.inf
+
+
+MEASURES: dict[Measure, tuple[Callable[[Rows], float], str]] = {
+    "test error": (test_error, "points"),
+    "epochs to 25 % training error": (epochs_to_goal, "epochs"),
+}
+
+
+class Summary(NamedTuple):
+    """Of the n runs of an arm. std: the sample's; NaN of a single run."""
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """better, worse: the arms compared. found: how much lower the measure of `better` is, or how many times; low, high: between
+    which bounds that is, with 95 % confidence. word: reproduced, not reproduced, or not decided.
+    """
+
+    better: str
+    worse: str
+    found: float
+    low: float
+    high: float
+    word: str
+    factor: bool  # whether `found` counts how many times
+
+    def told(self, unit: str) -> str:
+        """In a line; unit: of the measure."""
+        bounds = f" ({self.low:.2f} to {self.high:.2f})" if math.isfinite(self.low) else ""
+        size = f"{self.found:.2f}{bounds} times" if self.factor else f"{self.found:.2f}{bounds} {unit}"
+        return f"{size}: {self.word}"
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    std = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
+    return Summary(len(values), statistics.fmean(values), std, min(values), max(values))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, standard deviation, and from which to which."""
+    n, mean, std, low, high = summarise(values)
+    return f"{mean:.2f} ± {std:.2f} ({low:.2f} to {high:.2f})" if n > 1 else f"{mean:.2f}"
+
+
+def measured(study: Study, runs: Mapping[tuple[str, int], Rows]) -> dict[str, list[float]]:
+    """The measure of each run that is there, by arm."""
+    measure, _ = MEASURES[study.measure]
+    by_arm: dict[str, list[float]] = {}
+    for arm, seed in study.runs():
+        if (arm, seed) in runs:
+            by_arm.setdefault(arm, []).append(measure(runs[arm, seed]))
+    return by_arm
+
+
+def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None:
+    """Whether the claim holds; None while one of its arms has no runs.
+
+    The two arms' means are compared by Student's t with a common variance; of a claim with a factor, those of the logarithms.
+    """
+    better, worse = (_best(name, values) for name in (claim.better, claim.worse))
+    if better is None or worse is None:
+        return None
+    lower, higher = values[better], values[worse]
+    n = min(len(lower), len(higher))
+    undecided = f"not decided at n = {n}"
+    if claim.factor is None:
+        found, margin = _difference(lower, higher)
+        low, high = found - margin, found + margin
+        holds = low > 0
+        fails = high < 0
+    else:
+        found, margin = _difference([math.log(v) for v in lower], [math.log(v) for v in higher])
+        found, low, high = math.exp(found), math.exp(found - margin), math.exp(found + margin)
+        holds = low > 1 and high >= claim.factor
+        fails = high < claim.factor
+    word = "reproduced" if holds else "not reproduced" if fails else undecided
+    return Verdict(better, worse, found, low, high, word, claim.factor is not None)
+
+
+def _best(name: str, values: Mapping[str, Sequence[float]]) -> str | None:
+    """The arm of that name; of those that begin with what is before a star, the one with the lowest mean."""
+    arms = [arm for arm in values if arm.startswith(name[:-1])] if name.endswith("*") else [name] if name in values else []
+    arms = [arm for arm in arms if all(map(math.isfinite, values[arm]))]
+    return min(arms, key=lambda arm: statistics.fmean(values[arm]), default=None)
+
+
+def _difference(lower: Sequence[float], higher: Sequence[float]) -> tuple[float, float]:
+    """The difference of the means, and half of its 95 % interval; infinity, where one arm has a single run."""
+    difference = statistics.fmean(higher) - statistics.fmean(lower)
+    if min(len(lower), len(higher)) < 2:
+        return difference, math.inf
+    freedom = len(lower) + len(higher) - 2
+    squares = sum((len(v) - 1) * statistics.variance(v) for v in (lower, higher))
+    error = math.sqrt(squares / freedom * (1 / len(lower) + 1 / len(higher)))
+    return difference, T95[min(freedom, len(T95)) - 1] * error

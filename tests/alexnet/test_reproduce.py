@@ -1,0 +1,286 @@
+"""The studies of `reproduce`: their networks, their runs, and what is said of them."""
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from alexnet import launch, models, reproduction, studies, verdicts
+from alexnet.commands import reproduce, train
+from alexnet.lock import FolderLock
+from alexnet.recipes import RECIPES
+from alexnet.run import RunFolder
+from alexnet.studies import ARMS, STUDIES, Arm, Claim, Study
+from alexnet.variants import VARIANTS, cifar_variant, four_layers
+from minidl import Tensor, nn
+from minidl.errors import UserError
+from minidl.nn import summary
+
+from ..helpers.experiments import metrics, tiny_network
+
+IMAGES = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+
+
+# --- networks -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization, model", [("lrn", "cifar-lrn"), ("bn", "cifar-bn")])
+def test_the_variant_that_varies_nothing_is_the_network_itself(normalization, model):
+    variant, network = cifar_variant(width=1.0, normalization=normalization).eval(), models.create(model).eval()
+    state = {name: array.reshape(variant.state_dict()[name].shape) for name, array in network.state_dict().items()}
+    variant.load_state_dict(state)
+    np.testing.assert_allclose(variant(Tensor(IMAGES)).data, network(Tensor(IMAGES)).data, rtol=1e-4, atol=1e-5)
+
+
+def kinds(network):
+    return [(name, type(layer).__name__) for name, layer in models.layers(network)]
+
+
+def test_each_variant_differs_in_one_thing():
+    base = cifar_variant()
+    for name in ("half-lrn-paper", "half-lrn-tensorflow", "half-pool-3-2", "half-pool-2-2", "half-no-dropout", "half-towers"):
+        assert kinds(VARIANTS[name]()) == kinds(base)
+    norms = {name: repr(VARIANTS[name]().lrn1) for name in ("half-lrn", "half-lrn-paper", "half-lrn-tensorflow")}
+    assert "convention=paper" in norms["half-lrn-paper"] and "beta=0.5" in norms["half-lrn-tensorflow"]
+    assert "convention" not in norms["half-lrn"] and "k=2.0" in norms["half-lrn"]
+    without = [name for name, _ in kinds(base) if not name.startswith("lrn")]
+    assert [name for name, _ in kinds(VARIANTS["half-none"]())] == without
+    assert VARIANTS["half-no-dropout"]().drop6.p == 0.0 and base.drop6.p == 0.5
+
+
+def test_both_poolings_give_maps_of_the_same_size():
+    overlapping, apart = (summary(VARIANTS[name](), (3, 32, 32)) for name in ("half-pool-3-2", "half-pool-2-2"))
+    assert [row.output_shape for row in overlapping] == [row.output_shape for row in apart]
+    assert [row.parameters for row in overlapping] == [row.parameters for row in apart]
+
+
+def maps(network, images):
+    """What each layer gives, by name."""
+    found, x = {}, Tensor(images)
+    for name, layer in models.layers(network.eval()):
+        x = found[name] = layer(x)
+    return found
+
+
+@pytest.mark.parametrize("towers, meet", [("two", "conv3"), ("apart", "fc8")])
+def test_where_the_towers_meet(towers, meet):
+    """What the second tower's conv1 finds does not matter to the first before they meet, and does there."""
+    network = cifar_variant(width=1 / 16, towers=towers)
+    before = maps(network, IMAGES)
+    kernels = network.conv1.weight
+    kernels.data[len(kernels.data) // 2 :] *= -2
+    after = maps(network, IMAGES)
+    for name, layer in before.items():
+        first = slice(0, layer.shape[1] // 2) if name not in ("flatten", "fc8") else slice(None)
+        same = (layer.data[:, first] == after[name].data[:, first]).all()
+        if name == meet:
+            assert not same
+            break
+        if name != "flatten":
+            assert same, name
+
+
+def totals(name):
+    rows = summary(VARIANTS[name](), (3, 32, 32))
+    return sum(row.parameters for row in rows), sum(row.macs for row in rows)
+
+
+def test_towers_are_compared_at_equal_parameters_and_at_equal_time():
+    parameters, macs = totals("half-towers")
+    assert totals("half-one-tower")[0] == pytest.approx(parameters, rel=0.05)
+    assert totals("half-towers-apart-wider")[0] == pytest.approx(parameters, rel=0.01)
+    epochs = ARMS["towers"].recipe.epochs
+    for arm in ("one-tower-longer", "towers-apart-longer"):
+        assert ARMS[arm].recipe.epochs * totals(ARMS[arm].model)[1] == pytest.approx(epochs * macs, rel=0.02)
+
+
+def test_the_net_of_figure_1():
+    network = four_layers()
+    assert sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in network.modules()) == 4
+    assert [row.output_shape for row in summary(network, (3, 32, 32)) if row.name.startswith("pool")] == [
+        (32, 16, 16),
+        (32, 8, 8),
+        (64, 4, 4),
+    ]
+    for name, layer, gain in (("four-layers-relu", "conv2", 2), ("four-layers-tanh", "conv2", 1)):
+        weight = getattr(models.create(name), layer).weight.data
+        assert weight.std() == pytest.approx(math.sqrt(gain / 800), rel=0.02)
+
+
+# --- studies ------------------------------------------------------------------------------------------------------------------
+
+
+def test_studies_and_arms_fit():
+    used = set()
+    for study in STUDIES.values():
+        used |= set(study.arms)
+        for claim in study.claims:
+            for name in (claim.better, claim.worse):
+                assert name in study.arms or any(arm.startswith(name[:-1]) for arm in study.arms if name.endswith("*"))
+    assert used == set(ARMS)
+    for arm in ARMS.values():
+        assert arm.model in models.NETWORKS
+
+
+def test_the_small_runs_are_as_small_as_is_said():
+    small = [arm for arm in ARMS.values() if arm.model.startswith("half")]
+    assert {(arm.limit_train, arm.recipe.batch_size) for arm in small} == {(10_000, 32)}
+    assert {arm.recipe.epochs for arm in small} == {5, 6, 9}
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------------------
+
+
+def rows(*accuracies, key="test_accuracy"):
+    return [{"epoch": i + 1, key: accuracy} for i, accuracy in enumerate(accuracies)]
+
+
+def test_measures():
+    assert verdicts.test_error(rows(0.1, 0.75)) == pytest.approx(25)
+    reached = rows(0.5, 0.7, 0.8, 0.9, key="train_accuracy")
+    assert verdicts.epochs_to_goal(reached) == pytest.approx(2.5)
+    assert verdicts.epochs_to_goal(rows(0.9, key="train_accuracy")) == pytest.approx(1 - 0.15 / 0.9)
+    assert verdicts.epochs_to_goal(reached[:2]) == math.inf
+
+
+def test_the_interval_is_right_in_95_of_100_cases():
+    """Drawn many times, with n = 3, from two distributions whose means are 1 apart."""
+    draws = np.random.default_rng(0).standard_normal((20_000, 2, 3)) + [[0.0], [1.0]]
+    claim = Claim("", "a", "b")
+    hits = [(v := verdicts.judge(claim, {"a": a, "b": b})).low <= 1 <= v.high for a, b in draws.tolist()]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "better, worse, factor, word",
+    [
+        ([1.0, 1.1, 0.9], [5.0, 5.1, 4.9], None, "reproduced"),
+        ([5.0, 5.1, 4.9], [1.0, 1.1, 0.9], None, "not reproduced"),
+        ([1.0, 3.0, 2.0], [1.1, 3.1, 2.1], None, "not decided at n = 3"),
+        ([1.0], [5.0], None, "not decided at n = 1"),
+        ([1.0, 1.1, 0.9], [6.0, 6.1, 5.9], 6.0, "reproduced"),
+        ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 6.0, "not reproduced"),
+        ([1.0, 9.0], [6.0, 40.0], 6.0, "not decided at n = 2"),
+    ],
+)
+def test_verdicts(better, worse, factor, word):
+    verdict = verdicts.judge(Claim("", "a", "b", factor), {"a": better, "b": worse})
+    assert verdict.word == word and verdict.told("points").endswith(word)
+    assert (" times" in verdict.told("points")) == (factor is not None)
+
+
+def test_a_star_takes_the_best_arm_that_reached_the_goal():
+    values = {"x-1": [3.0, 3.0], "x-2": [2.0, 2.5], "x-3": [1.0, math.inf], "y-1": [9.0, 9.5]}
+    verdict = verdicts.judge(Claim("", "x-*", "y-*"), values)
+    assert (verdict.better, verdict.worse) == ("x-2", "y-1")
+    assert verdicts.judge(Claim("", "x-*", "z-*"), values) is None
+
+
+# --- the command --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Two arms of a tiny network on digits, in place of the studies."""
+    recipe = dataclasses.replace(RECIPES["digits"], epochs=2, batch_size=8)
+    arms = {
+        "one": Arm("the one", "tiny", recipe, 40),
+        "other": Arm("the other", "tiny", dataclasses.replace(recipe, lr=1e-9), 40),
+    }
+    study = Study("A study", "nobody", {"one": 2, "other": 1}, (Claim("the one is better", "one", "other"),))
+    monkeypatch.setitem(train.DEFAULTS, "data", "digits")
+    monkeypatch.setattr(studies, "ARMS", arms)
+    for module in (reproduction, reproduce):
+        monkeypatch.setattr(module, "ARMS", arms)
+    monkeypatch.setattr(reproduce, "STUDIES", {"small": study, "half": dataclasses.replace(study, arms={"one": 1})})
+    with tiny_network():
+        yield
+
+
+def call(tmp_path, *names):
+    return reproduce.main([*names, "--runs", str(tmp_path / "runs")])
+
+
+def contents(place):
+    return {path.name: (path / "metrics.jsonl").read_bytes() for path in place.iterdir()}
+
+
+def test_a_part_is_run_once_and_reported(small, tmp_path, capsys):
+    assert call(tmp_path, "small") == 0
+    before = contents(tmp_path / "runs")
+    assert set(before) == {"one-0", "one-1", "other-0"}
+    assert RunFolder.read(tmp_path / "runs/one-1").config.seed == 1
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+    lines = capsys.readouterr().out.splitlines()
+    errors = [100 * (1 - json.loads(before[f"one-{seed}"].splitlines()[-1])["test_accuracy"]) for seed in (0, 1)]
+    assert re.search(rf"the one +2  {np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}", "\n".join(lines))
+    assert lines[-1].startswith("the one is better: ") and lines[-1].endswith("points: not decided at n = 1")
+    assert call(tmp_path, "all") == 0
+    assert contents(tmp_path / "runs") == before
+
+
+def test_the_plan(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.006)
+    assert call(tmp_path, "half") == 0
+    capsys.readouterr()
+    assert call(tmp_path) == 0
+    _, first, second, last = capsys.readouterr().out.splitlines()
+    minutes = 2 * 2 * (40 + 10_000 / 3) * 0.006 / 60
+    assert first.split()[:4] == ["small", "3", "1", f"{minutes:.0f}"]
+    assert second.split()[:4] == ["half", "1", "1", "0"]
+    assert last.split()[:3] == ["all", "3", f"{minutes:.0f}"]
+
+
+def test_the_minutes_are_of_steps_that_are_done():
+    assert 0 < reproduction._seconds_an_image("four-layers-relu", 8, "numpy") < 10
+
+
+def test_a_part_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
+    assert call(tmp_path, "half") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "stop_signal", lambda: [2])
+        assert call(tmp_path / "again", "small") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    stopped = tmp_path / "again/runs"
+    assert [path.name for path in stopped.iterdir()] == ["one-0"] and not RunFolder.read(stopped / "one-0").metrics()
+    assert call(tmp_path / "again", "small") == 0
+    assert metrics(stopped / "one-0") == metrics(tmp_path / "runs/one-0") and len(contents(stopped)) == 3
+
+
+def test_runs_that_another_process_does_are_left_to_it(small, tmp_path, capsys):
+    assert call(tmp_path, "half") == 0
+    path = tmp_path / "runs/one-0"
+    (path / "metrics.jsonl").write_bytes((path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0])
+    lock = FolderLock()
+    lock.acquire(path)
+    assert call(tmp_path, "small") == 0
+    out = capsys.readouterr().out
+    lock.release()
+    assert f"{path} is being run by another process" in out and len(contents(tmp_path / "runs")) == 3
+
+
+def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
+    assert call(tmp_path, "half") == 0
+    arm = reproduction.ARMS["one"]
+    monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, lr=0.5)))
+    with pytest.raises(UserError, match=r"one-0 has lr 0.01, and the study 0.5 now; remove it, or give another --runs"):
+        call(tmp_path, "half")
+
+
+def test_what_is_kept(small, tmp_path):
+    assert call(tmp_path, "half", "--keep", str(tmp_path / "kept")) == 0
+    kept = tmp_path / "kept/one-0"
+    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "metrics.jsonl"]
+    run, copy = RunFolder.read(tmp_path / "runs/one-0"), RunFolder.read(kept)
+    assert copy.config == dataclasses.replace(run.config, data_dir=None) and copy.metrics() == run.metrics()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write there"):
+        call(tmp_path, "half", "--keep", str(tmp_path / "file/kept"))
+
+
+def test_a_part_that_there_is_not():
+    with pytest.raises(UserError, match="there is no part 'none'; there are deck, "):
+        reproduce.main(["none"])
