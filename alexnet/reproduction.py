@@ -40,8 +40,14 @@ def run_name(arm: str, seed: int) -> str:
 def run_config(base: Config, arm: str, seed: int) -> Config:
     """The settings of a run that computes, and finds its data, where base says."""
     chosen = ARMS[arm]
-    limits = {"limit_train": chosen.limit_train, "limit_test": chosen.limit_test}
-    return dataclasses.replace(base, model=chosen.model, recipe=chosen.recipe, seed=seed, **limits)
+    return dataclasses.replace(
+        base,
+        model=chosen.model,
+        recipe=chosen.recipe,
+        limit_train=chosen.limit_train,
+        limit_test=chosen.limit_test,
+        seed=seed,
+    )
 
 
 def find(path: Path, wanted: Config) -> RunFolder | None:
