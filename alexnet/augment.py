@@ -3,11 +3,11 @@
 What an image gets depends on (seed, epoch, its index in the data set) alone, not on the batch it comes in.
 """
 
-from typing import Literal
-
 import numpy as np
 
 from minidl import random
+
+from .views import PaddingMode
 
 
 class RandomCrop:
@@ -22,7 +22,7 @@ class RandomCrop:
         size: int | tuple[int, int],
         padding: int = 0,
         seed: int = 0,
-        padding_mode: Literal["constant", "reflect"] = "constant",
+        padding_mode: PaddingMode = "constant",
     ):
         self.size, self.padding, self.seed, self.padding_mode = size, padding, seed, padding_mode
 
@@ -41,19 +41,13 @@ class RandomCrop:
 
 
 class RandomHorizontalFlip:
-    """Reflect half of the images, left to right.
+    """Reflect every other image, left to right."""
 
-    alternating: an image is reflected in every other epoch, from the first or the second on, as drawn once. Then two epochs
-    show each image both ways, where new draws show half of them the same way twice.
-    """
-
-    def __init__(self, seed: int = 0, alternating: bool = False):
-        self.seed, self.alternating = seed, alternating
+    def __init__(self, seed: int = 0):
+        self.seed = seed
 
     def __call__(self, images, indices, epoch):
-        time, turn = (0, epoch) if self.alternating else (epoch, 0)
-        draws = random.words(1, random.AUGMENTATION + 1, indices, time, self.seed)[0]
-        reflect = (draws + np.uint64(turn)) & np.uint64(1)
+        reflect = random.words(1, random.AUGMENTATION + 1, indices, epoch, self.seed)[0] & np.uint64(1)
         reflected = images.copy()
         for i in np.flatnonzero(reflect):
             reflected[i] = images[i, :, :, ::-1]

@@ -165,7 +165,7 @@ def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[L
     if recipe.schedule == "step":
         return StepLR(optimizer, recipe.step_epochs * epoch_steps), None
     if recipe.schedule == "one-cycle":
-        return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps, recipe.pct_start), None
+        return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps), None
     # Three divisions by ten, as in the paper's section 5.
     return None, ReduceLROnPlateau(optimizer, patience=recipe.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 
@@ -189,7 +189,7 @@ def training_transform(config: Config) -> Transform:
     if recipe.crop_padding or recipe.crop < 1:
         steps.append(RandomCrop(preparation.image_size, recipe.crop_padding, seed, recipe.padding_mode))
     if recipe.reflection:
-        steps.append(RandomHorizontalFlip(seed, recipe.alternating_reflection))
+        steps.append(RandomHorizontalFlip(seed))
     steps.append(normalization(config))
     if recipe.color_noise:
         vectors = np.array(config.color_vectors) / np.array(preparation.std)
@@ -200,7 +200,8 @@ def training_transform(config: Config) -> Transform:
 def evaluation_transform(config: Config) -> Transform:
     """The views of a test image that the recipe takes, and (pixel - mean) / std."""
     recipe, size = config.recipe, prepared(config).image_size
-    return Compose([Views(size, recipe.test_views, recipe.crop_padding, recipe.reflection), normalization(config)])
+    views = Views(size, recipe.test_views, recipe.crop_padding, recipe.reflection, recipe.padding_mode)
+    return Compose([views, normalization(config)])
 
 
 def normalization(config: Config) -> Transform:

@@ -92,7 +92,7 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
             max(1, (job.batch_size or loaded.batch_size) // job.views),
             Compose(
                 [
-                    Views(preparation.image_size, job.views, loaded.padding, loaded.reflection),
+                    Views(preparation.image_size, job.views, loaded.padding, loaded.reflection, loaded.padding_mode),
                     Normalize(preparation.mean, preparation.std, dtype),
                 ]
             ),

@@ -60,7 +60,7 @@ def prepare(weights: Weights, images: np.ndarray, views: int = 1) -> np.ndarray:
     """What the network is given of images (N, C, side, side) uint8: (views N, C, H, W), as training prepares them."""
     preparation = weights.preparation
     dtype = next(weights.network.parameters()).dtype
-    cut = Views(preparation.image_size, views, weights.padding, weights.reflection)(images, None, 0)
+    cut = Views(preparation.image_size, views, weights.padding, weights.reflection, weights.padding_mode)(images, None, 0)
     return Normalize(preparation.mean, preparation.std, dtype)(cut, None, 0)
 
 

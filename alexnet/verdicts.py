@@ -100,7 +100,7 @@ def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None
 
     The two arms' means are compared by Student's t with a common variance; of a claim with a factor, those of the logarithms.
     """
-    better, worse = (_best(name, values) for name in (claim.better, claim.worse))
+    better, worse = (best(name, values) for name in (claim.better, claim.worse))
     if better is None or worse is None:
         return None
     lower, higher = values[better], values[worse]
@@ -120,7 +120,7 @@ def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None
     return Verdict(better, worse, found, low, high, word, claim.factor is not None)
 
 
-def _best(name: str, values: Mapping[str, Sequence[float]]) -> str | None:
+def best(name: str, values: Mapping[str, Sequence[float]]) -> str | None:
     """The arm of that name; of those that begin with what is before a star, the one with the lowest mean."""
     arms = [arm for arm in values if arm.startswith(name[:-1])] if name.endswith("*") else [name] if name in values else []
     arms = [arm for arm in arms if all(map(math.isfinite, values[arm]))]

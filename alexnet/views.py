@@ -1,7 +1,10 @@
 """The views of an image that a network's answer is taken from."""
 
+from typing import Literal
+
 import numpy as np
 
+PaddingMode = Literal["constant", "reflect"]
 VIEWS = 1, 2, 10  # how many of an image there may be
 
 
@@ -9,12 +12,16 @@ class Views:
     """A transform (minidl.data): the centre of each image, or several views: Krizhevsky 2012, section 4.1.
 
     (N, C, S, S) -> (count N, C, size, size), all images' first views first: the centre, then with count 10 the four corners, and
-    with count 2 or 10 the reflections of these. padding: zeros on each side that the corners are cut from, as training cuts its
-    crops. reflection=False leaves out the reflections, so that 10 stands for five.
+    with count 2 or 10 the reflections of these. padding, padding_mode: what an image gets on each side before the corners are
+    cut, as before training cuts its crops (alexnet.augment.RandomCrop). reflection=False leaves out the reflections, so that 10
+    stands for five.
     """
 
-    def __init__(self, size: int, count: int = 1, padding: int = 0, reflection: bool = True):
-        self.size, self.count, self.padding, self.reflection = size, count, padding, reflection
+    def __init__(
+        self, size: int, count: int = 1, padding: int = 0, reflection: bool = True, padding_mode: PaddingMode = "constant"
+    ):
+        self.size, self.count, self.reflection = size, count, reflection
+        self.padding, self.padding_mode = padding, padding_mode
 
     def __call__(self, images, indices, epoch):
         side, size, p = images.shape[2], self.size, self.padding
@@ -22,7 +29,7 @@ class Views:
         middle = round((side - size) / 2)
         if self.count == 1:
             return images[:, :, middle : middle + size, middle : middle + size]
-        padded = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
+        padded = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)), self.padding_mode)
         end = side + 2 * p - size
         places = [(middle + p, middle + p), (0, 0), (0, end), (end, 0), (end, end)][: 1 if self.count == 2 else 5]
         views = [padded[:, :, top : top + size, left : left + size] for top, left in places]

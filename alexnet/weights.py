@@ -20,6 +20,7 @@ from . import entry, models
 from .config import Text
 from .preparation import TORCHVISION, Preparation
 from .run import RunFolder, place, reason
+from .views import PaddingMode
 
 KEY = "minidl"  # of the metadata
 VERSION = 1  # of their form
@@ -27,7 +28,7 @@ MOST_BYTES = 4 << 30  # of a file
 
 
 class Metadata(msgspec.Struct, forbid_unknown_fields=True):
-    """What a file has beside the weights. padding, reflection: what the corners of ten views are cut from (alexnet.views)."""
+    """What a file has beside the weights. padding, padding_mode, reflection: what views are cut from (alexnet.views)."""
 
     version: int
     model: str
@@ -35,14 +36,15 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True):
     preparation: Preparation
     padding: Annotated[int, Meta(ge=0, le=1000)]
     reflection: bool
+    padding_mode: PaddingMode = "constant"
 
 
 @dataclasses.dataclass
 class Weights:
     """A trained network, its name, its classes, and how its images are prepared.
 
-    batch_size: how many views of images a run was tested with at a time. padding, reflection: what views are cut from
-    (alexnet.views).
+    batch_size: how many views of images a run was tested with at a time. padding, padding_mode, reflection: what views are
+    cut from (alexnet.views).
     """
 
     network: Module
@@ -52,10 +54,11 @@ class Weights:
     batch_size: int = 128
     padding: int = 0
     reflection: bool = True
+    padding_mode: PaddingMode = "constant"
 
     def metadata(self) -> str:
         """What a file has beside the weights, as JSON."""
-        about = Metadata(VERSION, self.model, self.classes, self.preparation, self.padding, self.reflection)
+        about = Metadata(VERSION, self.model, self.classes, self.preparation, self.padding, self.reflection, self.padding_mode)
         return json.dumps(msgspec.to_builtins(about))
 
 
@@ -111,6 +114,7 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
             batch_size=recipe.batch_size,
             padding=recipe.crop_padding,
             reflection=recipe.reflection,
+            padding_mode=recipe.padding_mode,
         )
     raise UserError(problems[0])
 
@@ -156,7 +160,7 @@ def _about(told: str | None, state: dict[str, np.ndarray]) -> dict[str, Any]:
         if about.version != VERSION:
             raise ValueError(f"its metadata are of version {about.version}, and {VERSION} is read")
         about.preparation.check()
-        return {key: getattr(about, key) for key in ("model", "classes", "preparation", "padding", "reflection")}
+        return {key: getattr(about, key) for key in ("model", "classes", "preparation", "padding", "reflection", "padding_mode")}
     if "classifier.6.weight" not in state:
         raise ValueError("its names are neither torchvision's, such as classifier.6.weight, nor does it tell which network it is")
     classes = [str(i) for i in range(len(state["classifier.6.weight"]))]

@@ -4,7 +4,12 @@ Figures are drawn anew by figures.py. In the pages, the code behind a mark such 
 
     <!-- code: minidl.functional.products.Linear -->
 
-is replaced by the present source of that class or function. What troubleshooting.md does not explain yet is put down at its end.
+is replaced by the present source of that class or function. What stands between such as
+
+    <!-- table: pooling -->  and  <!-- end -->
+
+is made of the runs that are kept in results/, by results.py, as are the plots there. What troubleshooting.md does not explain yet
+is put down at its end.
 Exit status: 0, or 1 if --check found something.
 """
 
@@ -18,6 +23,7 @@ from pathlib import Path
 
 import figures
 import messages
+import results
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
@@ -70,9 +76,9 @@ def main(check: bool) -> int:
     for problem in problems:
         print(f"docs/troubleshooting.md {problem}", file=sys.stderr)
     stale = []
-    for page in pages():
+    for page in [DOCS.parent / "README.md", *pages()]:
         text = page.read_text(encoding="utf-8")
-        new = with_code(text)
+        new = results.with_results(with_code(text))
         if new != text:
             stale.append(page)
             if not check:
@@ -84,6 +90,13 @@ def main(check: bool) -> int:
             stale.append(path)
         if not check:
             path.write_text(new, encoding="utf-8")
+    for name in results.PLOTS:
+        path = results.RESULTS / f"{name}.svg"
+        new = results.svg(name) if results.runs(name) else ""
+        if (path.read_text(encoding="utf-8") if path.exists() else "") != new:
+            stale.append(path)
+            if not check:
+                path.write_text(new, encoding="utf-8")
     for path in stale if check else ():
         print(f"{path.relative_to(DOCS.parent)} is out of date: run python docs/generate.py", file=sys.stderr)
     return 1 if check and (stale or problems) else 0

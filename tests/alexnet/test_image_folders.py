@@ -229,7 +229,7 @@ def test_what_was_found_stays_with_the_run(data, tmp_path):
     assert (settings["channels"], settings["resize"], settings["image_size"]) == (3, 12, 12)
     np.testing.assert_allclose(settings["mean"], images.mean(axis=(0, 2, 3)), atol=1e-3)
     np.testing.assert_allclose(settings["std"], images.std(axis=(0, 2, 3)), atol=1e-3)
-    assert settings["crop_padding"] == 2  # of 12 pixels, as 4 of 32
+    assert settings["crop_padding"] == 1  # of 12 pixels, as 2 of 32
 
 
 def test_the_colours_of_the_2012_recipe(data, tmp_path):

@@ -83,7 +83,7 @@ def test_images_are_prepared_as_for_training(place):
     _, loader = build_loaders(config, dataset, 0, 1)
     loaded = weights.read(place / "run")
     with no_grad():
-        expected = [F.softmax(loaded.network(Tensor(batch.images))).data for batch in loader.epoch(0)]
+        expected = [F.softmax(loaded.network(Tensor(batch.images[: len(batch)]))).data for batch in loader.epoch(0)]
     files = [place / "data" / name for name in dataset.test.images.names]
     for answer, row in zip(answers(place / "run", *files), np.concatenate(expected), strict=True):
         own = {one["class"]: one["probability"] for one in answer["predictions"]}
@@ -136,10 +136,10 @@ def test_ten_views_are_averaged(place):
     file = place / "data/val/red/red-0.png"
     loaded = weights.read(place / "run")
     image = prediction.read_image(file, loaded.preparation.resize)[None]
-    assert loaded.padding == 2
+    assert (loaded.padding, loaded.padding_mode) == (1, "reflect")
     probabilities = []
-    for top, left in [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]:
-        view = np.pad(image, ((0, 0), (0, 0), (2, 2), (2, 2)))[:, :, top : top + 12, left : left + 12]
+    for top, left in [(1, 1), (0, 0), (0, 2), (2, 0), (2, 2)]:
+        view = np.pad(image, ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")[:, :, top : top + 12, left : left + 12]
         for seen in (view, view[..., ::-1]):
             x = (seen - np.reshape(loaded.preparation.mean, (3, 1, 1))) / np.reshape(loaded.preparation.std, (3, 1, 1))
             with no_grad():
@@ -159,6 +159,8 @@ def test_views():
     assert len(Views(4, 10, reflection=False)(image, None, 0)) == 10
     two = Views(4, 2, padding=1)(image, None, 0).reshape(2, 2, 3, 4, 4)
     np.testing.assert_array_equal(two, [five[0], five[0][..., ::-1]])
+    reflected = Views(7, 10, 1, True, "reflect")(image, None, 0)[2:4]
+    np.testing.assert_array_equal(reflected[:, :, 0, 1:], image[:, :, 1, :6])
     assert (Views(7, 10, padding=1)(image, None, 0)[2:4, :, 0] == 0).all()
 
 

@@ -321,7 +321,7 @@ def test_what_killed_saves_have_left_is_removed(folder):
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path):
     folder = RunFolder.create(tmp_path / "a", config())
-    row = dict(zip(run.Metrics.__struct_fields__, [1, 1.0, 0.5, 1.0, 0.5, 1.0, 1.0, 0.1, 1.0], strict=True))
+    row = dict(zip(run.Metrics.__struct_fields__, [1, 1.0, 0.5, 1.0, 0.5, 1.0, 1.0, 0.1, 0.5, 1.0], strict=True))
     step = 0
     for epoch, accuracy in enumerate([0.2, 0.6, 0.4, 0.6, 0.5], 1):
         for _ in range(2):  # in the middle of the epoch

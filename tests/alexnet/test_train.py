@@ -327,7 +327,7 @@ def test_cifar10_with_its_own_recipe(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert config["recipe"] == "default" and config["crop_padding"] == 4 and config["reflection"]
+    assert config["recipe"] == "default" and config["crop_padding"] == 2 and config["reflection"]
     arrays, _ = checkpoint.load(last_checkpoint(tmp_path / "a"))
     assert arrays["model.conv1.weight"].shape == (96, 3, 5, 5) and arrays["model.conv1.weight"].dtype == np.float64
 

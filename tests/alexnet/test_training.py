@@ -185,7 +185,7 @@ def test_options_replace_fields_of_the_recipe():
 @pytest.mark.parametrize(
     "options, rate",
     [
-        ([], 0.05),
+        ([], 0.1),
         (["--model", "cifar-lrn"], 0.02),
         (["--model", "alexnet-2012"], 0.01),
         (["--data", "digits"], 0.02),
@@ -231,7 +231,6 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"schedule": "cosine"}, "Invalid enum value 'cosine'"),
         ({"test_views": 2, "reflection": False}, "test_views 2 is an image and its reflection, and reflection is false"),
         ({"label_smoothing": 1}, "< 1.0"),
-        ({"pct_start": -0.1}, ">= 0.0"),
         ({"padding_mode": "zeros"}, "Invalid enum value 'zeros'"),
         ({"epochs": 1_000_001}, "<= 1000000"),
         ({"epochs": True}, "Expected `int`, got `bool`"),
@@ -280,15 +279,12 @@ def test_biases_have_a_rate_and_a_decay_of_their_own():
     assert schedule.max_lrs == [0.5, 1.0] * 2
 
 
-def test_the_recipe_reaches_the_optimiser_the_schedule_and_the_augmentation():
+def test_the_recipe_reaches_the_optimiser_and_the_augmentation():
     net, *_ = parts()
-    recipe = {"nesterov": True, "pct_start": 0.2, "padding_mode": "reflect", "alternating_reflection": True, "reflection": True}
-    run = builders.found(config(schedule="one-cycle", **recipe), datasets.digits())
-    optimizer = builders.build_optimizer(run, net)
-    schedule, _ = builders.build_schedules(run, optimizer, 10)
-    assert all(group["nesterov"] for group in optimizer.param_groups) and schedule.pct_start == 0.2
-    crop, flip, _ = builders.training_transform(run).transforms
-    assert (crop.padding_mode, flip.alternating) == ("reflect", True)
+    run = builders.found(config(nesterov=True, padding_mode="reflect"), datasets.digits())
+    assert all(group["nesterov"] for group in builders.build_optimizer(run, net).param_groups)
+    crop, _ = builders.training_transform(run).transforms
+    assert crop.padding_mode == "reflect"
 
 
 def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_path):

@@ -67,7 +67,7 @@ def test_a_runs_weights_and_what_belongs_to_them(run):
         np.testing.assert_array_equal(array, arrays[f"model.{name}"])
     config = RunFolder.read(run).config
     assert (loaded.model, loaded.classes, loaded.preparation) == ("tiny", ["blue", "green", "red"], config.preparation)
-    assert (loaded.padding, loaded.reflection) == (config.recipe.crop_padding, True)
+    assert (loaded.padding, loaded.reflection, loaded.padding_mode) == (config.recipe.crop_padding, True, "reflect")
     assert not loaded.network.training
 
 

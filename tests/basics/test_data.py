@@ -130,19 +130,10 @@ def test_random_horizontal_flip_reflects_about_half():
     assert all(a != b for a, b in zip(reflected, same, strict=True)) and 4 < sum(reflected) < 19
 
 
-def test_alternating_reflections_show_both_sides_in_two_epochs():
-    first, second, third = (RandomHorizontalFlip(seed=0, alternating=True)(IMAGES, LABELS, epoch) for epoch in range(3))
-    reflected = [(after == before[:, :, ::-1]).all() for before, after in zip(IMAGES, first, strict=True)]
-    assert 4 < sum(reflected) < 19
-    np.testing.assert_array_equal(second, first[..., ::-1])
-    np.testing.assert_array_equal(third, first)
-
-
 AUGMENTATIONS = [
     RandomCrop((8, 6), 2, seed=3),
     RandomCrop((8, 6), 2, 3, "reflect"),
     RandomHorizontalFlip(seed=3),
-    RandomHorizontalFlip(seed=3, alternating=True),
 ]
 
 

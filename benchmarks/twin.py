@@ -1,0 +1,138 @@
+"""PyTorch's twin of train.py on CIFAR-10: the same files, network and recipe; all the rest is PyTorch's.
+
+    python benchmarks/twin.py --model cifar-bn --recipe default --seed 0
+
+Order, crops, reflections, initial weights and dropout are drawn by PyTorch, so that it ends where train.py does on average only.
+It prints a line an epoch, which has the accuracy of the mean of an image and its reflection, too, and last what train.py does.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from alexnet import datasets
+from alexnet.recipes import RECIPES, Recipe, find_recipe
+
+
+def network(batch_norm: bool) -> nn.Sequential:
+    """alexnet.models.cifar_bn or cifar_lrn, and its initial weights: He's in convolutions, N(0, .01) in the others, biases 0."""
+
+    def block(inputs, outputs, kernel, local=False):
+        convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        if batch_norm:
+            return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+        return convolution, nn.ReLU(), *([nn.LocalResponseNorm(5, 1e-4, 0.75, 2.0)] if local else [])
+
+    net = nn.Sequential(
+        *(*block(3, 96, 5, local=True), nn.MaxPool2d(3, 2)),
+        *(*block(96, 256, 5, local=True), nn.MaxPool2d(3, 2)),
+        *(*block(256, 384, 3), *block(384, 384, 3), *block(384, 256, 3), nn.MaxPool2d(3, 2), nn.Flatten()),
+        *(nn.Linear(2304, 4096), nn.ReLU(), nn.Dropout(0.5)),
+        *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5)),
+        nn.Linear(4096, 10),
+    )
+    for layer in net:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.zeros_(layer.bias)
+    return net.to(memory_format=torch.channels_last)
+
+
+def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """With the recipe's rate and decay of biases, batch norm's among them."""
+    biases = {
+        "params": [p for name, p in net.named_parameters() if name.endswith("bias")],
+        "lr": recipe.lr * recipe.bias_lr,
+        "weight_decay": recipe.weight_decay if recipe.bias_decay else 0.0,
+    }
+    others = {"params": [p for name, p in net.named_parameters() if not name.endswith("bias")]}
+    return torch.optim.SGD(
+        [others, biases], recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
+
+
+def augmented(images: torch.Tensor, reflect: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Crops of the padded images (N, 3, 32, 32), and reflections of those that `reflect` says."""
+    if pad := recipe.crop_padding:
+        padded = F.pad(images, (pad,) * 4, mode=recipe.padding_mode)
+        windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)  # (N, 3, 2 pad + 1, 2 pad + 1, 32, 32)
+        top, left = torch.randint(0, 2 * pad + 1, (2, len(images)))
+        images = windows[torch.arange(len(images)), :, top, left]
+    return torch.where(reflect[:, None, None, None], images.flip(3), images) if recipe.reflection else images
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", choices=["cifar-bn", "cifar-lrn"], default="cifar-bn")
+    p.add_argument("--recipe", choices=list(RECIPES), default="default")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--epochs", type=int, default=None, help="(default: the recipe's)")
+    p.add_argument("--limit-train", type=int, default=None)
+    p.add_argument("--data-dir", default=None)
+    args = p.parse_args()
+    recipe = find_recipe(args.recipe, "cifar10", args.model)
+    if recipe.schedule == "plateau":
+        p.error("a plateau has no twin; choose another recipe")
+    epochs = args.epochs or recipe.epochs
+    torch.manual_seed(args.seed)
+    dataset = datasets.load("cifar10", args.data_dir)
+    train, test = dataset.train.first(args.limit_train, "--limit-train"), dataset.test
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (dataset.pixels.mean, dataset.pixels.std))
+
+    def normalised(images: torch.Tensor) -> torch.Tensor:
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    images, labels = torch.from_numpy(np.ascontiguousarray(train.images)), torch.from_numpy(train.labels.astype(np.int64))
+    tested, right = torch.from_numpy(np.ascontiguousarray(test.images)), torch.from_numpy(test.labels.astype(np.int64))
+    net = network(args.model == "cifar-bn")
+    optimizer = optimizer_of(net, recipe)
+    steps = -(-len(images) // recipe.batch_size)
+    if recipe.schedule == "step":
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_epochs * steps)
+    else:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs * steps, cycle_momentum=False)
+    for epoch in range(epochs):
+        net.train()
+        started, total, hits = time.perf_counter(), 0.0, 0
+        sides = torch.rand(len(images)) < 0.5
+        for places in torch.randperm(len(images)).split(recipe.batch_size):
+            logits = net(normalised(augmented(images[places].float(), sides[places], recipe)))
+            loss = F.cross_entropy(logits, labels[places], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total, hits = total + loss.item() * len(places), hits + int((logits.argmax(1) == labels[places]).sum())
+        seconds = time.perf_counter() - started
+        loss, accuracy, views = evaluated(net, tested, right, normalised, recipe.batch_size)
+        print(
+            f"epoch {epoch + 1}/{epochs}: train loss {total / len(images):.4f} accuracy {hits / len(images):.4f}, "
+            f"test loss {loss:.4f} accuracy {accuracy:.4f}, two views {views:.4f}, {seconds:.1f} s",
+            flush=True,
+        )
+    print(f"test loss: {loss:.4f} - accuracy: {accuracy:.4f}")
+
+
+@torch.no_grad()
+def evaluated(net, images, labels, normalised, batch_size) -> tuple[float, float, float]:
+    """Loss and accuracy of one view, and accuracy of the mean probabilities of an image and its reflection."""
+    net.eval()
+    loss, hits, hits_of_two = 0.0, 0, 0
+    for part, right in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        one, other = (net(normalised(view.float())) for view in (part, part.flip(3)))
+        loss += F.cross_entropy(one, right, reduction="sum").item()
+        hits += int((one.argmax(1) == right).sum())
+        hits_of_two += int(((one.softmax(1) + other.softmax(1)).argmax(1) == right).sum())
+    return loss / len(images), hits / len(images), hits_of_two / len(images)
+
+
+if __name__ == "__main__":
+    main()

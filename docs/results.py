@@ -1,0 +1,245 @@
+"""The tables and plots of docs/results/index.md, and README's lines, from the runs that are kept in docs/results/."""
+
+import io
+import json
+import re
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alexnet import reproduction, verdicts
+from alexnet.studies import ARMS, STUDIES
+from alexnet.verdicts import MEASURES, Rows
+
+RESULTS = Path(__file__).parent / "results"
+COLORS = ["#3366aa", "#cc6633", "#338855", "#8855aa", "#777777", "#aa3355"]
+BLOCK = re.compile(r"<!-- (deck|table|verdicts|tuning): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+NUMBER = re.compile(r"-?\d+\.\d{3,}")
+
+Runs = dict[tuple[str, int], Rows]
+
+
+def runs(study: str) -> Runs:
+    """Those of a study that are kept."""
+    return reproduction.done(STUDIES[study], RESULTS)
+
+
+# --- words --------------------------------------------------------------------------------------------------------------------
+
+
+def with_results(text: str) -> str:
+    """A page's text with the present tables behind each mark."""
+    makers = {"deck": deck, "table": table, "verdicts": told, "tuning": tuning}
+    return BLOCK.sub(lambda mark: f"<!-- {mark[1]}: {mark[2]} -->\n\n{makers[mark[1]](mark[2])}\n\n<!-- end -->", text)
+
+
+def rows_of(cells: Iterable[Iterable[str]]) -> str:
+    """A table of Markdown; the first row is its head."""
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], re.sub(r"[^|]+", "---", lines[0]), *lines[1:]])
+
+
+def deck(name: str) -> str:
+    """The closing line of each run, its minutes and its images a second."""
+    head = ["run", "last line", "two views", "minutes of training", "images/s"]
+    found = []
+    for (arm, seed), rows in sorted(runs(name).items(), key=lambda run: list(ARMS).index(run[0][0])):
+        last, speeds = rows[-1], [row["images_per_second"] for row in rows]
+        line = f"`test loss: {last['test_loss']:.4f} - accuracy: {last['test_accuracy']:.4f}`"
+        views = last.get("test_accuracy_views")
+        minutes = sum(row["seconds"] for row in rows) / 60
+        speed = f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
+        views_text = f"{views:.4f}" if views is not None and views != last["test_accuracy"] else ""
+        found.append([f"{ARMS[arm].label}, seed {seed}", line, views_text, f"{minutes:.0f}", speed])
+    return rows_of([head, *found])
+
+
+def table(name: str) -> str:
+    """The measure of each arm."""
+    study = STUDIES[name]
+    values = verdicts.measured(study, runs(name))
+    head = ["", "runs", f"{study.measure}, mean ± standard deviation (lowest to highest)"]
+    return rows_of(
+        [head, *([ARMS[arm].label, str(len(values[arm])), verdicts.spread(values[arm])] for arm in study.arms if arm in values)]
+    )
+
+
+def told(name: str) -> str:
+    """The verdicts on a study's claims."""
+    study = STUDIES[name]
+    values, (_, unit) = verdicts.measured(study, runs(name)), MEASURES[study.measure]
+    judged = ((claim, verdicts.judge(claim, values)) for claim in study.claims)
+    return "\n".join(
+        f"- {claim.text}: {verdict.told(unit).replace(verdict.word, f'**{verdict.word}**')}"
+        for claim, verdict in judged
+        if verdict
+    )
+
+
+# What was tried for recipe default: a setting, the value that it had, and the one that it has in half of the runs of tuning/.
+TRIED = {
+    "lr": ("highest rate", 0.05, 0.1),
+    "weight_decay": ("weight decay", 5e-4, 1e-3),
+    "label_smoothing": ("label smoothing", 0.0, 0.1),
+    "nesterov": ("Nesterov's momentum", False, True),
+    "alternating": ("reflections that alternate", False, True),
+    "padding_mode": ("crops from borders that are", "constant", "reflect"),
+    "crop_padding": ("pixels that crops shift by", 4, 2),
+    "pct_start": ("share of the steps in which the rate rises", 0.3, 0.2),
+    "cutout": ("side of a square of zeros in each image (DeVries and Taylor 2017)", 0, 8),
+    "whitening": ("conv1 frozen to the principal components of patches", False, True),
+    "bias_lr": ("rate of the biases, in multiples", 1.0, 8.0),
+}
+
+
+def tuning(_: str) -> str:
+    """The main effect of each setting: the mean of the runs that have it, less that of those that have not.
+
+    The bound is Lenth's (1989) for a design with as many effects as it has degrees of freedom: effects that stand out from the
+    rest. 2.9 is Student's t, two-sided, 95 %, with 11 / 3 degrees of freedom.
+    """
+    found = []
+    for path in sorted((RESULTS / "tuning").glob("*/config.json")):
+        last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
+        found.append((json.loads(path.read_text()), last))
+    lines = [["", "from", "to", "one view", "two views"]]
+    effects = {}
+    for key, (_, low, high) in TRIED.items():
+        split = [[run for run in found if run[0][key] == value] for value in (low, high)]
+        effects[key] = [
+            100 * (statistics.fmean(last[what] for _, last in split[1]) - statistics.fmean(last[what] for _, last in split[0]))
+            for what in ("test_accuracy", "test_accuracy_views")
+        ]
+    for key in sorted(effects, key=lambda key: -effects[key][0]):
+        label, low, high = TRIED[key]
+        lines.append([label, str(low), str(high), *(f"{effect:+.2f}" for effect in effects[key])])
+    bounds = [2.9 * _pseudo_error([effect[i] for effect in effects.values()]) for i in (0, 1)]
+    lines.append(["**stands out from**", "", "", *(f"**±{bound:.2f}**" for bound in bounds)])
+    averaged = []
+    for end in ("", "_views"):
+        gains = [100 * (last[f"ema_test_accuracy{end}"] - last[f"test_accuracy{end}"]) for _, last in found]
+        averaged.append(f"{statistics.fmean(gains):+.2f} ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}")
+    lines.append(["moving average of the weights, of .99 a step, in each run beside the weights", "", "", *averaged])
+    return rows_of(lines)
+
+
+def _pseudo_error(effects: list[float]) -> float:
+    """Lenth's pseudo standard error."""
+    sizes = [abs(effect) for effect in effects]
+    first = 1.5 * statistics.median(sizes)
+    return 1.5 * statistics.median(size for size in sizes if size < 2.5 * first)
+
+
+# --- plots --------------------------------------------------------------------------------------------------------------------
+
+
+def svg(name: str) -> str:
+    """A plot of a study as SVG text, in which every number has two decimals, so that it is the same on every machine."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "none"}):
+        PLOTS[name](name).savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
+    lines = (line.rstrip() for line in text.getvalue().splitlines())
+    return NUMBER.sub(lambda number: f"{float(number[0]):.2f}", "\n".join(lines) + "\n")
+
+
+def _axes(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
+    """Axes side by side, at fixed places."""
+    sheet = Figure(figsize=(width, height))
+    share = 1 / count
+    places = [(i * share + 0.09 * share + 0.03, 0.17, 0.86 * share - 0.05, 0.72) for i in range(count)]
+    axes = [sheet.add_axes(place) for place in places]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+    return sheet, axes
+
+
+def dots(name: str) -> Figure:
+    """Each run of each arm, and the arm's mean."""
+    study = STUDIES[name]
+    values = verdicts.measured(study, runs(name))
+    arms = [arm for arm in study.arms if arm in values]
+    sheet = Figure(figsize=(8, 0.6 + 0.34 * len(arms)))
+    height = 0.34 * len(arms) / (0.6 + 0.34 * len(arms))
+    axes = sheet.add_axes((0.5, 0.5 * (1 - height) + 0.06, 0.46, height))
+    for y, arm in enumerate(arms):
+        axes.plot(values[arm], [y] * len(values[arm]), "o", color=COLORS[0], alpha=0.5, markersize=5)
+        axes.plot([statistics.fmean(values[arm])] * 2, [y - 0.3, y + 0.3], color=COLORS[1])
+    axes.set(yticks=range(len(arms)), ylim=(len(arms) - 0.5, -0.5), xlabel=f"{study.measure}, %")
+    axes.set_yticklabels([ARMS[arm].label for arm in arms], fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
+    return sheet
+
+
+def _band(axes: Axes, found: list[list[float]], label: str, color: str, style: str = "-") -> None:
+    """The mean of several runs by epoch, and from which to which they go."""
+    epochs = range(1, len(found[0]) + 1)
+    axes.plot(epochs, [statistics.fmean(column) for column in zip(*found, strict=True)], style, color=color, label=label)
+    if len(found) > 1:
+        axes.fill_between(
+            epochs, *[[of(column) for column in zip(*found, strict=True)] for of in (min, max)], color=color, alpha=0.2, lw=0
+        )
+
+
+def _by_arm(name: str) -> dict[str, list[Rows]]:
+    found: dict[str, list[Rows]] = {}
+    for (arm, _), rows in runs(name).items():
+        found.setdefault(arm, []).append(rows)
+    return found
+
+
+def curves(name: str) -> Figure:
+    """Test accuracy by epoch; in the deck's table, and the deck's own figures."""
+    sheet, (axes,) = _axes(8, 3.8)
+    for color, (arm, found) in zip(COLORS, _by_arm(name).items(), strict=False):
+        _band(axes, [[row["test_accuracy"] for row in rows] for rows in found], ARMS[arm].label, color)
+    axes.axhline(0.8114, color="#999999", lw=0.8, ls=":")
+    axes.axhline(0.7125, color="#999999", lw=0.8, ls=":")
+    axes.text(1, 0.8114, "the deck, batch normalisation", fontsize=7, va="bottom", color="#666666")
+    axes.text(1, 0.7125, "the deck, LRN", fontsize=7, va="bottom", color="#666666")
+    axes.set(xlabel="epoch", ylabel="test accuracy")
+    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    return sheet
+
+
+def gaps(name: str) -> Figure:
+    """Accuracy on training and test images by epoch, arm by arm."""
+    found = _by_arm(name)
+    sheet, axes = _axes(8, 3.6, len(found))
+    for one, (arm, every) in zip(axes, found.items(), strict=True):
+        for color, part in zip(COLORS, ("train", "test"), strict=False):
+            _band(one, [[row[f"{part}_accuracy"] for row in rows] for rows in every], part, color)
+        one.set(xlabel="epoch", ylim=(0.1, 0.8), ylabel="accuracy")
+        one.set_title(ARMS[arm].label, fontsize=9)
+        one.legend(fontsize=8, frameon=False)
+    return sheet
+
+
+def figure_1(name: str) -> Figure:
+    """The training error by epoch, of each activation with the best of its rates."""
+    values = verdicts.measured(STUDIES[name], runs(name))
+    sheet, (axes,) = _axes(8, 3.8)
+    for color, claim in zip(COLORS, ("relu-*", "tanh-*"), strict=False):
+        if arm := verdicts.best(claim, values):
+            found = [[100 * (1 - row["train_accuracy"]) for row in rows] for rows in _by_arm(name)[arm]]
+            _band(axes, found, ARMS[arm].label, color)
+    axes.axhline(25, color="#999999", lw=0.8, ls=":")
+    axes.set(xlabel="epoch", ylabel="training error, %")
+    axes.legend(fontsize=8, frameon=False)
+    return sheet
+
+
+PLOTS = {
+    "deck": curves,
+    "relu": figure_1,
+    "normalization": dots,
+    "pooling": dots,
+    "dropout": gaps,
+    "augmentation": dots,
+    "towers": dots,
+    "color-noise": dots,
+}

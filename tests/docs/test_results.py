@@ -1,0 +1,80 @@
+"""docs/results/: its tables, verdicts and plots are those of the runs that are kept there, to the last byte."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from alexnet import reproduction
+from alexnet.commands import train
+from alexnet.run import RunFolder
+from alexnet.studies import STUDIES
+
+DOCS = Path(__file__).parents[2] / "docs"
+RUNS = sorted(path.parent for path in (DOCS / "results").glob("*/config.json"))
+PLOTTED = [name for name in STUDIES if (DOCS / f"results/{name}.svg").exists()]
+
+
+@pytest.fixture
+def results(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    sys.modules.pop("results", None)
+    import results
+
+    yield results
+    sys.modules.pop("results")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results/index.md"])
+def test_a_page_is_made_again_to_the_last_byte(results, page):
+    text = (DOCS.parent / page).read_text(encoding="utf-8")
+    assert results.with_results(text) == text
+
+
+def test_the_plots_are_made_again_to_the_last_byte(results):
+    assert [name for name in STUDIES if results.runs(name)] == PLOTTED
+    for name in PLOTTED:
+        assert results.svg(name).encode() == (DOCS / f"results/{name}.svg").read_bytes(), name
+
+
+def test_every_study_with_runs_is_on_the_page(results):
+    text = (DOCS / "results/index.md").read_text(encoding="utf-8")
+    shown = [mark[2] for mark in results.BLOCK.finditer(text)]
+    assert "default" in shown
+    for name in PLOTTED:
+        assert f"({name}.svg)" in text and name in shown
+
+
+def with_other_metrics(place, run):
+    """A copy of a kept run, in which half as many images are right."""
+    copy = place / run.relative_to(DOCS / "results")
+    copy.mkdir(parents=True)
+    shutil.copy(run / "config.json", copy)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [{key: value / 2 if "accuracy" in key else value for key, value in row.items()} for row in rows]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_what_is_shown_follows_from_the_metrics(results, monkeypatch, tmp_path):
+    page, plots = (DOCS / "results/index.md").read_text(encoding="utf-8"), {name: results.svg(name) for name in PLOTTED}
+    for config in (DOCS / "results").rglob("config.json"):
+        with_other_metrics(tmp_path, config.parent)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    before, after = (results.BLOCK.findall(text) for text in (page, results.with_results(page)))
+    blocks = [(mark[0] for mark in results.BLOCK.finditer(text)) for text in (page, results.with_results(page))]
+    assert before == after and all(one != other for one, other in zip(*blocks, strict=True))
+    assert all(results.svg(name) != plots[name] for name in PLOTTED)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_kept_run_is_what_its_study_says_and_is_complete(run):
+    """And has nothing of the machine that it ran on, such as where its data were."""
+    arm, _, seed = run.name.rpartition("-")
+    wanted = dataclasses.replace(reproduction.run_config(train.config(Namespace()), arm, int(seed)), data_dir=None)
+    assert reproduction.state(reproduction.find(run, wanted)) == "done"
+    assert RunFolder.read(run).config.data_dir is None
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "metrics.jsonl"]
