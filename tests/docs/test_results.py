@@ -7,10 +7,14 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet import reproduction
+from alexnet.cifar10_pickle import read_batch
 from alexnet.commands import train
+from alexnet.datasets import Split
 from alexnet.run import RunFolder
 from alexnet.studies import STUDIES
 
@@ -78,3 +82,42 @@ def test_a_kept_run_is_what_its_study_says_and_is_complete(run):
     assert reproduction.state(reproduction.find(run, wanted)) == "done"
     assert RunFolder.read(run).config.data_dir is None
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "metrics.jsonl"]
+
+
+@pytest.fixture
+def jpeg_copy(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import jpeg_copy
+
+    return jpeg_copy
+
+
+def test_a_jpeg_copy_is_of_the_official_layout(jpeg_copy, tmp_path):
+    draws = np.random.default_rng(0)
+    small = draws.integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    images = np.stack([np.asarray(Image.fromarray(image).resize((32, 32))).transpose(2, 0, 1) for image in small])
+    labels = draws.integers(0, 10, 20)
+    errors = []
+    for quality in (95, 75):
+        jpeg_copy.write(tmp_path / "data_batch_1", Split(images, labels), quality)
+        copied, told = read_batch((tmp_path / "data_batch_1").read_bytes(), 20)
+        np.testing.assert_array_equal(told, labels)
+        errors.append(np.sqrt(np.mean((copied.astype(float) - images) ** 2)))
+    assert 0.5 < errors[0] < errors[1] < 10
+
+
+def test_of_a_second_compression_the_blocks_lie_elsewhere(jpeg_copy, monkeypatch):
+    """So that it loses nearly as much as the first, and more than one whose blocks are where they were."""
+    small = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(small).resize((32, 32))).transpose(2, 0, 1)
+
+    def lost(image, frame):
+        monkeypatch.setattr(jpeg_copy, "FRAME", frame)
+        copy = jpeg_copy.compressed(image, 75)
+        return copy, np.sqrt(np.mean((copy.astype(float) - image) ** 2))
+
+    once, first = lost(image, 16)  # whole blocks, of colour too
+    _, again = lost(once, 16)
+    monkeypatch.undo()
+    _, second = lost(once, jpeg_copy.FRAME)
+    assert again < 0.6 * first < 0.8 * first < second

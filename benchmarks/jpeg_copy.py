@@ -1,0 +1,63 @@
+"""A copy of CIFAR-10's files whose images went through JPEG, to see what that costs in accuracy.
+
+    python benchmarks/jpeg_copy.py --quality 75 jpeg
+    python train.py --data-dir jpeg
+
+Each image is framed by its reflection, compressed, and cut out again, so that JPEG's blocks do not lie where those of an earlier
+compression did: of images that were compressed before, the copy has lost as much a second time.
+"""
+
+import argparse
+import io
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alexnet import datasets
+from alexnet.datasets import Split
+from minidl.errors import UserError
+
+FRAME = 4  # half a block of 8, and a quarter of one of colour, which has half the resolution
+BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
+
+
+def compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """An image (3, H, W) of bytes as JPEG of that quality gives it back, with colours at half the resolution."""
+    framed = np.pad(image, ((0, 0), (FRAME, FRAME), (FRAME, FRAME)), "reflect").transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(framed).save(file, "JPEG", quality=quality)
+    with Image.open(file) as back:
+        return np.asarray(back)[FRAME:-FRAME, FRAME:-FRAME].transpose(2, 0, 1)
+
+
+def write(path: Path, split: Split, quality: int) -> None:
+    """A file of the official layout. It is this project's own data; pickle is what that layout is."""
+    data = np.stack([compressed(image, quality) for image in split.images]).reshape(len(split), -1)
+    path.write_bytes(pickle.dumps({"data": data, "labels": split.labels.tolist()}))
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("target", type=Path, metavar="DIR", help="a new folder, for train.py's --data-dir")
+    p.add_argument("--quality", type=int, default=75, help="JPEG's, as Pillow counts it (default 75)")
+    p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)")
+    args = p.parse_args()
+    try:
+        dataset = datasets.load("cifar10", args.data_dir)
+        place = args.target / "cifar-10-batches-py"
+        place.mkdir(parents=True)
+    except (UserError, OSError) as error:
+        print(f"jpeg_copy.py: {error}", file=sys.stderr)
+        return 2
+    for name, part in zip(BATCHES, np.split(np.arange(len(dataset.train)), len(BATCHES)), strict=True):
+        write(place / name, dataset.train.chosen(part), args.quality)
+    write(place / "test_batch", dataset.test, args.quality)
+    (place / "batches.meta").write_bytes(pickle.dumps({"label_names": list(dataset.classes)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""benchmarks/twin.py is train.py's twin: from the same weights the same steps, and augmentation from the same crops."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import alexnet
+import minidl.functional as F
+from alexnet import augment, builders
+from alexnet.commands import train
+from minidl import Tensor, nn, random
+from minidl.optim import OneCycleLR
+
+torch = pytest.importorskip("torch")
+STEPS = 4
+
+
+@pytest.fixture
+def twin(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import twin
+
+    return twin
+
+
+def without_dropout(network):
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout | torch.nn.Dropout):
+            layer.p = 0.0
+    return network
+
+
+@pytest.mark.parametrize("model", ["cifar-bn", "cifar-lrn"])
+def test_from_the_same_weights_it_makes_the_same_steps(twin, model):
+    config = train.config(argparse.Namespace(model=model))
+    recipe = dataclasses.replace(config.recipe, bias_lr=2.0, bias_decay=False)
+    random.manual_seed(0)
+    ours = without_dropout(alexnet.create(model, 10).to(dtype="float64"))
+    theirs = without_dropout(twin.network(model == "cifar-bn").double())
+    names = list(theirs.state_dict())
+    for name, array in zip(names, ours.state_dict().values(), strict=True):
+        theirs.state_dict()[name].copy_(torch.tensor(np.array(array)))
+
+    optimizer = builders.build_optimizer(dataclasses.replace(config, recipe=recipe), ours)
+    schedule = OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], STEPS)
+    other = twin.optimizer_of(theirs, recipe)
+    rates = [group["lr"] for group in other.param_groups]
+    other_schedule = torch.optim.lr_scheduler.OneCycleLR(other, rates, STEPS, cycle_momentum=False)
+    draws = np.random.default_rng(0)
+    for _ in range(STEPS - 1):
+        images, labels = draws.standard_normal((8, 3, 32, 32)), draws.integers(0, 10, 8)
+        loss = F.cross_entropy(ours(Tensor(images)), labels, recipe.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        logits = theirs(torch.tensor(images).contiguous(memory_format=torch.channels_last))
+        other_loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), label_smoothing=recipe.label_smoothing)
+        other.zero_grad()
+        other_loss.backward()
+        other.step()
+        other_schedule.step()
+        assert loss.item() == pytest.approx(other_loss.item(), rel=1e-9)
+    for name, array in zip(names, ours.state_dict().values(), strict=True):
+        expected = theirs.state_dict()[name].numpy()
+        np.testing.assert_allclose(array, expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max() + 1e-15, err_msg=name)
+
+
+def test_it_begins_with_weights_of_the_same_size(twin):
+    pairs = zip(alexnet.create("cifar-bn", 10).state_dict().items(), twin.network(True).state_dict().values(), strict=True)
+    for (name, array), other in pairs:
+        assert np.std(array) == pytest.approx(other.numpy().std(), rel=0.1, abs=1e-12), name
+        assert np.mean(array) == pytest.approx(other.numpy().mean(), abs=0.02), name
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_it_draws_of_the_same_crops_and_reflections(twin, mode):
+    """Each of its images is one of all that ours may be, and over many draws it has all of them."""
+    recipe = dataclasses.replace(train.config(argparse.Namespace()).recipe, crop_padding=1, padding_mode=mode)
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)).astype(np.float32)
+    crop, flip = augment.RandomCrop(32, 1, 0, mode), augment.RandomHorizontalFlip(0)
+    indices = np.arange(1000)
+    many = np.repeat(image, 1000, axis=0)
+    ours = {each.tobytes() for each in flip(crop(many, indices, 0), indices, 0)}
+    assert len(ours) == 3 * 3 * 2
+    theirs = twin.augmented(torch.tensor(many), torch.rand(1000) < 0.5, recipe)
+    assert {each.tobytes() for each in theirs.contiguous().numpy()} == ours
+
+
+def test_it_averages_the_probabilities_of_both_views(twin):
+    """An image is right if the mean is, though one view alone is wrong."""
+    bright = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))  # one logit a pixel
+    bright[1].weight.data = torch.eye(2)
+    images = torch.tensor([[[[3.0, 1.0]]], [[[0.0, 2.0]]]])
+    loss, accuracy, views = twin.evaluated(bright, images, torch.tensor([0, 0]), lambda view: view, 2)
+    expected = torch.nn.functional.cross_entropy(images.reshape(2, 2), torch.tensor([0, 0])).item()
+    assert (loss, accuracy, views) == (pytest.approx(expected), 0.5, 1.0)
