@@ -131,7 +131,7 @@ RECIPES = {recipe.name: recipe for recipe in _ALL}
 # normalisation.
 TUNED_LR = {
     ("default", "cifar-bn"): 0.1,
-    ("default", "cifar-lrn"): 0.02,
+    ("default", "cifar-lrn"): 0.03,
     ("digits", "cifar-bn"): 0.02,
 }
 
