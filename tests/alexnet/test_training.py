@@ -186,7 +186,7 @@ def test_options_replace_fields_of_the_recipe():
     "options, rate",
     [
         ([], 0.1),
-        (["--model", "cifar-lrn"], 0.02),
+        (["--model", "cifar-lrn"], 0.03),
         (["--model", "alexnet-2012"], 0.01),
         (["--data", "digits"], 0.02),
         (["--data", "digits", "--model", "cifar-lrn"], 0.01),
