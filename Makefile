@@ -27,9 +27,9 @@ reproduce: $(VENV)/made
 soak: $(VENV)/made-test
 	$(RUN) -m tests.soak --experiments $(EXPERIMENTS) --seed $(SEED)
 
-# The pages that the program writes, in headless Chromium, which must be there.
+# The pages that the program writes, and the explorer, in headless Chromium, which must be there.
 test-browser: $(VENV)/made-browser
-	$(RUN) -m pytest -q tests/alexnet/test_report_in_browser.py
+	$(RUN) -m pytest -q tests/alexnet/test_report_in_browser.py tests/docs/test_explorer.py
 
 # CuPy's code on three simulated GPUs, which do what is queued in one of the orders that are allowed: that of SEED. Needs g++.
 test-simgpu:

@@ -10,6 +10,7 @@ author = "the minidl authors"
 release = minidl.__version__
 extensions = ["myst_nb"]
 exclude_patterns = ["_build"]
+html_extra_path = ["explorer/pages"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]

@@ -8,8 +8,8 @@ is replaced by the present source of that class or function. What stands between
 
     <!-- table: pooling -->  and  <!-- end -->
 
-is made of the runs that are kept in results/, by results.py, as are the plots there. What troubleshooting.md does not explain yet
-is put down at its end.
+is made of the runs that are kept in results/, by results.py, as are the plots there. The explorer's pages are made of what is in
+explorer/. What troubleshooting.md does not explain yet is put down at its end.
 Exit status: 0, or 1 if --check found something.
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 import figures
 import messages
 import results
+from explorer import build
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
@@ -90,12 +91,13 @@ def main(check: bool) -> int:
             stale.append(path)
         if not check:
             path.write_text(new, encoding="utf-8")
-    for name in results.PLOTS:
-        path = results.RESULTS / f"{name}.svg"
-        new = results.svg(name) if results.runs(name) else ""
-        if (path.read_text(encoding="utf-8") if path.exists() else "") != new:
+    whole = {results.RESULTS / f"{name}.svg": results.svg(name) for name in results.PLOTS if results.runs(name)}
+    whole |= {path: build.page(language) for language, path in build.PAGES.items()}
+    for path, new in whole.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != new:
             stale.append(path)
             if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(new, encoding="utf-8")
     for path in stale if check else ():
         print(f"{path.relative_to(DOCS.parent)} is out of date: run python docs/generate.py", file=sys.stderr)

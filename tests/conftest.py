@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import hypothesis
 import numpy as np
@@ -11,7 +12,7 @@ from minidl import Tensor
 from minidl.backend import to_device, use_device
 from minidl.errors import UserError
 
-from .helpers import parity_table
+from .helpers import browser, parity_table
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
@@ -48,3 +49,21 @@ def make(device):
         return Tensor(to_device(values.reshape(shape), device), requires_grad=True)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser; without one the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if browser.CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=browser.CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def show(chromium):
+    """show(file, size, scheme, touch): the page, as a context."""
+    return partial(browser.opened, chromium)
