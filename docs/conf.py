@@ -1,5 +1,7 @@
 """Sphinx settings: `make docs` builds the site into docs/_build/html."""
 
+import re
+
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
 
@@ -8,7 +10,7 @@ import minidl
 project = "minidl"
 author = "the minidl authors"
 release = minidl.__version__
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_extra_path = ["explorer/pages"]
 html_theme = "furo"
@@ -22,6 +24,42 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebook's outputs are stored in it; a test runs it
 html_math_renderer = "mathml"  # in the page itself: nothing is loaded from elsewhere
 
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+add_module_names = False
+viewcode_line_numbers = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other libraries, and private ones, have no page
+
+CODE = re.compile(r"`([^`\n]+)`")
+SPECIAL = re.compile(r"([\\*|]|_(?!\w))")
+
+
+def as_rst(app, what, name, obj, options, lines):
+    """Docstrings are plain text: `code` in backticks, and formulas and examples indented."""
+    made, indented = [], False
+    for line in lines:
+        deeper = line.startswith("    ")
+        if deeper and not indented and not (made and made[-1]):
+            made += ["::", ""]
+        indented = deeper or (indented and not line)
+        made.append(line if deeper else _text(line))
+    lines[:] = made
+
+
+def _text(line):
+    parts = CODE.split(line)
+    return "".join(f"``{part}``" if i % 2 else SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts))
+
+
+def by_last_name(app, env, node, contnode):
+    """A public name is documented where users import it from, and annotations name the module that defines it."""
+    name = node.get("reftarget", "").rpartition(".")[2]
+    domain = env.domains["py"]
+    found = [full for full in domain.objects if full.rpartition(".")[2] == name and name]
+    if node.get("refdomain") != "py" or len(found) != 1:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
+
 
 def _formula(display: bool):
     def visit(writer, node):
@@ -32,4 +70,6 @@ def _formula(display: bool):
 
 
 def setup(app):
+    app.connect("autodoc-process-docstring", as_rst)
+    app.connect("missing-reference", by_last_name)
     app.add_html_math_renderer("mathml", inline_renderers=_formula(False), block_renderers=_formula(True))

@@ -151,9 +151,11 @@ class Function:
     module: Any = None  # the layer whose output this made, if it is one's
 
     def forward(self, *arrays: Array) -> Array:
+        """The output's array, given those of the inputs."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def backward(self, grad: Array) -> Any:
+        """dL/dinput for each input, given grad = dL/doutput."""
         raise TypeError(f"{type(self).__name__} defines no backward")
 
     def __call__(self, *inputs: Any) -> Tensor:

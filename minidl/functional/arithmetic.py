@@ -184,12 +184,24 @@ def _power(x: Tensor, exponent: Any) -> Tensor:
 
 @floating("x")
 def exp(x: Tensor) -> Tensor:
+    """e^x. Any shape."""
     return Exp()(x)
 
 
 @floating("x")
 def log(x: Tensor) -> Tensor:
+    """The natural logarithm. Any shape."""
     return Log()(x)
+
+
+def _over_axes(function: type[Sum] | type[Max], what: str) -> Callable[..., Tensor]:
+    """A method that takes the axes as in NumPy."""
+
+    def method(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return function(axis, keepdims)(x)
+
+    method.__doc__ = f"{what} along an axis, several, or all. keepdims: leave these axes, with size 1."
+    return method
 
 
 def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
@@ -235,9 +247,9 @@ give_methods(**{f"__{name}__": _compare(getattr(operator, name)) for name in ("e
 give_methods(
     __neg__=lambda x: Negate()(x),
     __pow__=_power,
-    sum=lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x),
-    mean=lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x),
-    max=lambda x, axis=None, keepdims=False: Max(axis, keepdims)(x),
+    sum=_over_axes(Sum, "The sum"),
+    mean=_over_axes(Mean, "The mean"),
+    max=_over_axes(Max, "The largest element"),
     exp=exp,
     log=log,
 )

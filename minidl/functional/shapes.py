@@ -126,8 +126,14 @@ def _plain(key: Any) -> Any:
     return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data if isinstance(key, Tensor) else key
 
 
-give_methods(
-    __getitem__=lambda x, key: GetItem(_plain(key))(x),
-    reshape=lambda x, *shape: Reshape(*_unpacked(shape))(x),
-    transpose=lambda x, *axes: Transpose(*_unpacked(axes))(x),
-)
+def _reshape(x: Tensor, *shape: Any) -> Tensor:
+    """The same elements in another shape, given as numbers or one tuple; -1 stands for the size that is left."""
+    return Reshape(*_unpacked(shape))(x)
+
+
+def _transpose(x: Tensor, *axes: Any) -> Tensor:
+    """The axes in another order, given as numbers or one tuple; without, reversed, as in NumPy."""
+    return Transpose(*_unpacked(axes))(x)
+
+
+give_methods(__getitem__=lambda x, key: GetItem(_plain(key))(x), reshape=_reshape, transpose=_transpose)
