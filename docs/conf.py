@@ -27,7 +27,6 @@ html_math_renderer = "mathml"  # in the page itself: nothing is loaded from else
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 add_module_names = False
-viewcode_line_numbers = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of other libraries, and private ones, have no page
 
 CODE = re.compile(r"`([^`\n]+)`")

@@ -251,6 +251,11 @@ def _general(e: Evidence) -> Finding | None:
             "backward is given grad = dL/dy, and returns dL/dinput: by the chain rule, grad is a factor in every term.",
         )
     k = factor(e.yours, e.true)
+    if k is not None and not close(e.yours_of_twice_grad, 2 * e.yours):
+        return (
+            f"the gradient of {e.name} is not proportional to grad",
+            "With twice the grad it should be twice as large, and yours is not: grad is a factor in every term, once.",
+        )
     if k is not None and np.isclose(k, -1):
         return (
             f"the gradient of {e.name} has the wrong sign",

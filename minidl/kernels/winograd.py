@@ -11,7 +11,8 @@ pixels gives m x m outputs by n^2 multiplications in place of m^2 r^2, and for a
     Y = A^T M      the m x m outputs of each tile            (m^2, O, L)
 
 Backward has the transposed products: dM = A dY, dU_k = dM_k V_k^T, dW = G^T dU, dV_k = U_k^T dM_k, dX = B^T dV, added up
-where tiles overlap. Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks".
+where tiles overlap. Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"; they write B^T for what is B here,
+and B for B^T.
 """
 
 import math

@@ -215,6 +215,7 @@ HALF_REPAIRED = [
     (1, "self.x / self.x.size", "self.x / len(self.x)", "times n / len(x) = 3"),
     (1, "grad * 2 * self.x", "grad * self.x", "times 0.5"),
     (1, "grad * 2 * self.x", "2 * self.x", "does not depend on grad"),
+    (1, "grad * 2 * self.x", "grad**2 * 2 * self.x / self.x.size", "not proportional to grad"),
     (2, "grad.sum(axis=(0, 2, 3))", "grad.mean(axis=(0, 2, 3))", "divided by N H W = 40"),
     (2, "grad.sum(axis=(0, 2, 3))", "grad.sum(axis=0)", "there is more to sum over"),
     (2, "grad.sum(axis=(0, 2, 3))", "grad[0, :, 0, 0]", "of one place only"),
