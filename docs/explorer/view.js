@@ -234,8 +234,8 @@ const panelOf = (of, title, values, shown) => {
     return new Panel(of, title, values, shown, list(values, 30, across, first, count), 30);
   }
   const [, C, H] = values.shape;
-  const size = H < 5 ? 30 : C === 1 ? 30 : 15;
-  return new Panel(of, title, values, shown, grids(values, size, C === 1 ? 1 : H < 5 ? 2 : 2, first, count), size);
+  const size = C === 1 || H < 5 ? 30 : 15; // large enough for numbers where there are few
+  return new Panel(of, title, values, shown, grids(values, size, C === 1 ? 1 : 2, first, count), size);
 };
 
 const weightPanel = (title, w, shown) => {
@@ -252,26 +252,32 @@ const weightPanel = (title, w, shown) => {
 
 let panels = {};
 
+// How a panel's array is called in the formulas of the layer.
+const letterOf = (of) => {
+  const { layer } = here();
+  const others = layer === END ? { y: "p" } : layers[layer].kind === "batchNorm" ? { w: "γ", b: "β" } : { w: "W" };
+  return others[of] ?? of;
+};
+
 const buildLayer = () => {
   const { layer, back } = here();
   const said = words.layers[nameOf(layer)];
   byId("layer-name").textContent = fill(back ? words.backward : words.forward, { name: nameOf(layer) });
   byId("layer-what").innerHTML = back ? said.backward : said.forward;
   byId("layer-formula").innerHTML = back ? said.gradient : said.formula;
-  const title = (letter, name) => `<b>${back ? `∂L/∂${letter}` : letter}</b> ${name}`;
+  const title = (letter, name) => `<b>${back ? "∂L/∂" : ""}${letter}</b> ${name}`;
   const shown = (values, grads) => (back ? grads : values);
   const x = result.values[layer];
   panels = { x: panelOf("x", title("x", words.input), x, shown(x, gradients[layer])) };
   if (layer === END) {
-    panels.y = panelOf("y", `<b>p</b> ${words.probabilities}`, result.probabilities, result.probabilities);
+    panels.y = panelOf("y", `<b>${letterOf("y")}</b> ${words.probabilities}`, result.probabilities, result.probabilities);
   } else {
     const { params, grads } = result.context;
     const [w, b] = ["weight", "bias"].map((kind) => `${layers[layer].name}.${kind}`);
-    const letters = layers[layer].kind === "batchNorm" ? ["γ", "β"] : ["W", "b"];
     if (params[w]) {
-      panels.w = weightPanel(title(letters[0], words.weights), params[w], shown(params[w], grads[w]));
+      panels.w = weightPanel(title(letterOf("w"), words.weights), params[w], shown(params[w], grads[w]));
       const bias = shown(params[b], grads[b]);
-      panels.b = new Panel("b", title(letters[1], ""), params[b], bias, list(params[b], 30, 1), 30);
+      panels.b = new Panel("b", title(letterOf("b"), ""), params[b], bias, list(params[b], 30, 1), 30);
     }
     panels.y = panelOf("y", title("y", words.output), result.values[layer + 1], shown(result.values[layer + 1], gradients[layer + 1]));
   }
@@ -282,7 +288,6 @@ const buildLayer = () => {
 
 // --- the explanation of an element -----------------------------------------------------------------------------------------
 
-const letters = { x: "x", y: "y", w: "W", b: "b" };
 const FIRST = 8; // terms that are written out
 
 // What an element is made of in this direction, if it is computed here.
@@ -374,8 +379,7 @@ const explain = () => {
     return;
   }
   const { panel, place } = state.focus;
-  const letter = layer < END && layers[layer].kind === "batchNorm" ? { ...letters, w: "γ", b: "β" }[panel.of] : layer === END && panel.of === "y" ? "p" : letters[panel.of];
-  const head = `${letter}[${indexText(panel, place)}]`;
+  const head = `${letterOf(panel.of)}[${indexText(panel, place)}]`;
   const gradient = gradientOf(state.focus);
   const numbers = [`<b>${head}</b> = ${number(panel.values[place])}`];
   if (gradient !== null) numbers.push(`<b>∂L/∂${head}</b> = ${number(gradient)}`);
@@ -461,14 +465,16 @@ const show = () => {
 
 const showLoss = () => {
   byId("loss").textContent = result.loss.toPrecision(5);
-  const [n, answer] = [state.image, result.probabilities];
-  const row = answer.subarray(n * classes.length, (n + 1) * classes.length);
+  const n = state.image;
+  const row = result.probabilities.subarray(n * classes.length, (n + 1) * classes.length);
   const best = row.indexOf(Math.max(...row));
-  byId("answer").innerHTML = fill(best === labels[n] ? words.right : words.wrong, { answer: classes[best], label: classes[labels[n]], p: number(row[best]) });
+  const said = !Number.isFinite(result.loss) ? words.diverged : best === labels[n] ? words.right : words.wrong;
+  byId("answer").innerHTML = fill(said, { answer: classes[best], label: classes[labels[n]], p: number(row[best] ?? 0) });
   const svg = byId("losses");
   svg.replaceChildren();
-  const most = Math.max(...state.losses, 1e-9);
-  const points = state.losses.map((loss, i) => `${(100 * i) / Math.max(1, state.losses.length - 1)},${28 - (26 * loss) / most}`);
+  const finite = state.losses.filter(Number.isFinite);
+  const most = Math.max(...finite, 1e-9);
+  const points = finite.map((loss, i) => `${(100 * i) / Math.max(1, finite.length - 1)},${28 - (26 * loss) / most}`);
   draw("polyline", { points: points.join(" ") }, svg);
 };
 

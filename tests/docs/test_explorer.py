@@ -162,6 +162,15 @@ def test_steps_of_training(show, library):
         library().compare(page)
 
 
+def test_a_rate_that_is_too_large_is_told_and_reset_helps(show):
+    with show(PAGES["en"]) as page:
+        page.evaluate("explorer.state.params['fc4.weight'].fill(NaN)")
+        page.click("#train")
+        assert "learning rate is too large" in page.locator("#answer").inner_text()
+        page.click("#reset")
+        assert "learning rate" not in page.locator("#answer").inner_text()
+
+
 def held(page, panel, place):
     """Click on an element of a panel, and hold it."""
     page.locator(f"[data-panel={panel}] rect.cell[data-place='{place}']").click()
@@ -285,7 +294,7 @@ def test_a_weight_collects_over_places_and_images(show):
 @pytest.mark.parametrize("layer", LAYERS[:-1])
 @pytest.mark.parametrize("back", [False, True])
 def test_every_explanation_ends_in_its_number(show, layer, back):
-    """Of the elements of the first two rows of each map, as many as there are."""
+    """Of a dozen elements."""
     if layer == "flatten":
         return
     with show(PAGES["en"]) as page:
