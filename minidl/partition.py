@@ -2,8 +2,6 @@
 devices, a part each, about equal.
 """
 
-import math
-
 
 def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
@@ -22,8 +20,8 @@ def chunks(size: int, most: int) -> list[slice]:
 
 def chunks_of_bytes(size: int, nbytes: int, most_bytes: int, about: int = 1) -> list[slice]:
     """The axis of `size` of an array of nbytes, in slices of about most_bytes or less; about so many of them, or more."""
-    share = min(most_bytes, nbytes // about) / nbytes if nbytes else 1
-    return chunks(size, max(1, math.ceil(share * size)))
+    most = ceil_div(size * min(most_bytes, nbytes // about), nbytes) if nbytes else size
+    return chunks(size, max(1, most))
 
 
 def shard(size: int, rank: int, world_size: int) -> slice:

@@ -1,7 +1,7 @@
 """Cutting ranges: every place once, in order, in parts of the sizes that were asked for."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minidl.partition import ceil_div, chunks, chunks_of_bytes, equal_chunks, length, shard
@@ -27,6 +27,7 @@ def test_chunks(size, most):
 
 
 @given(size=st.integers(1, 200), itemsize=st.integers(0, 100), most=st.integers(1, 1000), about=st.integers(1, 8))
+@example(size=41, itemsize=13, most=91, about=1)  # 91 / 533 of 41 is a little more than 7 in floating point
 def test_chunks_of_bytes(size, itemsize, most, about):
     parts = chunks_of_bytes(size, size * itemsize, most, about)
     assert cover(parts, 0, size) and len(parts) >= (min(about, size) // 2 if itemsize else 1)
