@@ -17,7 +17,7 @@ from alexnet.verdicts import MEASURES, Rows
 
 RESULTS = Path(__file__).parent / "results"
 COLORS = ["#3366aa", "#cc6633", "#338855", "#8855aa", "#777777", "#aa3355"]
-BLOCK = re.compile(r"<!-- (deck|table|verdicts|tuning): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (deck|table|verdicts|tuning|rates): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 Runs = dict[tuple[str, int], Rows]
@@ -33,7 +33,7 @@ def runs(study: str) -> Runs:
 
 def with_results(text: str) -> str:
     """A page's text with the present tables behind each mark."""
-    makers = {"deck": deck, "table": table, "verdicts": told, "tuning": tuning}
+    makers = {"deck": deck, "table": table, "verdicts": told, "tuning": tuning, "rates": rates}
     return BLOCK.sub(lambda mark: f"<!-- {mark[1]}: {mark[2]} -->\n\n{makers[mark[1]](mark[2])}\n\n<!-- end -->", text)
 
 
@@ -125,6 +125,18 @@ def tuning(_: str) -> str:
         averaged.append(f"{statistics.fmean(gains):+.2f} ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}")
     lines.append(["moving average of the weights, of .99 a step, in each run beside the weights", "", "", *averaged])
     return rows_of(lines)
+
+
+def rates(_: str) -> str:
+    """The accuracy on held-out images by the network's highest rate."""
+    found = []
+    for path in sorted((RESULTS / "rates").glob("*/config.json")):
+        config, lines = json.loads(path.read_text()), (path.parent / "metrics.jsonl").read_text().splitlines()
+        found.append([config[key] for key in ("width", "limit_train", "epochs", "lr")] + [json.loads(lines[-1])["test_accuracy"]])
+    head = ["width", "images", "epochs", "highest rate", "accuracy"]
+    return rows_of(
+        [head, *([f"{w:g}", f"{images:,}", str(epochs), f"{lr:g}", f"{right:.4f}"] for w, images, epochs, lr, right in found)]
+    )
 
 
 def _pseudo_error(effects: list[float]) -> float:
