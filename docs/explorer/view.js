@@ -128,7 +128,8 @@ const showCards = () => {
     paint(button.querySelector("canvas"), values, state.image);
     button.classList.toggle("waiting", !reached);
     button.classList.toggle("gradient", ofGradient);
-    button.toggleAttribute("aria-current", card === layer + 1);
+    if (card === layer + 1) button.setAttribute("aria-current", "step");
+    else button.removeAttribute("aria-current");
     button.querySelector(".shape").textContent = shapeOf(card);
     button.setAttribute("aria-label", `${cardName(card)}, ${shapeOf(card)}`);
   });
@@ -351,7 +352,7 @@ const filled = ({ panel, place }) => {
     third: parts[2],
     others: parts.slice(1).join(" + "),
     list: parts.join(back ? " + " : ", "),
-    scale: number(1 / (1 - (layers[layer].p ?? 0))),
+    scale: number(1 / (1 - (state.dropping ? (layers[layer].p ?? 0) : 0))),
   };
   return fill(terms.every((term) => term.cut) ? said.cut : said.text, numbers);
 };
@@ -422,9 +423,10 @@ const showChange = (layer) => {
   byId("change").hidden = !allowed;
   if (!allowed) return;
   const { panel, place } = state.focus;
-  const reach = panel.of === "x" ? 1 : Math.max(1, 2 * largest(panel.values));
   const slider = byId("change-value");
-  Object.assign(slider, { min: panel.of === "x" ? 0 : -reach, max: reach, step: reach / 200 });
+  const reach = panel.of === "x" ? 1 : Math.max(1, 2 * Math.abs(panel.values[place]));
+  // While the slider is in use its range stays.
+  if (document.activeElement !== slider) Object.assign(slider, { min: panel.of === "x" ? 0 : -reach, max: reach, step: reach / 200 });
   slider.value = panel.values[place];
 };
 
