@@ -121,10 +121,10 @@ def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None
 
 
 def best(name: str, values: Mapping[str, Sequence[float]]) -> str | None:
-    """The arm of that name; of those that begin with what is before a star, the one with the lowest mean."""
+    """The arm of that name. A name with a star stands for the arms that begin so: of those with the most runs, the best one."""
     arms = [arm for arm in values if arm.startswith(name[:-1])] if name.endswith("*") else [name] if name in values else []
     arms = [arm for arm in arms if all(map(math.isfinite, values[arm]))]
-    return min(arms, key=lambda arm: statistics.fmean(values[arm]), default=None)
+    return min(arms, key=lambda arm: (-len(values[arm]), statistics.fmean(values[arm])), default=None)
 
 
 def _difference(lower: Sequence[float], higher: Sequence[float]) -> tuple[float, float]:

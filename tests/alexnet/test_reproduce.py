@@ -17,7 +17,7 @@ from alexnet.studies import ARMS, STUDIES, Arm, Claim, Study
 from alexnet.variants import VARIANTS, cifar_variant, four_layers
 from minidl import Tensor, nn
 from minidl.errors import UserError
-from minidl.nn import summary
+from minidl.nn import init, summary
 
 from ..helpers.experiments import metrics, tiny_network
 
@@ -41,20 +41,35 @@ def kinds(network):
 
 def test_each_variant_differs_in_one_thing():
     base = cifar_variant()
-    for name in ("half-lrn-paper", "half-lrn-tensorflow", "half-pool-3-2", "half-pool-2-2", "half-no-dropout", "half-towers"):
+    for name in (
+        "small-lrn-paper",
+        "small-lrn-tensorflow",
+        "small-pool-3-2",
+        "small-pool-2-2",
+        "small-no-dropout",
+        "small-towers",
+    ):
         assert kinds(VARIANTS[name]()) == kinds(base)
-    norms = {name: repr(VARIANTS[name]().lrn1) for name in ("half-lrn", "half-lrn-paper", "half-lrn-tensorflow")}
-    assert "convention=paper" in norms["half-lrn-paper"] and "beta=0.5" in norms["half-lrn-tensorflow"]
-    assert "convention" not in norms["half-lrn"] and "k=2.0" in norms["half-lrn"]
+    norms = {name: repr(VARIANTS[name]().lrn1) for name in ("small-lrn", "small-lrn-paper", "small-lrn-tensorflow")}
+    assert "convention=paper" in norms["small-lrn-paper"] and "beta=0.5" in norms["small-lrn-tensorflow"]
+    assert "convention" not in norms["small-lrn"] and "k=2.0" in norms["small-lrn"]
     without = [name for name, _ in kinds(base) if not name.startswith("lrn")]
-    assert [name for name, _ in kinds(VARIANTS["half-none"]())] == without
-    assert VARIANTS["half-no-dropout"]().drop6.p == 0.0 and base.drop6.p == 0.5
+    assert [name for name, _ in kinds(VARIANTS["small-none"]())] == without
+    assert VARIANTS["small-no-dropout"]().drop6.p == 0.0 and base.drop6.p == 0.5
 
 
 def test_both_poolings_give_maps_of_the_same_size():
-    overlapping, apart = (summary(VARIANTS[name](), (3, 32, 32)) for name in ("half-pool-3-2", "half-pool-2-2"))
+    overlapping, apart = (summary(VARIANTS[name](), (3, 32, 32)) for name in ("small-pool-3-2", "small-pool-2-2"))
     assert [row.output_shape for row in overlapping] == [row.output_shape for row in apart]
     assert [row.parameters for row in overlapping] == [row.parameters for row in apart]
+
+
+@pytest.mark.parametrize("towers", ["one", "apart"])
+def test_initial_weights_follow_the_width(towers):
+    for width in (1 / 16, 1 / 4):
+        network = cifar_variant(width=width, towers=towers)
+        for layer in (network.fc6, network.fc7):
+            assert layer.weight.data.std() == pytest.approx((2 / init.fan_in(layer.weight)) ** 0.5, rel=0.05)
 
 
 def maps(network, images):
@@ -89,9 +104,9 @@ def totals(name):
 
 
 def test_towers_are_compared_at_equal_parameters_and_at_equal_time():
-    parameters, macs = totals("half-towers")
-    assert totals("half-one-tower")[0] == pytest.approx(parameters, rel=0.05)
-    assert totals("half-towers-apart-wider")[0] == pytest.approx(parameters, rel=0.01)
+    parameters, macs = totals("small-towers")
+    assert totals("small-one-tower")[0] == pytest.approx(parameters, rel=0.05)
+    assert totals("small-towers-apart-wider")[0] == pytest.approx(parameters, rel=0.01)
     epochs = ARMS["towers"].recipe.epochs
     for arm in ("one-tower-longer", "towers-apart-longer"):
         assert ARMS[arm].recipe.epochs * totals(ARMS[arm].model)[1] == pytest.approx(epochs * macs, rel=0.02)
@@ -126,9 +141,9 @@ def test_studies_and_arms_fit():
 
 
 def test_the_small_runs_are_as_small_as_is_said():
-    small = [arm for arm in ARMS.values() if arm.model.startswith("half")]
+    small = [arm for arm in ARMS.values() if arm.model.startswith("small")]
     assert {arm.recipe.batch_size for arm in small} == {32}
-    assert {(arm.limit_train, arm.recipe.epochs) for arm in small} == {(10_000, 5), (10_000, 6), (10_000, 9), (5_000, 20)}
+    assert {(arm.limit_train, arm.recipe.epochs) for arm in small} == {(10_000, 5), (10_000, 6), (10_000, 9), (2_500, 20)}
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------------------------
@@ -176,6 +191,7 @@ def test_a_star_takes_the_best_arm_that_reached_the_goal():
     values = {"x-1": [3.0, 3.0], "x-2": [2.0, 2.5], "x-3": [1.0, math.inf], "y-1": [9.0, 9.5]}
     verdict = verdicts.judge(Claim("", "x-*", "y-*"), values)
     assert (verdict.better, verdict.worse) == ("x-2", "y-1")
+    assert verdicts.judge(Claim("", "x-*", "y-*"), values | {"x-4": [1.5]}).better == "x-2"  # has been run more often
     assert verdicts.judge(Claim("", "x-*", "z-*"), values) is None
 
 
