@@ -1,6 +1,6 @@
 """Step 2: a graph and a walk.
 
-A number remembers which numbers it was made from, and its slope along each of them. Then the chain rule needs no hand.
+A number stores the numbers that it was made from, and its slope with respect to each. Then the program can apply the chain rule.
 """
 
 
@@ -18,7 +18,7 @@ class Number:
         return Number(self.data * other.data, (self, other), (other.data, self.data))
 
     def backward(self):
-        """Set dself/dnumber as the grad of every number that self was made from. Right if each is used once."""
+        """Set grad = dself/dnumber for every number that self was made from. Only right if each is used once."""
         self.grad = 1.0
         stack = [self]
         while stack:

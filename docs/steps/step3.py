@@ -1,6 +1,6 @@
 """Step 3: adding up.
 
-A number that is used twice gets a gradient along both ways, and passes the sum on. So it has to wait until all of them are in.
+A number that is used twice gets a gradient from both uses, and passes on their sum. So it must wait until both are there.
 """
 
 
@@ -25,7 +25,7 @@ class Number:
 
 
 def ancestors(number):
-    """A number and all that it was made from, each after its own inputs. Without recursion: a chain may be long."""
+    """The number and all numbers that it was made from, each after its own inputs. No recursion: a chain may be long."""
     order, seen, stack = [], set(), [(number, False)]
     while stack:
         n, inputs_done = stack.pop()

@@ -1,7 +1,7 @@
 """Step 4: arrays and broadcasting.
 
-With arrays in place of numbers a slope would be a table: of every output along every input. It is never built. In its place an
-operation leaves a function, which makes the gradient of an input of that of the output.
+With arrays instead of numbers, a slope would be a table: each output element with respect to each input element. It is never
+built. Instead, an operation stores a function for each input, which computes the input's gradient from the output's.
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ class Tensor:
 
 
 def sum_to_shape(grad, shape):
-    """What broadcasting repeated in forward, backward sums: grad, summed until it has this shape."""
+    """Sum grad until it has this shape: the backward of broadcasting, which repeats values in forward."""
     while grad.ndim > len(shape):
         grad = grad.sum(axis=0)
     for axis, n in enumerate(shape):

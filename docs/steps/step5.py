@@ -1,7 +1,7 @@
 """Step 5: functions as classes.
 
-Forward and backward of an operation belong together, as one class: a function that hangs on the tensor it made. What backward
-needs is kept on the function, and nothing else is.
+Forward and backward of an operation belong together, in one class. The tensor that a function made refers to the function. The
+function keeps what backward needs, and nothing else.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ class Tensor:
 
 
 def ancestors(tensor):
-    """Those that need a gradient, each after its own inputs."""
+    """The tensor and its ancestors that need a gradient, each after its own inputs."""
     order, seen, stack = [], set(), [(tensor, False)]
     while stack:
         t, inputs_done = stack.pop()
@@ -90,7 +90,7 @@ class Mean(Function):
 
 
 def check(f, x, eps=1e-6):
-    """How far backward is from finite differences at x, an array: f makes a number of a tensor."""
+    """The largest difference between backward and finite differences at the array x. f maps a tensor to a single number."""
     tensor = Tensor(x, requires_grad=True)
     f(tensor).backward()
     measured = np.empty_like(x)

@@ -1,7 +1,7 @@
 """Step 6: freeing the graph.
 
-A graph holds every array that backward needs: most of a training step's memory. Backward goes through each function once, so it
-lets go of each as soon as it is done; and where no gradient is wanted, nothing is kept in the first place.
+A graph holds every array that backward needs: most of a training step's memory. Backward visits each function once, so it
+releases each function as soon as it is done with it. If no gradient is needed, nothing is kept at all.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ recording = True
 
 @contextlib.contextmanager
 def no_grad():
-    """In here no graph is made."""
+    """No graph is made inside."""
     global recording
     before, recording = recording, False
     try:
@@ -37,7 +37,7 @@ class Tensor:
 
 
 class Freed:
-    """The creator of a tensor whose graph is gone."""
+    """The creator of a tensor whose graph has been freed."""
 
     @property
     def inputs(self):
@@ -45,10 +45,10 @@ class Freed:
 
 
 def walk(tensor, grad):
-    """Yields each tensor that needs a gradient, with it, after all that was made from it."""
+    """Yield (tensor, gradient) for each tensor that needs one, after all tensors that were made from it."""
     order, gradients = ancestors(tensor), {tensor: grad}
     while order:
-        t = order.pop()  # the list no longer holds it
+        t = order.pop()  # so the list no longer refers to it
         gradient = gradients.pop(t)
         yield t, gradient
         if t.creator is None:

@@ -1,7 +1,6 @@
 """Step 7: modules.
 
-A layer holds its parameters, a network holds its layers, and an optimiser changes what they hold. That is all a training loop
-needs.
+A layer holds parameters, a network holds layers, and an optimiser changes the parameters. A training loop needs nothing else.
 """
 
 import numpy as np
@@ -54,7 +53,7 @@ class CrossEntropy(Function):
 
 class Module:
     def parameters(self):
-        """Its own and those of the modules in it, in the order in which they were set."""
+        """The module's own parameters and those of the modules in it, in the order in which they were set."""
         for value in vars(self).values():
             for held in value if isinstance(value, list) else [value]:
                 if isinstance(held, Module):
@@ -106,13 +105,13 @@ class SGD:
 
 
 def digits():
-    """(images (N, 1, 8, 8) from 0 to 1, labels) to train on, and to test on."""
+    """[training, test], each (images (N, 1, 8, 8) from 0 to 1, labels)."""
     data = datasets.digits()
     return [(part.images[:, :, ::2, ::2] / 240, part.labels) for part in (data.train, data.test)]
 
 
 def train(network, training, epochs, lr, batch_size=32):
-    """Prints nothing; the loss of the last batch is returned."""
+    """Train, and return the loss of the last batch."""
     images, labels = training
     optimizer, draws = SGD(network.parameters(), lr), np.random.default_rng(0)
     for _ in range(epochs):
@@ -133,7 +132,7 @@ def accuracy(network, test):
 
 class Flatten(Module):
     def __call__(self, x):
-        return Tensor(x.data.reshape(len(x.data), -1))  # of images: no gradient has to go back
+        return Tensor(x.data.reshape(len(x.data), -1))  # x is the images: they need no gradient
 
 
 if __name__ == "__main__":

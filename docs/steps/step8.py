@@ -1,7 +1,7 @@
 """Step 8: convolution.
 
-A kernel is laid on every place of an image. Taken the other way round: at each place in the kernel, one weight is multiplied by
-a shifted view of the whole image. So a convolution is a few products of matrices, and its backward adds to the same views.
+A kernel is applied at every position of an image. Or, seen from the kernel: at each position in the kernel, its weights are
+multiplied by a shifted view of the whole image. So a convolution is a few matrix products. Its backward adds to the same views.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from step7 import LinearLayer, Module, ReLULayer, Sequential, accuracy, digits, 
 
 
 def places(x, kernel, stride, height, width):
-    """(i, j, view of what every window has at its place (i, j)); a view of x (N, C, H, W) is (N, C, height, width)."""
+    """Yield i, j and, as a view (N, C, height, width), what every window of x (N, C, H, W) has at its position (i, j)."""
     for i in range(kernel):
         for j in range(kernel):
             yield i, j, x[:, :, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
@@ -44,7 +44,7 @@ class Conv2d(Function):
 
 
 class MaxPool2d(Function):
-    """The largest of each window. Where windows overlap, an element that is the maximum of several gets the sum."""
+    """The largest element of each window. An element that is the maximum of several windows gets the sum of their gradients."""
 
     def __init__(self, kernel, stride):
         self.kernel, self.stride = kernel, stride

@@ -1,7 +1,7 @@
 """Step 9: devices.
 
-CuPy has NumPy's functions, for arrays on a GPU. A function asks its arrays which library they belong to, and works on both. This
-is the shape of minidl/autodiff.py: the same names in the same order, without its checks.
+CuPy has NumPy's functions, for arrays on a GPU. A function asks its array which library it belongs to, and works with both. This
+file has the structure of minidl/autodiff.py: the same names in the same order, without the checks.
 """
 
 import contextlib
