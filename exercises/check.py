@@ -50,9 +50,11 @@ def verdict(number: int, path: Path) -> tuple[bool, str]:
     try:
         found = examine(exercise, load(path, exercise.function))
     except NotYet as trouble:
-        parts = [f"{title}, is not right yet: {trouble.what}.", "\n".join(f"    {line}".rstrip() for line in trouble.table)]
-        parts += [textwrap.fill(f"Hint: {trouble.hint}", 100), f"File: {name(path)}{line_of(trouble.__cause__, path)}"]
-        return False, "\n\n".join(part for part in parts if part)
+        what = f"{title}, is not right yet: {trouble.what.removesuffix('.')}."
+        table = "\n".join(f"    {line}".rstrip() for line in trouble.table)
+        hint = textwrap.fill(f"Hint: {trouble.hint}", 100)
+        file = f"File: {name(path)}{line_of(trouble.__cause__, path)}"
+        return False, "\n\n".join(part for part in (what, table, hint, file) if part)
     return True, f"{title}, is right: {found}."
 
 

@@ -326,7 +326,7 @@ max_pool = Exercise(
             "x",
             "where windows overlap, gradients are not added up",
             "It is right where x is the maximum of one window, and wrong where it is that of several: there the gradients must "
-            "add up. In NumPy neither a[index] = v nor a[index] += v adds where an index comes twice; see np.add.at.",
+            "add up. In NumPy neither a[i, j] = v nor a[i, j] += v adds up if a place comes twice; np.add.at(a, (i, j), v) does.",
             lambda x, size, stride: sum(maximum.astype(int) for _, maximum in maxima(x, size, stride)) > 1,
         ),
         Mistake(
@@ -543,7 +543,7 @@ gather = Exercise(
         Mistake(
             "x0",
             "the gradient of x0 is that of one copy only",
-            "Every rank has a copy of x0, and makes something else of it. Each copy gives a gradient, and they add up.",
+            "Every rank has a copy of x0 and uses it in its own way. Each copy gives a gradient, and they add up.",
             lambda grad, x0, *others: grad[0, : len(x0)],
         ),
         Mistake(

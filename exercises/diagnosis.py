@@ -191,7 +191,9 @@ def _of_the_right_shapes(parts, case: Case, output_shape: tuple[int, ...]) -> li
     """What backward returned: one array for each input, of its shape; else NotYet."""
     order = f"Return an array for each input of forward, in their order: {', '.join(f'd{name}' for name in case.inputs)}."
     if parts is None:
-        raise NotYet("backward returns nothing", f"Is its return missing? {order}")
+        raise NotYet(
+            "backward returns None", f"Is its return missing? A call that works in place, like np.add.at, returns None. {order}"
+        )
     parts = list(parts) if isinstance(parts, tuple | list) else [parts]
     if len(parts) != len(case.inputs):
         raise NotYet(f"the forward takes {len(case.inputs)} inputs, and backward returns {len(parts)} gradients", order)

@@ -142,7 +142,7 @@ GENERAL = {
     "zero": (7, lambda p: (0 * p[0], *p[1:]), "gradient of x is zero everywhere", "does depend on x"),
     "one element": (7, lambda p: (p[0], p[1], p[2] + [0, 0, 1]), "1 of the 3 elements of the gradient of beta", "adds a term"),
     "nan": (7, lambda p: (p[0] * np.nan, *p[1:]), "gradient of x has nan or inf", "division by 0"),
-    "nothing": (7, lambda p: None, "backward returns nothing", ORDER),
+    "nothing": (7, lambda p: None, "backward returns None", ORDER),
     "one None": (7, lambda p: (p[0], None, p[2]), "gradient of gamma is None", ORDER),
     "too few": (7, lambda p: p[:2], "takes 3 inputs, and backward returns 2 gradients", ORDER),
     "a list": (7, lambda p: (p[0], list(p[1]), p[2]), "gradient of gamma is a list, not an array", ORDER),
@@ -334,6 +334,7 @@ def test_an_exception_in_the_backward_is_told_with_its_line(tmp_path):
     [
         ("x = 1\ndef f(:\n", ["not Python that runs, SyntaxError: ", "mine.py, line 2"]),
         ("x = 1\n\nx = unknown\n", ["NameError: name 'unknown' is not defined", "mine.py, line 3: x = unknown"]),
+        ("raise ValueError('Stop.')\n", ["it is not Python that runs, ValueError: Stop.  Hint: "]),
         ("class Swosh: pass\n", ["no class Swish in it", "Keep the name"]),
         ("class Swish: pass\n", ["failed with TypeError"]),
         (
