@@ -61,7 +61,7 @@ docs: $(VENV)/made-docs
 	$(RUN) -m pytest -q --check-links --check-anchors --check-links-ignore 'https?://.*' docs/_build/html
 
 exercise: $(VENV)/made
-	@$(RUN) docs/exercises/check.py $(N)
+	@$(RUN) exercises/check.py $(N)
 
 # A Python without ensurepip makes an environment without pip; its own pip can install into that.
 $(VENV)/made: setup.py pyproject.toml constraints.txt

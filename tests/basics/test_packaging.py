@@ -14,7 +14,7 @@ import pytest
 import minidl
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ["alexnet", "benchmarks", "docs", "minidl", "tests"]
+FOLDERS = ["alexnet", "benchmarks", "docs", "exercises", "minidl", "tests"]
 FILES = "CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE MANIFEST.in Makefile README.md constraints.txt pyproject.toml".split()
 FILES += ["setup.py", "train.py"]
 

@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parents[2] / "docs" / "exercises"
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "exercises"
+PAGES = [ROOT / "docs/exercises.md", ROOT / "docs/ko/exercises.md"]
 sys.path.insert(0, str(HERE))
 check, checks, diagnosis = map(importlib.import_module, ["check", "checks", "diagnosis"])
 
-NUMBERS = range(1, 11)
+NUMBERS = range(1, 13)
 ORDER = "dx, dgamma, dbeta"
 
 
@@ -59,15 +63,17 @@ SHIPPED = {
     8: ["where windows overlap, gradients are not added up", "np.add.at"],
     9: ["backward is blank", "dx (2, 3, 5, 4), dweight (4, 3, 3, 2), dbias (4,)"],
     10: ["denominators of the neighbours are missing"],
+    11: ["divides by the size of its own shard, and a factor", "will still be the true one divided by ranks = 3"],
+    12: ["gradient of x0 is that of one copy only", "Each copy gives a gradient"],
 }
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_an_exercise_is_not_right_and_the_verdict_says_why(number, capsys):
-    assert check.main([str(number)]) == 1
-    text = capsys.readouterr().out.replace("\n", " ")
-    assert text.startswith(f"Exercise {number}, ") and "is not right yet: " in text
-    assert text.rstrip().endswith(f"File: docs/exercises/exercise_{number:02}.py")
+def test_an_exercise_is_not_right_and_the_verdict_says_why(number):
+    right, text = check.verdict(number, exercise_path(number))
+    text = text.replace("\n", " ")
+    assert not right and text.startswith(f"Exercise {number}, ") and "is not right yet: " in text
+    assert text.endswith(f"File: exercises/exercise_{number:02}.py")
     for phrase in SHIPPED[number]:
         assert phrase in text
 
@@ -78,10 +84,26 @@ def test_a_solution_is_right(number, capsys):
     assert ", is right: " in capsys.readouterr().out
 
 
-def test_the_readme_shows_what_is_printed():
-    readme = (HERE / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=["English", "Korean"])
+def test_the_page_shows_what_is_printed(page):
+    shown = page.read_text(encoding="utf-8").replace("exercises/mine/", "exercises/")
     for path in (exercise_path(7), solution_path(7)):
-        assert textwrap.indent(check.verdict(7, path)[1], "    ") in readme
+        assert textwrap.indent(check.verdict(7, path)[1], "    ") in shown
+
+
+def test_the_pages_list_every_exercise():
+    """Number, blank or wrong, and where the library has it; the English one with the titles."""
+    english, korean = (
+        re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+) \|$", page.read_text("utf-8"), re.MULTILINE) for page in PAGES
+    )
+    blank = [str(number) for number in NUMBERS if "NotImplementedError" in exercise_path(number).read_text("utf-8")]
+    assert [row[0] for row in english] == [row[0] for row in korean] == list(map(str, NUMBERS))
+    assert [row[1].partition(",")[0] for row in english] == [exercise.title for exercise in checks.EXERCISES]
+    assert [row[0] for row in english if row[2] == "blank"] == blank == [row[0] for row in korean if row[2] == "빈칸"]
+    for (*_, file), (*_, same_file) in zip(english, korean, strict=True):
+        assert re.findall("`.+?`", file) == re.findall("`.+?`", same_file)
+        for path in re.findall(r"`(\S+\.py)`", file):
+            assert (ROOT / "minidl" / path).exists()
 
 
 def test_no_file_is_missing_or_too_many():
@@ -120,7 +142,7 @@ GENERAL = {
     "zero": (7, lambda p: (0 * p[0], *p[1:]), "gradient of x is zero everywhere", "does depend on x"),
     "one element": (7, lambda p: (p[0], p[1], p[2] + [0, 0, 1]), "1 of the 3 elements of the gradient of beta", "adds a term"),
     "nan": (7, lambda p: (p[0] * np.nan, *p[1:]), "gradient of x has nan or inf", "division by 0"),
-    "nothing": (7, lambda p: None, "backward returns nothing", ORDER),
+    "nothing": (7, lambda p: None, "backward returns None", ORDER),
     "one None": (7, lambda p: (p[0], None, p[2]), "gradient of gamma is None", ORDER),
     "too few": (7, lambda p: p[:2], "takes 3 inputs, and backward returns 2 gradients", ORDER),
     "a list": (7, lambda p: (p[0], list(p[1]), p[2]), "gradient of gamma is a list, not an array", ORDER),
@@ -131,6 +153,7 @@ GENERAL = {
     "an axis too many": (2, lambda p: (p[0], p[0].sum(axis=0)), "gradient of b has the wrong shape", "more to sum over"),
     "summed too much": (2, lambda p: (p[0], p[1].sum()), "gradient of b has the wrong shape", "too much is summed"),
     "padding left": (9, lambda p: (np.pad(p[0], 1), *p[1:]), "gradient of x has the wrong shape", "larger than x"),
+    "a list of all": (7, lambda p: [2 * p[0], *p[1:]], "gradient of x is off by a constant factor", "the true one times 2 at"),
     "another length": (2, lambda p: (p[0], p[1][:2]), "gradient of b has the wrong shape", "axis by axis"),
 }
 
@@ -198,7 +221,7 @@ def test_a_mistake_is_told_from_the_others(number, mistake, scale):
 
         def backward(self, grad):
             parts = super().backward(grad)
-            parts = list(parts) if isinstance(parts, tuple) else [parts]
+            parts = list(parts) if isinstance(parts, tuple | list) else [parts]
             parts[position] = scale * mistake.gradient(grad, *(x.data for x in self.inputs), *self.arguments)
             return tuple(parts)
 
@@ -250,6 +273,25 @@ HALF_REPAIRED = [
     (10, "total[:, self.around(j)] += t[:, j : j + 1]", "total[:, j] = t[:, self.around(j)].sum(axis=1)", "from the wrong side"),
     (10, "direct - 2 *", "direct -", "lacks the 2 of the square"),
     (10, "self.x * total", "total", "144 of the 144 elements"),
+    (11, "x / N", "x / len(error)", "divides by the size of its own shard. "),
+    (11, "x / N", "x", "times N = 7"),
+    (11, "x / N", "x * len(error) / N", "the size of a shard counts twice. "),
+    (11, "grad * sum(gradients)", "grad * sum(gradients) / len(gradients)", "divided by ranks = 3"),
+    (11, "grad * sum(gradients)", "grad * sum(gradients) / N", "divided by N = 7"),
+    (11, "x / N", "x / len(gradients or [1])", "3 of the 3 elements"),
+    (11, "grad * sum(gradients)", "grad * gradients[-1]", "from the shard of the last rank only"),
+    (12, "total[rows] for", "total for", "larger than x0"),
+    (12, "grad.sum(axis=0)", "grad.mean(axis=0)", "divided by ranks = 3"),
+    (12, "grad.sum(axis=0)", "grad[0]", "that of one copy only"),
+    (12, "grad.sum(axis=0)", "grad[1:].sum(axis=0)", "lacks that of the own copy"),
+    (
+        12,
+        "rows] for rows in self.rows]",
+        "2 * r : 2 * r + 2] for r in range(len(self.rows))]",
+        "Right with Gather() and x0 (2, 4), x1 (2, 4), x2 (2, 4), but not with",
+    ),
+    (12, "self.rows]", "self.rows[1:] + self.rows[:1]]", "that of another part"),
+    (12, "self.rows]", "self.rows[-1:] + self.rows[:-1]]", "that of another part"),
 ]
 
 
@@ -260,10 +302,19 @@ def test_a_half_repaired_exercise_gets_the_verdict_for_what_is_left(number, old,
     assert what in verdict(tmp_path, source.replace(old, new), number)
 
 
-def test_another_repair_than_the_solution_is_right_too(tmp_path):
-    source = solution_path(5).read_text(encoding="utf-8")
-    (tmp_path / "mine.py").write_text(source.replace('self.kept["mask"]', "self.mask"), encoding="utf-8")
-    assert check.verdict(5, tmp_path / "mine.py")[0]
+@pytest.mark.parametrize(
+    "number, old, new",
+    [
+        (5, 'self.kept["mask"]', "self.mask"),
+        (11, "x / N", "x / len(error) * (len(error) / N)"),
+        (12, "[total[rows] for rows in self.rows]", "tuple(grad[:, rows].sum(axis=0) for rows in self.rows)"),
+    ],
+)
+def test_another_repair_than_the_solution_is_right_too(number, old, new, tmp_path):
+    source = solution_path(number).read_text(encoding="utf-8")
+    assert old in source
+    (tmp_path / "mine.py").write_text(source.replace(old, new), encoding="utf-8")
+    assert check.verdict(number, tmp_path / "mine.py")[0]
 
 
 # --- files that do not run -----------------------------------------------------------------------------------------
@@ -283,6 +334,7 @@ def test_an_exception_in_the_backward_is_told_with_its_line(tmp_path):
     [
         ("x = 1\ndef f(:\n", ["not Python that runs, SyntaxError: ", "mine.py, line 2"]),
         ("x = 1\n\nx = unknown\n", ["NameError: name 'unknown' is not defined", "mine.py, line 3: x = unknown"]),
+        ("raise ValueError('Stop.')\n", ["it is not Python that runs, ValueError: Stop.  Hint: "]),
         ("class Swosh: pass\n", ["no class Swish in it", "Keep the name"]),
         ("class Swish: pass\n", ["failed with TypeError"]),
         (
@@ -298,25 +350,57 @@ def test_a_file_that_does_not_fit_is_told_in_a_friendly_way(source, phrases, tmp
         assert phrase in text
 
 
-def test_a_missing_file_is_told(tmp_path):
-    right, text = check.verdict(3, tmp_path / "gone.py")
-    assert not right and "cannot be read" in text and "Put it back: git checkout" in text
-
-
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
+def test_you_repair_a_copy(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(check, "MINE", tmp_path / "mine")
+    mine, given = tmp_path / "mine/exercise_03.py", exercise_path(3).read_bytes()
+    made = f"Made {mine} for you. Change this file; delete it to start again.\n\n"
+
+    assert check.main(["3"]) == 1 and mine.read_bytes() == given
+    first = capsys.readouterr().out
+    assert first.startswith(f"{made}Exercise 3, swish, is not right yet") and first.endswith(f"File: {mine}\n")
+    assert check.main(["3"]) == 1 and capsys.readouterr().out == first.removeprefix(made)
+
+    shutil.copyfile(solution_path(3), mine)
+    assert check.main(["3"]) == 0 and capsys.readouterr().out.startswith("Exercise 3, swish, is right")
+    assert mine.read_bytes() == solution_path(3).read_bytes() and exercise_path(3).read_bytes() == given
+
+    mine.unlink()
+    assert check.main(["3"]) == 1 and capsys.readouterr().out == first and mine.read_bytes() == given
+
+
+def test_git_ignores_the_copies():
+    git = shutil.which("git")
+    if not git or not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    check_ignore = [git, "-C", str(ROOT), "check-ignore", "-q"]
+    assert subprocess.run([*check_ignore, check.MINE / "exercise_01.py"]).returncode == 0
+    assert subprocess.run([*check_ignore, exercise_path(1)]).returncode == 1
+
+
+@pytest.mark.parametrize("folder", ["mine", "mine/exercise_03.py/"])
+def test_a_file_that_cannot_be_made_or_read_is_one_line_and_status_2(folder, tmp_path, monkeypatch, capsys):
+    """A file is where the folder should be, or a folder where the file should be."""
+    monkeypatch.setattr(check, "MINE", tmp_path / "mine")
+    (tmp_path / folder).mkdir(parents=True) if folder.endswith("/") else (tmp_path / folder).touch()
+    assert check.main(["3"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "cannot be made or read" in err and str(tmp_path / "mine") in err
+
+
 @pytest.mark.parametrize(
-    "arguments", [[], ["0"], ["11"], ["three"], ["-1"], ["3.0"], ["3", "4"], ["3", "--answer"], ["--solution"]]
+    "arguments", [[], ["0"], ["13"], ["three"], ["-1"], ["3.0"], ["3", "4"], ["3", "--answer"], ["--solution"]]
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments, capsys):
     assert check.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert "the number of an exercise, 1 to 10" in err and (" ".join(arguments) or "nothing") in err
+    assert "the number of an exercise, 1 to 12" in err and (" ".join(arguments) or "nothing") in err
 
 
-@pytest.mark.parametrize("arguments, status, out", [(["3"], 1, "Exercise 3, swish, is not right yet"), (["12"], 2, "")])
+@pytest.mark.parametrize("arguments, status, out", [(["3", "--solution"], 0, "Exercise 3, swish, is right"), (["13"], 2, "")])
 def test_it_runs_from_any_folder(arguments, status, out, tmp_path):
     command = [sys.executable, "-B", str(HERE / "check.py"), *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -1,23 +1,35 @@
-"""docs/tutorial.ipynb: what is stored in it is whole, and its code runs."""
+"""docs/tutorial.ipynb and the Korean one: what is stored in them is whole, their code is the same, and it runs."""
 
 import ast
+import io
 import json
 import os
 import re
 import sys
 import tempfile
+import tokenize
 from pathlib import Path
 
 import pytest
 
 from ..helpers import cifar_files
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
+DOCS = Path(__file__).parents[2] / "docs"
+NOTEBOOK, KOREAN = DOCS / "tutorial.ipynb", DOCS / "ko" / "tutorial.ipynb"
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=[NOTEBOOK, KOREAN], ids=["English", "Korean"])
+def notebook(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def stored():
-    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+def stored(notebook):
+    return read(notebook)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +75,8 @@ def test_no_output_is_an_error_or_tells_of_the_machine(code_cells):
             assert not found, f"cell {cell['id']} shows {found.group()}"
 
 
-def test_it_stays_small_and_plain(stored):
-    assert NOTEBOOK.stat().st_size < 400_000
+def test_it_stays_small_and_plain(notebook, stored):
+    assert notebook.stat().st_size < 400_000
     assert (stored["nbformat"], stored["nbformat_minor"]) == (4, 5)
     assert stored["metadata"] == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -73,7 +85,45 @@ def test_it_stays_small_and_plain(stored):
     ids = [cell["id"] for cell in stored["cells"]]
     assert len(set(ids)) == len(ids)
     assert all(cell["metadata"] == {} for cell in stored["cells"])
-    assert NOTEBOOK.read_text(encoding="utf-8") == json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
+    assert notebook.read_text(encoding="utf-8") == json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
+
+
+def test_links_lead_somewhere(notebook, stored):
+    prose = "".join("".join(cell["source"]) for cell in stored["cells"] if cell["cell_type"] == "markdown")
+    targets = re.findall(r"\]\(([^)]+)\)", prose)
+    assert len(targets) == 3
+    for target in targets:
+        assert (notebook.parent / target).exists()
+
+
+def test_the_korean_one_differs_in_prose_and_comments_only():
+    """So it is enough to run the English one."""
+    english, korean = read(NOTEBOOK), read(KOREAN)
+    for cell, other in zip(english.pop("cells"), korean.pop("cells"), strict=True):
+        source, translated = ("".join(c.pop("source")) for c in (cell, other))
+        assert other == cell, cell["id"]  # kind, number and outputs
+        skeleton = code_without_comments if cell["cell_type"] == "code" else formulas_code_and_headings
+        assert skeleton(translated) == skeleton(source), cell["id"]
+        assert re.search("[가-힣]", translated) or (cell["cell_type"] == "code" and not comments_with_words(source)), cell["id"]
+    assert korean == english
+
+
+def tokens(code):
+    return list(tokenize.generate_tokens(io.StringIO(code).readline))
+
+
+def code_without_comments(code):
+    without = tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE
+    return [(token.start, token.string) for token in tokens(code) if token.type not in without]
+
+
+def comments_with_words(code):
+    return [token.string for token in tokens(code) if token.type == tokenize.COMMENT and re.search("[a-z]{2}", token.string)]
+
+
+def formulas_code_and_headings(prose):
+    marks = r"\$\$.+?\$\$", r"`.+?`", r"^#+ |^\d\. |^\* "
+    return [set(re.findall(mark, prose, re.MULTILINE)) for mark in marks]
 
 
 @pytest.mark.filterwarnings("default")  # of nbclient and what it needs; the notebook runs in a process of its own

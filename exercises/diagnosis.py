@@ -1,7 +1,7 @@
 """Is a backward right, and if not, what is wrong with it?
 
 `examine` runs a Function on the cases of an exercise; `minidl.gradcheck` decides whether its gradients are right. If one is not,
-it is held against the gradients that known mistakes give: first those that can be made anywhere, then the exercise's own.
+it is compared with the gradients that known mistakes give: first mistakes in any backward, then those of the exercise.
 """
 
 import itertools
@@ -145,8 +145,7 @@ def _examine_case(exercise: Exercise, function: type[Function], case: Case, expe
                 "it changes in place what it was given",
                 "grad and the inputs may be in use elsewhere: write a * b in place of a *= b, or change a copy.",
             )
-        _check_shapes(parts, case, np.shape(expected))
-        return list(parts) if isinstance(parts, tuple) else [parts]
+        return _of_the_right_shapes(parts, case, np.shape(expected))
 
     output = call(*tensors)
     if output.shape != np.shape(expected) or not np.allclose(output.data, expected, rtol=1e-9, atol=1e-9):
@@ -162,7 +161,7 @@ def _examine_case(exercise: Exercise, function: type[Function], case: Case, expe
     except GradientError:
         if not all(map(np.array_equal, yours, gradients(grad))):
             raise NotYet(
-                "backward gives something else each time", "It may depend on what forward did, and on grad, only."
+                "backward gives something else each time", "It must depend only on grad and on what forward did."
             ) from None
         true, doubled, sizes = _differences(call, tensors, grad), gradients(2 * grad), exercise.sizes(*case.values())
         evidence = [
@@ -188,12 +187,14 @@ def _differences(call: Callable[..., Tensor], tensors: list[Tensor], grad: np.nd
         return [np.array([slope(t.data, i) for i in np.ndindex(t.shape)]).reshape(t.shape) for t in tensors]
 
 
-def _check_shapes(parts, case: Case, output_shape: tuple[int, ...]) -> None:
-    """One array for each input, of its shape; else NotYet."""
+def _of_the_right_shapes(parts, case: Case, output_shape: tuple[int, ...]) -> list[np.ndarray]:
+    """What backward returned: one array for each input, of its shape; else NotYet."""
     order = f"Return an array for each input of forward, in their order: {', '.join(f'd{name}' for name in case.inputs)}."
     if parts is None:
-        raise NotYet("backward returns nothing", f"Is its return missing? {order}")
-    parts = parts if isinstance(parts, tuple) else (parts,)
+        raise NotYet(
+            "backward returns None", f"Is its return missing? A call that works in place, like np.add.at, returns None. {order}"
+        )
+    parts = list(parts) if isinstance(parts, tuple | list) else [parts]
     if len(parts) != len(case.inputs):
         raise NotYet(f"the forward takes {len(case.inputs)} inputs, and backward returns {len(parts)} gradients", order)
     for (name, x), part in zip(case.inputs.items(), parts, strict=True):
@@ -205,6 +206,7 @@ def _check_shapes(parts, case: Case, output_shape: tuple[int, ...]) -> None:
             table = (f"gradient of {name}: yours has shape {part.shape}, the true one {x.shape}",)
             hint = _hint_for_shape(part.shape, name, case, output_shape)
             raise NotYet(f"the gradient of {name} has the wrong shape", hint, table)
+    return parts
 
 
 def _hint_for_shape(shape: tuple[int, ...], name: str, case: Case, output_shape: tuple[int, ...]) -> str:
@@ -220,13 +222,13 @@ def _hint_for_shape(shape: tuple[int, ...], name: str, case: Case, output_shape:
         if shape == x.shape:
             return f"Yours has the shape of {other}. Gradients are returned in the order of forward's inputs."
     if np.prod(shape) == np.prod(wanted):
-        return "It has the right number of elements: was keepdims or a reshape in the way?"
+        return "It has the right number of elements. Look for keepdims or a reshape."
     if len(shape) > len(wanted):
         return f"It has an axis that {name} has not: there is more to sum over."
     if len(shape) < len(wanted):
         return f"It lacks an axis that {name} has: too much is summed, or an index is missing."
     if all(n >= m for n, m in zip(shape, wanted, strict=True)):
-        return f"It is larger than {name}: what forward added around it must be cut off again."
+        return f"It is larger than {name}: cut off what forward put around {name}."
     return f"Compare them axis by axis: each element of {name} has one gradient, of the axes that {name} has."
 
 

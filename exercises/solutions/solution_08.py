@@ -2,8 +2,8 @@
 
     y[n, c, h, w] = max over i, j of x[n, c, h stride + i, w stride + j],   i and j from 0 to size - 1
 
-A small change of x changes y only where x is the maximum, and there by as much: grad goes to the place of the maximum, and
-nothing to the other places. Where stride < size, windows overlap, and one x can be the maximum of several:
+A small change of x changes y only where x is the maximum, and y changes by the same amount. So grad goes to the place of the
+maximum, and the other places get 0. Where stride < size, windows overlap, and one x can be the maximum of several:
     dx[n, c, h, w] = sum of grad over all windows whose maximum is at (h, w).
 dx[places] = grad keeps the last one of them, and so does dx[places] += grad in NumPy; np.add.at adds them all.
 """

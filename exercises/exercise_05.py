@@ -2,8 +2,8 @@
 
     y = x m / (1 - p),   m = 0 with probability p, else 1
 
-with an m drawn for each element of x, of any shape. A network has several dropout layers: all their forwards run before the
-first backward does. This class is wrong in such a network. Repair it; you may change more than backward.
+with an m drawn for each element of x, of any shape. A network has several dropout layers, and all their forwards run before
+the first backward. This class is wrong in such a network. Repair it; you may change more than backward.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@
 Each x is in one y, with the factor 1: dx = grad. But b[c] is in the N H W values y[n, c, h, w] of its channel, each with
 the factor 1, and the chain rule sums over all of them:
     db[c] = sum over n, h, w of grad[n, c, h, w].
-What the forward repeats by broadcasting, the backward sums.
+The backward sums what the forward repeats by broadcasting.
 """
 
 from minidl import Function

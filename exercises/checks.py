@@ -1,4 +1,4 @@
-"""The ten exercises: what to call their functions with, and the mistakes that are known, each with the gradient it gives."""
+"""The twelve exercises: what to call their functions with, and the mistakes that are known, each with the gradient it gives."""
 
 import numpy as np
 from diagnosis import Case, Exercise, Mistake, Place
@@ -147,7 +147,7 @@ dropout = Exercise(
         Mistake(
             "x",
             "the mask is that of another dropout layer",
-            "It is the mask of the forward that ran after this one. Whose is the object that the mask is kept in?",
+            "It is the mask of the forward that ran after this one. Which objects share the place that the mask is kept in?",
             lambda grad, x, p, seed: grad * kept(x, p, seed + 1) / (1 - p),
         ),
         Mistake(
@@ -158,14 +158,14 @@ dropout = Exercise(
         ),
         Mistake(
             "x",
-            "the mask is upside down",
+            "the mask is inverted",
             "Yours passes grad where x was dropped.",
             lambda grad, x, p, seed: grad * ~kept(x, p, seed) / (1 - p),
         ),
         Place(
             "x",
             "it is right where x was kept, and wrong where x was dropped",
-            "What was dropped has no part in y.",
+            "y does not depend on an x that was dropped.",
             lambda x, p, seed: ~kept(x, p, seed),
         ),
     ],
@@ -200,13 +200,13 @@ cross_entropy = Exercise(
         ),
         Mistake(
             "x",
-            "the label has no part in it",
+            "the term of the label is missing",
             "Yours is the gradient of the logarithm of the sum only. -x[n, labels[n]] is a term of the loss too.",
             lambda grad, x, labels: grad * softmax(x) / len(x),
         ),
         Mistake(
             "x",
-            "the sum in the softmax has no part in it",
+            "the term of the sum in the softmax is missing",
             "Yours is the gradient of -x[n, labels[n]] only. The sum of the exponentials depends on every x[n, c].",
             lambda grad, x, labels: -grad * at_labels(x, labels) / len(x),
         ),
@@ -278,7 +278,7 @@ batch_norm = Exercise(
         ),
         batch_norm_mistake(
             "the terms through mean and var have the wrong sign",
-            "Where mean grows, xhat gets smaller, and where var grows, too.",
+            "If mean grows, every xhat gets smaller. If var grows, every xhat comes closer to 0.",
             lambda g, xhat, gamma: g + mean(g) + xhat * mean(g * xhat),
         ),
         batch_norm_mistake(
@@ -326,13 +326,13 @@ max_pool = Exercise(
             "x",
             "where windows overlap, gradients are not added up",
             "It is right where x is the maximum of one window, and wrong where it is that of several: there the gradients must "
-            "add up. In NumPy neither a[index] = v nor a[index] += v adds where an index comes twice; see np.add.at.",
+            "add up. In NumPy neither a[i, j] = v nor a[i, j] += v adds up if a place comes twice; np.add.at(a, (i, j), v) does.",
             lambda x, size, stride: sum(maximum.astype(int) for _, maximum in maxima(x, size, stride)) > 1,
         ),
         Mistake(
             "x",
             "each window gives its gradient to all its elements",
-            "Only the maximum of a window has a part in y.",
+            "y depends on the maximum of a window only.",
             spread,
         ),
     ],
@@ -440,7 +440,7 @@ local_response_norm = Exercise(
         ),
         response_norm_mistake(
             "the window is taken from the wrong side",
-            "Summed are the j whose window holds c. With an even size this is not the window around c.",
+            "The sum is over the j whose window holds c. With an even size this is not the window around c.",
             lambda t, x, before, after: x * around(t, before, after),
         ),
         response_norm_mistake(
@@ -463,6 +463,107 @@ local_response_norm = Exercise(
     ],
 )
 
+# --- 11: a batch that is divided among ranks -----------------------------------------------------------------------
+
+
+class Shards(list):
+    """(x, t) of each rank: the rows of a batch that it has, and their targets."""
+
+    def __init__(self, features: int, *sizes: int):
+        stops = np.cumsum(sizes)[:-1]
+        x, t = numbers(sum(sizes), features), numbers(sum(sizes), seed=1)
+        super().__init__(zip(np.split(x, stops), np.split(t, stops), strict=True))
+
+    def __str__(self):
+        return f"shards of {', '.join(str(len(t)) for _, t in self)} images"
+
+
+def images(shards):
+    return sum(len(t) for _, t in shards)
+
+
+def of_one_shard(w, x, t):
+    """The gradient of the sum of squares."""
+    return 2 * (x @ w - t) @ x
+
+
+data_parallel = Exercise(
+    "a batch that is divided among ranks",
+    "DataParallelLoss",
+    forward=lambda w, shards: sum(((x @ w - t) ** 2).sum() for x, t in shards) / images(shards),
+    cases=[
+        Case({"w": numbers(features)}, (Shards(features, *sizes),))
+        for features, sizes in [(3, (4, 1, 2)), (2, (1, 4)), (5, (2, 1, 3, 3))]
+    ],
+    sizes=lambda w, shards: {"ranks": len(shards), "N": images(shards), "N / ranks": images(shards) / len(shards)},
+    mistakes=[
+        Mistake(
+            "w",
+            "each rank divides by the size of its own shard",
+            "So an image of a small shard counts for more than an image of a large one. In y all N images count the same. "
+            "What must each rank divide by?",
+            lambda grad, w, shards: grad * sum(of_one_shard(w, x, t) / len(t) for x, t in shards),
+        ),
+        Mistake(
+            "w",
+            "the size of a shard counts twice",
+            "The gradient of a sum over a shard grows with the shard already. Multiply only a mean by N_r / N.",
+            lambda grad, w, shards: grad * sum(of_one_shard(w, x, t) * len(t) for x, t in shards) / images(shards),
+        ),
+        *(
+            Mistake(
+                "w",
+                f"it is made from the shard of the {which} rank only",
+                "w is used by every rank, and the gradients of its uses add up.",
+                lambda grad, w, shards, r=r: grad * of_one_shard(w, *shards[r]) / images(shards),
+            )
+            for which, r in [("first", 0), ("last", -1)]
+        ),
+    ],
+)
+
+# --- 12: gather ----------------------------------------------------------------------------------------------------
+
+
+def parts_of_sum(grad, *parts):
+    """For each rank, its rows of the sum over all ranks."""
+    return np.split(grad.sum(axis=0), np.cumsum([len(x) for x in parts])[:-1])
+
+
+gather = Exercise(
+    "gathering the parts of all ranks",
+    "Gather",
+    forward=lambda *parts: np.array([[row for x in parts for row in x] for rank in parts]),
+    cases=[
+        Case({f"x{rank}": numbers(N, C, seed=rank) for rank, N in enumerate(sizes)})
+        for sizes, C in [((2, 2, 2), 4), ((1, 3), 2), ((3, 1, 2, 2), 5)]
+    ],
+    sizes=lambda *parts: {"ranks": len(parts)},
+    mistakes=[
+        Mistake(
+            "x0",
+            "the gradient of x0 is that of one copy only",
+            "Every rank has a copy of x0 and uses it in its own way. Each copy gives a gradient, and they add up.",
+            lambda grad, x0, *others: grad[0, : len(x0)],
+        ),
+        Mistake(
+            "x0",
+            "the gradient of x0 lacks that of the own copy",
+            "Rank 0 has a copy of x0, too. Its gradient goes into the sum like those of the other ranks.",
+            lambda grad, x0, *others: grad[1:, : len(x0)].sum(axis=0),
+        ),
+        *(
+            Mistake(
+                "x0",
+                "the gradient of x0 is that of another part",
+                "Which rows of each copy are x0? forward keeps them: self.rows[0].",
+                lambda grad, *parts, part=part: parts_of_sum(grad, *parts)[part],
+            )
+            for part in (1, -1)
+        ),
+    ],
+)
+
 EXERCISES = [
     mean_square,
     add_bias,
@@ -474,4 +575,6 @@ EXERCISES = [
     max_pool,
     convolution,
     local_response_norm,
+    data_parallel,
+    gather,
 ]

@@ -1,8 +1,10 @@
-"""Check an exercise: `python docs/exercises/check.py 3`, or `python docs/exercises/check.py 3 --solution`.
+"""Check your copy of an exercise, `python exercises/check.py 3`, or its solution, `python exercises/check.py 3 --solution`.
 
-Prints the verdict. Exit status: 0 if the exercise is right, 1 if not yet, 2 if it was called in another way.
+Your copy is in exercises/mine/. It is made from the exercise if it is not there.
+Exit status: 0 if it is right, 1 if it is not right yet, 2 for a wrong command line or a file that cannot be made or read.
 """
 
+import shutil
 import sys
 import textwrap
 import traceback
@@ -11,7 +13,8 @@ from pathlib import Path
 from checks import EXERCISES
 from diagnosis import NotYet, examine
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+MINE = HERE / "mine"
 
 
 def main(arguments: list[str]) -> int:
@@ -21,10 +24,23 @@ def main(arguments: list[str]) -> int:
         given = " ".join(arguments) or "nothing"
         print(f"give the number of an exercise, 1 to {len(EXERCISES)}: `make exercise N=3`; got {given}", file=sys.stderr)
         return 2
-    path = HERE / (f"solutions/solution_{number:02}.py" if solution else f"exercise_{number:02}.py")
-    right, text = verdict(number, path)
+    try:
+        right, text = verdict(number, HERE / f"solutions/solution_{number:02}.py" if solution else your_copy(number))
+    except OSError as error:
+        print(f"the file of the exercise cannot be made or read: {error}", file=sys.stderr)
+        return 2
     print(text)
     return 0 if right else 1
+
+
+def your_copy(number: int) -> Path:
+    """The file to repair, which is made if it is not there."""
+    path = MINE / f"exercise_{number:02}.py"
+    if not path.exists():
+        MINE.mkdir(exist_ok=True)
+        shutil.copyfile(HERE / path.name, path)
+        print(f"Made {name(path)} for you. Change this file; delete it to start again.\n")
+    return path
 
 
 def verdict(number: int, path: Path) -> tuple[bool, str]:
@@ -34,19 +50,19 @@ def verdict(number: int, path: Path) -> tuple[bool, str]:
     try:
         found = examine(exercise, load(path, exercise.function))
     except NotYet as trouble:
-        parts = [f"{title}, is not right yet: {trouble.what}.", "\n".join(f"    {line}".rstrip() for line in trouble.table)]
-        parts += [textwrap.fill(f"Hint: {trouble.hint}", 100), f"File: {name(path)}{line_of(trouble.__cause__, path)}"]
-        return False, "\n\n".join(part for part in parts if part)
+        what = f"{title}, is not right yet: {trouble.what.removesuffix('.')}."
+        table = "\n".join(f"    {line}".rstrip() for line in trouble.table)
+        hint = textwrap.fill(f"Hint: {trouble.hint}", 100)
+        file = f"File: {name(path)}{line_of(trouble.__cause__, path)}"
+        return False, "\n\n".join(part for part in (what, table, hint, file) if part)
     return True, f"{title}, is right: {found}."
 
 
 def load(path: Path, function: str):
     """The class `function` of the file; NotYet if there is none."""
-    namespace: dict = {"__name__": path.stem}
+    source, namespace = path.read_bytes(), {"__name__": path.stem}
     try:
-        exec(compile(path.read_text(encoding="utf-8"), path, "exec"), namespace)
-    except OSError as error:
-        raise NotYet("its file cannot be read", f"{error.strerror}. Put it back: git checkout {name(path)}") from error
+        exec(compile(source, path, "exec"), namespace)
     except (Exception, SystemExit) as error:
         raise NotYet(f"it is not Python that runs, {type(error).__name__}: {error}", "Look at the line named below.") from error
     if function not in namespace:
@@ -64,7 +80,7 @@ def line_of(error: BaseException | None, path: Path) -> str:
 
 def name(path: Path) -> str:
     """The path from the repository's root, if it lies there."""
-    root = HERE.resolve().parents[1]
+    root = HERE.parent
     return str(path.resolve().relative_to(root)) if path.resolve().is_relative_to(root) else str(path)
 
 
