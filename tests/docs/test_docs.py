@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
 ENGLISH = [DOCS / "backprop.md", DOCS / "speed.md", *sorted((DOCS / "backprop").glob("*.md"))]
+DERIVATIONS = [page for page in PAGES if "backprop" in page.relative_to(DOCS.parent).as_posix()]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NOT_PROSE = re.compile(r"<!-- .* -->|`[^`\n]+`|!\[[^\]]*\]\([^)]+\)")
+DISPLAYED = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!\S)\$([^$\n]+)\$(?![A-Za-z0-9])")  # where GitHub, too, sees a formula
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -23,6 +27,13 @@ def name(page):
 
 def blocks(page, *languages):
     return [code for language, code in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def formulas(page):
+    """The formulas of a page that are displayed, those within its lines, and the prose that is left without code and figures."""
+    text = NOT_PROSE.sub("", FENCE.sub("", page.read_text(encoding="utf-8")))
+    prose = DISPLAYED.sub("", text)
+    return DISPLAYED.findall(text), INLINE.findall(prose), INLINE.sub("", prose)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -52,16 +63,19 @@ def test_there_are_examples(page):
 
 @pytest.mark.parametrize("page", ENGLISH, ids=name)
 def test_korean_pages_have_the_same_code_figures_and_formulas(page):
-    """Prose differs, and nothing else: fences, indented formulas, images, and marks of code."""
+    """Prose differs, and nothing else: fences, formulas, images, and marks of code."""
     korean = DOCS / "ko" / page.relative_to(DOCS)
 
     def skeleton(path):
         text = path.read_text(encoding="utf-8")
-        formulas = [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
+        displayed, inline, _ = formulas(path)
+        indented = [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
         images = [target.rpartition("images/")[2] for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)]
         return {
             "fences": FENCE.findall(text),
-            "formulas": [re.sub(r"\s+", " ", line) for line in formulas],
+            "formulas": displayed,
+            "inline formulas": set(inline),
+            "indented formulas": [re.sub(r"\s+", " ", line) for line in indented],
             "images": images,
             "marks": re.findall(r"<!-- code: .* -->", text),
             "headings": [len(marks) for marks in re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE)],
@@ -72,6 +86,15 @@ def test_korean_pages_have_the_same_code_figures_and_formulas(page):
         assert theirs[part] == ours[part], f"{name(korean)} differs from {name(page)} in its {part}"
     letters = re.findall(r"[가-힣]", korean.read_text(encoding="utf-8"))
     assert len(letters) > 300, "it is not written in Korean"
+
+
+@pytest.mark.parametrize("page", DERIVATIONS, ids=name)
+def test_formulas_are_typeset(page):
+    """Each is between dollars; none is indented text, or in the prose as something like `y = x^2`."""
+    displayed, _, prose = formulas(page)
+    assert displayed, "a page without a formula"
+    plain = re.findall(r"^    .+|^.*[$=^].*", prose, re.MULTILINE)
+    assert not plain, f"{name(page)} has formulas that are not typeset: {plain}"
 
 
 def anchors(page):
