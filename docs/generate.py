@@ -26,7 +26,7 @@ import results
 from explorer import build
 
 DOCS = Path(__file__).parent
-sys.path.append(str(DOCS / "steps"))
+sys.path[1:1] = [str(DOCS.parent), str(DOCS / "steps")]
 IMAGES = DOCS / "images"
 CODE = re.compile(r"<!-- code: ([\w.]+) -->\n(?:\n```python\n.*?\n```\n)?", re.DOTALL)
 

@@ -13,7 +13,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from results import NUMBER
 
-from . import devices, graphs, layers  # noqa: F401
+from . import devices, graphs, layers, network, speed  # noqa: F401
 from .sheet import FIGURES
 
 HASH = re.compile(r"\b(m|p|image)[0-9a-f]{10}\b")
