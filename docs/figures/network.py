@@ -55,7 +55,7 @@ def layers_of(name: str) -> list[Layer]:
 
 def short(count: int) -> str:
     """Three digits and a unit: 34.9 k, 4.10 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, size in (("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:#.3g}".rstrip(".") + f" {unit}"
     return str(count)
@@ -77,6 +77,18 @@ def slab(axes: Axes, x: float, y: float, shape: tuple[float, ...], color: str) -
         axes.add_patch(Polygon(corners, facecolor=color, edgecolor="#666666", linewidth=0.7))
         axes.add_patch(Polygon(corners, facecolor=light, alpha=0.35, linewidth=0))
     return left, right + depth
+
+
+def bars(axes: Axes, bottom: float, what: str, counts: list[int]) -> None:
+    """A bar for each layer that has such costs, and their sum."""
+    axes.text(0.15, bottom - 1.9, what, va="center", fontsize=9, weight="bold")
+    axes.text(0.15, bottom - 1.4, f"Σ {short(sum(counts))}", va="center", fontsize=9)
+    axes.plot([0.15, 0.15 + STEP * len(counts)], [bottom, bottom], color="#666666", linewidth=0.7)
+    for i, count in enumerate(counts):
+        if count:
+            x, height = 0.15 + STEP * (i + 0.5), 1.9 * count / max(counts)
+            axes.add_patch(Rectangle((x - 0.4, bottom - height), 0.8, height, facecolor=INK[what]))
+            axes.text(x, bottom - height - 0.25, short(count), ha="center", va="center", fontsize=8)
 
 
 def network(name: str) -> Figure:
@@ -107,21 +119,13 @@ def network(name: str) -> Figure:
         if layer.window:
             size, stride, _ = layer.window
             write(x, below, f"{size}×{size}" + (f" / {stride}" if stride > 1 else ""))
-    for row, (what, color) in enumerate(INK.items()):
-        counts, bottom = [layer.costs.get(what, 0) for layer in layers], below + 3.1 + 2.8 * row
-        axes.text(0.15, bottom - 1.9, what, va="center", fontsize=9, weight="bold")
-        axes.text(0.15, bottom - 1.4, f"Σ {short(sum(counts))}", va="center", fontsize=9)
-        axes.plot([0.15, 0.15 + STEP * len(layers)], [bottom, bottom], color="#666666", linewidth=0.7)
-        for i, count in enumerate(counts):
-            if count:
-                x, height = 0.15 + STEP * (i + 0.5), 1.9 * count / max(counts)
-                axes.add_patch(Rectangle((x - 0.4, bottom - height), 0.8, height, facecolor=color))
-                write(x, bottom - height - 0.25, short(count))
+    for row, what in enumerate(INK):
+        bars(axes, below + 3.1 + 2.8 * row, what, [layer.costs.get(what, 0) for layer in layers])
     return sheet
 
 
-for name in ("alexnet-2012", "cifar-bn"):
-    figure(name)(partial(network, name))
+figure("alexnet-2012")(partial(network, "alexnet-2012"))
+figure("cifar-bn")(partial(network, "cifar-bn"))
 
 
 def fields(layers: list[Layer], unit: int) -> list[tuple[int, int]]:
