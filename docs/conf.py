@@ -16,6 +16,7 @@ html_extra_path = ["explorer/pages"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
+html_js_files = ["file.js"]
 html_title = f"minidl {release}"
 html_copy_source = False
 html_show_copyright = False

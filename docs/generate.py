@@ -1,6 +1,6 @@
 """Bring docs/ up to date with the code: `python docs/generate.py`. With --check, change nothing and tell what is out of date.
 
-Figures are drawn anew by figures.py. In the pages, the code behind a mark such as
+Figures are drawn anew by figures/. In the pages, the code behind a mark such as
 
     <!-- code: minidl.functional.products.Linear -->
 
@@ -18,7 +18,6 @@ import inspect
 import re
 import sys
 import textwrap
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import figures
@@ -27,7 +26,7 @@ import results
 from explorer import build
 
 DOCS = Path(__file__).parent
-sys.path.append(str(DOCS / "steps"))
+sys.path[1:1] = [str(DOCS.parent), str(DOCS / "steps")]
 IMAGES = DOCS / "images"
 CODE = re.compile(r"<!-- code: ([\w.]+) -->\n(?:\n```python\n.*?\n```\n)?", re.DOTALL)
 
@@ -56,12 +55,6 @@ def source(name: str) -> str:
     raise SystemExit(f"docs/generate.py: there is no module in {name}")
 
 
-def words(svg: str) -> list[str]:
-    """What is written in a figure. Lines and places may differ in the last digit between machines; text may not."""
-    texts = (element for element in ET.fromstring(svg).iter() if element.tag.endswith("}text"))
-    return sorted("".join(element.itertext()).strip() for element in texts)
-
-
 def unexplained(check: bool) -> list[str]:
     """How troubleshooting.md and the messages in the source differ, in lines; stubs of what is missing are written."""
     text = messages.PAGE.read_text(encoding="utf-8")
@@ -85,14 +78,8 @@ def main(check: bool) -> int:
             stale.append(page)
             if not check:
                 page.write_text(new, encoding="utf-8")
-    IMAGES.mkdir(exist_ok=True)
-    for name in figures.FIGURES:
-        path, new = IMAGES / f"{name}.svg", figures.svg(name)
-        if not path.exists() or words(path.read_text(encoding="utf-8")) != words(new):
-            stale.append(path)
-        if not check:
-            path.write_text(new, encoding="utf-8")
-    whole = {results.RESULTS / f"{name}.svg": results.svg(name) for name in results.PLOTS if results.runs(name)}
+    whole = {IMAGES / f"{name}.svg": figures.svg(name) for name in figures.FIGURES}
+    whole |= {results.RESULTS / f"{name}.svg": results.svg(name) for name in results.PLOTS if results.runs(name)}
     whole |= {path: build.page(language) for language, path in build.PAGES.items()}
     for path, new in whole.items():
         if not path.exists() or path.read_text(encoding="utf-8") != new:

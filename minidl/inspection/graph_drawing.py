@@ -51,14 +51,15 @@ def graph(tensor: Tensor, model: Any = None, **named: Tensor) -> Any:
     drawing = pygraphviz.AGraph(directed=True, strict=False, bgcolor="transparent")
     drawing.node_attr.update(shape="plain", fontname="Helvetica,Arial,sans-serif", fontsize="11")
     drawing.edge_attr.update(fontname="Helvetica,Arial,sans-serif", fontsize="9", color="#666666", fontcolor="#666666")
+    number = {t: i for i, t in enumerate(shown)}  # and not id(t), so that the same graph is the same drawing
     for t in shown:
-        drawing.add_node(id(t), label=_label(t, gradients, names))
+        drawing.add_node(number[t], label=_label(t, gradients, names))
     for t in shown:
         sources = _sources(t)
         for role, source in sources:
             if source not in folded:
                 label = role if len(sources) > 1 and t.creator.module is None else ""
-                drawing.add_edge(id(source), id(t), key=role, label=label)
+                drawing.add_edge(number[source], number[t], key=role, label=label)
     drawing.layout(prog="dot")
     return drawing
 
@@ -110,7 +111,8 @@ def _values(t: Tensor, gradients: dict[Tensor, Array]) -> list[str]:
 def _array(array: Array) -> str:
     values = to_numpy(array)
     if values.size > SHOWN_VALUES:
-        return f"mean {values.mean():.3g}, std {values.std():.3g}"
+        mean, std = values.mean(), values.std()
+        return f"mean {0 if abs(mean) < np.spacing(std) else mean:.3g}, std {std:.3g}"  # 0: nothing but rounding
     return np.array2string(values, separator=", ", formatter={"float_kind": lambda v: f"{v:.4g}"})
 
 
