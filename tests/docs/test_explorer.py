@@ -464,6 +464,7 @@ def test_where_a_number_goes(show, layer, back, panel, choose, text, frames):
         page.locator(f"[data-panel={panel}] rect.cell[data-place='{place}']").hover()
         assert text in page.locator("#explanation .filled").inner_text()
         assert page.locator(f"[data-panel={'x' if back else 'y'}] .frames .from").count() == frames
+        assert page.locator(f"[data-panel={panel}] .frames .window").count() == (layer == "bn2")
 
 
 def test_the_arrow_keys_walk_and_move(show):
