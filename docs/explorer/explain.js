@@ -148,8 +148,8 @@ const showFrames = (layer, back) => {
   if (kind === "pool" && back && panel.of === "x")
     terms.forEach((term) => panels.x.frameAll(window(term.from[0].place), term.cut ? "window faint" : "window"));
   if (isWide(panel)) {
-    const other = panels[back === (panel.of === "x") ? "y" : "x"];
-    other.frameAll(channel(other.values, state.image, indexOf(panel.values, place)[1]), "window");
+    const source = panels[back ? "y" : "x"];
+    source.frameAll(channel(source.values, state.image, indexOf(panel.values, place)[1]), "window");
   }
   panel.frame(place, "focus");
 };

@@ -465,6 +465,9 @@ def test_where_a_number_goes(show, layer, back, panel, choose, text, frames):
         assert text in page.locator("#explanation .filled").inner_text()
         assert page.locator(f"[data-panel={'x' if back else 'y'}] .frames .from").count() == frames
         assert page.locator(f"[data-panel={panel}] .frames .window").count() == (layer == "bn2")
+        if layer == "bn2":  # what is made of that channel frames it, too
+            page.locator(f"[data-panel={'x' if back else 'y'}] rect.cell").first.hover()
+            assert page.locator(f"[data-panel={panel}] .frames .window").count() == 1
 
 
 def test_the_arrow_keys_walk_and_move(show):
