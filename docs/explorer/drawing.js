@@ -26,8 +26,8 @@ const largest = (values) => {
   const most = values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 0);
   return most < NOISE ? 1 : most;
 };
-// The power of ten that a panel of gradients tells its numbers in: the largest is then between 2 and 20.
-const unitOf = (most) => 10 ** Math.floor(Math.log10(most / 2));
+// The power of ten that a panel of gradients tells its numbers in: the largest then has one digit before the point.
+const unitOf = (most) => 10 ** Math.floor(Math.log10(most));
 // Blue above zero and orange below, over whatever is behind: strong for the largest of the array. Grey: NaN or infinite.
 const shade = (value, scale, most = 0.75) => {
   if (!Number.isFinite(value)) return "rgb(128 128 128 / 0.5)";

@@ -130,7 +130,7 @@ const explain = () => {
   const numbers = [`<b>${head}</b> = ${number(panel.values[place])}`];
   if (back && panel.gradients) numbers.push(`<b>∂L/∂${head}</b> = ${number(panel.gradients[place])}`);
   const box = byId("explanation");
-  box.ariaLive = state.held || panel.svg.matches(":focus-visible") ? "polite" : "off";
+  box.setAttribute("aria-live", state.held || panel.svg.matches(":focus-visible") ? "polite" : "off");
   box.innerHTML = `<p>${numbers.join("<br>")}</p><p class="filled">${layer === END ? softmaxText(place) : filled(panel, place)}</p>`;
   showFrames(layer, back);
   showChange(layer);
