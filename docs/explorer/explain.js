@@ -48,7 +48,7 @@ const product = ({ factors }) => factors.map(([, value]) => factor(value)).join(
 // "a·b + c·d + ... = sum", the largest terms first; what is left is one number.
 const written = (terms, total) => {
   const kept = terms.filter((term) => term.value !== 0).sort((one, other) => Math.abs(other.value) - Math.abs(one.value));
-  if (!kept.length) return "<b>0</b>";
+  if (!kept.length) return `${words.allZero}: <b>0</b>`;
   const texts = kept.slice(0, FIRST).map(product);
   const rest = kept.slice(FIRST);
   if (rest.length) texts.push(plural(words.further, rest.length, { sum: factor(sum(rest.map((term) => term.value))) }));

@@ -508,6 +508,7 @@ def test_what_is_held_is_let_go(show, release):
                 assert page.evaluate("document.activeElement.closest('.panel').dataset.panel") == "w"
             case "click":
                 held(page, "w", 3)
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "none"
             case "image":
                 page.locator("#images input").nth(4).check(force=True)
             case "walk":
@@ -530,6 +531,10 @@ def test_the_keyboard_comes_into_a_panel_at_its_first_cell(show):
         assert page.locator("#explanation b").first.inner_text() == "x[0, 0, 1]"
         names = page.locator(".panel svg").evaluate_all("drawings => drawings.map((drawing) => drawing.ariaLabel)")
         assert names == ["x input", "W weights", "b bias", "y output"]
+        ring = page.locator("[data-panel=x] svg").evaluate(
+            "drawing => [drawing.matches(':focus'), getComputedStyle(drawing).outlineOffset]"
+        )
+        assert ring == [True, "-2px"]  # within the drawing, which clips what is around it
 
 
 def test_the_keyboard_stays_at_the_ends_of_the_walk(show):
