@@ -1,7 +1,7 @@
 """The explorer's pages, of the trained network; docs/generate.py writes them.
 
-A page is one file, which loads nothing from elsewhere: page.html with style.css, engine.js and view.js in it, the words of its
-language, and the numbers of network.py.
+A page is one file, which loads nothing from elsewhere: page.html with style.css and the scripts in it, the words of its language,
+and the numbers of network.py.
 """
 
 import json
@@ -18,6 +18,7 @@ from minidl import Tensor, nn, no_grad, random
 from . import network
 
 HERE = Path(__file__).parent
+SCRIPTS = ("engine.js", "drawing.js", "explain.js", "view.js")
 PAGES = {"en": HERE / "pages/explorer.html", "ko": HERE / "pages/ko/explorer.html"}
 
 
@@ -47,11 +48,15 @@ def layers(net: nn.Sequential) -> list[dict]:
 
 
 def batch(net: nn.Sequential) -> tuple[NDArray, list[int]]:
-    """Of each digit the test image that the network is least sure of: (10, 1, 8, 8), and their labels."""
+    """Test images (10, 1, 8, 8), of each digit that of median loss, but the hardest of all for its own digit; and the labels."""
     _, test = network.images()
     with no_grad():
         losses = F.cross_entropy(net.eval()(Tensor(test.images)), test.labels, reduction="none").data
-    places = [max(np.flatnonzero(test.labels == digit), key=losses.__getitem__) for digit in range(10)]
+    hardest = int(losses.argmax())
+    places = []
+    for digit in range(10):
+        own = np.flatnonzero(test.labels == digit)
+        places.append(hardest if hardest in own else own[np.argsort(losses[own])[len(own) // 2]])
     return test.images[places], list(range(10))
 
 
@@ -90,7 +95,7 @@ def data() -> dict:
 def page(language: str) -> str:
     words = json.loads((HERE / f"words_{language}.json").read_text(encoding="utf-8"))
     shown = json.dumps({**data(), "words": words}, ensure_ascii=False).replace("</", "<\\/")
-    scripts = "".join((HERE / name).read_text(encoding="utf-8") for name in ("engine.js", "view.js"))
+    scripts = "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = (HERE / "style.css").read_text(encoding="utf-8")
     texts = {key: value for key, value in words.items() if isinstance(value, str)}
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(texts, data=shown, script=scripts, style=style)

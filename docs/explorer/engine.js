@@ -25,6 +25,11 @@ const engine = (() => {
   };
   const range = (from, to) => Array.from({ length: Math.max(0, to - from) }, (_, i) => from + i);
   const sum = (values) => values.reduce((total, value) => total + value, 0);
+  // The places of a channel, or of a unit, in image n.
+  const channel = (x, n, c) => {
+    const size = x.length / (x.shape[0] * x.shape[1]);
+    return range(0, size).map((p) => (n * x.shape[1] + c) * size + p);
+  };
 
   // --- layers ---------------------------------------------------------------------------------------------------------------
 
@@ -33,7 +38,11 @@ const engine = (() => {
   //   backward(layer, dy, x, y, context)       the gradient of x; gradients of parameters go into context.grads
   //   terms(layer, x, y, context, index)       what an element of y is made of: a list of {factors, from, value}
   //   gradientTerms(layer, dy, x, y, context, index)   what meets in the gradient of an element of x
-  // A term's factors are pairs [letter, number]; from: the elements that it comes from, as {of: "x" | "y" | "w", place}.
+  //   weightTerms, biasTerms(layer, dy, x, y, context, index, n)   what image n adds to the gradient of a parameter
+  // A term's factors are pairs [letter, number]; from: the elements that it comes from, as {of: "x" | "y" | "w" | "b", place}.
+
+  const biasTerms = (layer, dy, x, y, context, [c], n) =>
+    channel(y, n, c).map((place) => ({ factors: [["dy", dy[place]]], from: [{ of: "y", place }], value: dy[place] }));
 
   const conv = {
     forward({ name, padding }, x, { params }) {
@@ -112,8 +121,8 @@ const engine = (() => {
           }
       return terms;
     },
-    // What a weight's gradient is made of: one term a place of the window, in one image.
-    weightTerms({ padding }, dy, x, y, n, [o, c, i, j]) {
+    // One for each place of the window.
+    weightTerms({ padding }, dy, x, y, context, [o, c, i, j], n) {
       const [, , H, W] = x.shape;
       const terms = [];
       for (const h of range(0, y.shape[2]))
@@ -125,10 +134,11 @@ const engine = (() => {
             { of: "x", place: xp },
             { of: "y", place: yp },
           ];
-          terms.push({ factors: [["x", x[xp]], ["dy", dy[yp]]], from, value: x[xp] * dy[yp] });
+          terms.push({ factors: [["dy", dy[yp]], ["x", x[xp]]], from, value: dy[yp] * x[xp] });
         }
       return terms;
     },
+    biasTerms,
   };
 
   const relu = {
@@ -177,12 +187,12 @@ const engine = (() => {
       const { s } = kept[layer.name];
       const place = at(x, n, c, h, w);
       const own = dy[place] / s[place] ** beta;
-      const terms = [{ factors: [["dy", dy[place]], ["s", s[place]]], from: [{ of: "y", place }], value: own, own: true }];
+      const terms = [{ factors: [["dy", dy[place]], ["s", s[place]]], from: [{ of: "y", place }], value: own }];
       for (const j of lrn.window(layer, x.shape[1], c)) {
         const p = at(x, n, j, h, w);
         const value = ((-2 * alpha * beta) / size) * x[place] * ((dy[p] * x[p]) / s[p] ** (beta + 1));
         const factors = [["x", x[place]], ["dyj", dy[p]], ["xj", x[p]], ["sj", s[p]]];
-        terms.push({ factors, from: [{ of: "y", place: p }], value, channel: j });
+        terms.push({ factors, from: [{ of: "y", place: p }], value, neighbour: true });
       }
       return terms;
     },
@@ -238,11 +248,7 @@ const engine = (() => {
   };
 
   const batchNorm = {
-    places(x, c) {
-      const places = [];
-      for (let p = 0; p < x.length; p++) if (indexOf(x, p)[1] === c) places.push(p);
-      return places;
-    },
+    places: (x, c) => range(0, x.shape[0]).flatMap((n) => channel(x, n, c)),
     forward({ name, eps }, x, { params, kept }) {
       const y = like(x);
       const xhat = like(x);
@@ -298,18 +304,38 @@ const engine = (() => {
       const [place, c] = [at(x, ...index), index[1]];
       const { xhat, channels } = kept[name];
       const { std, meanGrad, meanWeighted } = channels[c];
-      const scale = params[`${name}.weight`][c] / std;
+      const gamma = params[`${name}.weight`][c];
+      const scale = gamma / std;
       return [
-        { factors: [["dy", dy[place]]], from: [{ of: "y", place }], value: scale * dy[place], own: true },
+        { factors: [["gamma", gamma], ["std", std], ["dy", dy[place]]], from: [{ of: "y", place }, { of: "w", place: c }], value: scale * dy[place] },
         { factors: [["mean", meanGrad]], from: [], value: -scale * meanGrad },
         { factors: [["xhat", xhat[place]], ["weighted", meanWeighted]], from: [], value: -scale * xhat[place] * meanWeighted },
       ];
     },
+    weightTerms({ name }, dy, x, y, { kept }, [c], n) {
+      const { xhat } = kept[name];
+      return channel(x, n, c).map((place) => {
+        const from = [
+          { of: "x", place },
+          { of: "y", place },
+        ];
+        return { factors: [["dy", dy[place]], ["xhat", xhat[place]]], from, value: dy[place] * xhat[place] };
+      });
+    },
+    biasTerms,
   };
 
   const flatten = {
     forward: (layer, x) => array([x.shape[0], x.length / x.shape[0]], x),
     backward: (layer, dy, x) => array(x.shape, dy),
+    terms(layer, x, y, context, index) {
+      const place = at(y, ...index);
+      return [{ factors: [["x", x[place]]], from: [{ of: "x", place }], value: x[place] }];
+    },
+    gradientTerms(layer, dy, x, y, context, index) {
+      const place = at(x, ...index);
+      return [{ factors: [["dy", dy[place]]], from: [{ of: "y", place }], value: dy[place] }];
+    },
   };
 
   const linear = {
@@ -362,14 +388,15 @@ const engine = (() => {
         return { factors: [["W", w[wp]], ["dy", dy[yp]]], from, value: w[wp] * dy[yp] };
       });
     },
-    weightTerms(layer, dy, x, y, n, [o, f]) {
+    weightTerms(layer, dy, x, y, context, [o, f], n) {
       const [xp, yp] = [at(x, n, f), at(y, n, o)];
       const from = [
         { of: "x", place: xp },
         { of: "y", place: yp },
       ];
-      return [{ factors: [["x", x[xp]], ["dy", dy[yp]]], from, value: x[xp] * dy[yp] }];
+      return [{ factors: [["dy", dy[yp]], ["x", x[xp]]], from, value: dy[yp] * x[xp] }];
     },
+    biasTerms,
   };
 
   const dropout = {
@@ -432,5 +459,5 @@ const engine = (() => {
     for (const name of Object.keys(grads)) params[name] = array(params[name].shape, params[name].map((value, p) => value - lr * grads[name][p]));
   };
 
-  return { array, at, indexOf, range, sum, KINDS, forward, backward, step };
+  return { array, at, indexOf, range, sum, channel, KINDS, forward, backward, step };
 })();

@@ -1,11 +1,8 @@
-"use strict";
-
 // What is seen: the walk through the network, a card for each layer, and the chosen layer with its numbers.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { words, layers, labels, classes } = data;
-const { array, at, indexOf, range, sum, KINDS } = engine;
-const SVG = "http://www.w3.org/2000/svg";
+const { array, at, indexOf, range, sum, channel, KINDS } = engine;
 const END = layers.length; // where softmax and the loss are
 
 const state = {
@@ -17,51 +14,11 @@ const state = {
   place: 0, // in the walk: forward through the layers and the loss, and back
   focus: null, // {panel, place}: the element that is explained
   held: false, // whether it stays when the pointer goes elsewhere
+  edit: null, // of a held element that is being changed: its value, its gradient and the loss before
   losses: [],
 };
 let result; // engine.forward's
 let gradients;
-
-// --- numbers and elements -------------------------------------------------------------------------------------------------
-
-const number = (value) => {
-  if (value === 0) return "0";
-  const [mantissa, exponent] = value.toExponential(2).split("e");
-  const text = Math.abs(exponent) > 3 ? `${mantissa}·10<sup>${exponent.replace("+", "")}</sup>` : `${Number(value.toPrecision(3))}`;
-  return text.replaceAll("-", "−");
-};
-const factor = (value) => (value < 0 ? `(${number(value)})` : number(value));
-// For a cell: two digits, and no zero before the point.
-const short = (value, unit) => {
-  value /= unit;
-  const rounded = Math.abs(value) < 0.0095 ? 0 : Number(value.toPrecision(2));
-  return `${rounded}`.replace("0.", ".").replace("-", "−");
-};
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const byId = (id) => document.getElementById(id);
-
-const make = (name, attributes = {}, ...children) => {
-  const element = document.createElement(name);
-  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-  element.append(...children);
-  return element;
-};
-const draw = (name, attributes, parent) => {
-  const element = document.createElementNS(SVG, name);
-  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-  parent.append(element);
-  return element;
-};
-// The largest size, for a scale; 1 if there is nothing but zeros and what rounding left.
-const largest = (values) => {
-  const most = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return most < 1e-12 ? 1 : most;
-};
-// Blue above zero and orange below, over whatever is behind: strong for the largest of the array.
-const shade = (value, scale, most = 0.75) => {
-  const strength = most * Math.min(1, Math.abs(value) / scale) ** 0.7;
-  return value < 0 ? `rgb(225 112 10 / ${strength})` : `rgb(24 116 205 / ${strength})`;
-};
 
 // --- where the walk is ------------------------------------------------------------------------------------------------------
 
@@ -82,30 +39,6 @@ const compute = () => {
 const CARDS = END + 2;
 const cardName = (card) => (card === 0 ? "image" : nameOf(card - 1));
 
-const mapsOf = (values, n) => {
-  const [, C, H = 1, W = 1] = values.shape;
-  const rows = values.shape.length === 4 ? [C, H, W] : [1, Math.ceil(C / Math.ceil(C / 9)), Math.ceil(C / 9)];
-  const size = values.length / values.shape[0];
-  return { rows, numbers: values.subarray(n * size, (n + 1) * size) };
-};
-
-const paint = (canvas, values, n) => {
-  const { rows, numbers } = mapsOf(values, n);
-  const [C, H, W] = rows;
-  const across = C === 1 ? 1 : C > 6 ? 4 : 3;
-  const cell = Math.max(3, Math.floor(20 / H));
-  canvas.width = across * (W * cell + 3);
-  canvas.height = Math.ceil(C / across) * (H * cell + 3);
-  const context = canvas.getContext("2d");
-  const scale = largest(numbers);
-  numbers.forEach((value, p) => {
-    const [c, q] = [Math.floor(p / (H * W)), p % (H * W)];
-    const [left, top] = [(c % across) * (W * cell + 3), Math.floor(c / across) * (H * cell + 3)];
-    context.fillStyle = shade(value, scale, 1);
-    context.fillRect(left + (q % W) * cell, top + Math.floor(q / W) * cell, cell, cell);
-  });
-};
-
 const shapeOf = (card) => (card > END ? `${classes.length}` : result.values[card].shape.slice(1).join(" × "));
 
 const buildCards = () => {
@@ -121,7 +54,8 @@ const buildCards = () => {
 
 const showCards = () => {
   const { layer, back } = here();
-  [...byId("network").children].forEach((button, card) => {
+  const row = byId("network");
+  [...row.children].forEach((button, card) => {
     const reached = back ? card >= layer : card <= layer + 1;
     const ofGradient = back && reached && card <= END;
     const values = card > END ? result.probabilities : ofGradient ? gradients[card] : result.values[card];
@@ -133,131 +67,32 @@ const showCards = () => {
     button.querySelector(".shape").textContent = shapeOf(card);
     button.setAttribute("aria-label", `${cardName(card)}, ${shapeOf(card)}`);
   });
+  const current = row.querySelector("[aria-current]");
+  row.scrollLeft = current.offsetLeft - (row.clientWidth - current.clientWidth) / 2;
 };
 
 // --- the chosen layer -------------------------------------------------------------------------------------------------------
 
-// A panel draws one array: its cells, by their places in the array, and frames around some of them.
-class Panel {
-  constructor(of, title, values, shown, layout, size) {
-    Object.assign(this, { of, values, shown, layout, size });
-    const unit = values === shown ? 1 : 0.01; // gradients are small
-    const width = Math.max(...layout.map((cell) => cell.x)) + size;
-    const height = Math.max(...layout.map((cell) => cell.y)) + size;
-    this.figure = make("figure", { class: "panel", "data-panel": of });
-    this.figure.append(make("figcaption", {}));
-    this.figure.firstChild.innerHTML = title;
-    const holder = make("div", { class: "scroll" });
-    this.svg = draw("svg", { viewBox: `-2 -2 ${width + 4} ${height + 4}`, width: width + 4, height: height + 4, tabindex: 0, role: "group" }, holder);
-    this.svg.setAttribute("aria-label", this.figure.firstChild.textContent);
-    this.figure.append(holder);
-    const scale = largest(layout.map((cell) => shown[cell.place]));
-    this.cells = new Map();
-    if (unit < 1 && size >= 26) this.figure.firstChild.append(` (${words.hundredths})`);
-    for (const cell of layout) {
-      const { x, y, place } = cell;
-      draw("rect", { x, y, width: size, height: size, fill: shade(shown[place], scale), class: "cell", "data-place": place }, this.svg);
-      if (size >= 26) draw("text", { x: x + size / 2, y: y + size / 2, class: "number" }, this.svg).textContent = short(shown[place], unit);
-      this.cells.set(place, cell);
-    }
-    this.frames = draw("g", { class: "frames" }, this.svg);
-    this.svg.onpointermove = (event) => event.pointerType === "mouse" && !state.held && this.point(event);
-    this.svg.onclick = (event) => this.point(event) && hold(true);
-    this.svg.onkeydown = (event) => this.key(event);
-  }
-
-  point(event) {
-    const { place } = event.target.dataset;
-    if (place === undefined) return false;
-    focus(this, Number(place));
-    return true;
-  }
-
-  // The arrow keys go to the nearest cell on that side.
-  key(event) {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    const now = state.focus?.panel === this ? this.cells.get(state.focus.place) : this.layout[0];
-    if (event.key === "Enter" || event.key === " ") hold(!state.held);
-    else if (event.key === "Escape") hold(false);
-    else if (way) {
-      const distance = ({ x, y }) => {
-        const [along, aside] = [way[0] * (x - now.x) + way[1] * (y - now.y), Math.abs(way[1] * (x - now.x)) + Math.abs(way[0] * (y - now.y))];
-        return along > 0 ? along + 3 * aside : Infinity;
-      };
-      const next = this.layout.reduce((best, cell) => (distance(cell) < distance(best) ? cell : best));
-      focus(this, distance(next) < Infinity ? next.place : now.place);
-    } else return;
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
-  frame(place, kind) {
-    const cell = this.cells.get(place);
-    if (cell) draw("rect", { x: cell.x, y: cell.y, width: this.size, height: this.size, class: kind }, this.frames);
-  }
-
-  // A stroke through a cell whose gradient is cut.
-  strike(place) {
-    const { x, y } = this.cells.get(place);
-    draw("line", { x1: x + 2, y1: y + this.size - 2, x2: x + this.size - 2, y2: y + 2, class: "strike" }, this.svg);
-  }
-
-  // One frame around several cells: a window.
-  frameAll(places, kind) {
-    const cells = places.map((place) => this.cells.get(place)).filter(Boolean);
-    if (!cells.length) return;
-    const [left, top] = [Math.min(...cells.map((cell) => cell.x)), Math.min(...cells.map((cell) => cell.y))];
-    const [right, bottom] = [Math.max(...cells.map((cell) => cell.x)), Math.max(...cells.map((cell) => cell.y))];
-    const attributes = { x: left, y: top, width: right - left + this.size, height: bottom - top + this.size, class: kind };
-    draw("rect", attributes, this.frames);
-  }
-}
-
-// Where the cells of an array go: maps beside each other, `across` in a row.
-const grids = (values, size, across, first = 0, count = values.length) => {
-  const shape = values.shape.slice(-2);
-  const [H, W] = shape.length === 2 ? shape : [1, shape[0]];
-  return range(0, count).map((p) => {
-    const [map, q] = [Math.floor(p / (H * W)), p % (H * W)];
-    const [column, row] = [map % across, Math.floor(map / across)];
-    return { place: first + p, x: column * (W * size + 10) + (q % W) * size, y: row * (H * size + 10) + Math.floor(q / W) * size };
-  });
-};
-const list = (values, size, across, first = 0, count = values.length) =>
-  range(0, count).map((p) => ({ place: first + p, x: (p % across) * size, y: Math.floor(p / across) * size }));
-
-const ofImage = (values) => [state.image * (values.length / values.shape[0]), values.length / values.shape[0]];
-
-const panelOf = (of, title, values, shown) => {
-  const [first, count] = ofImage(values);
-  if (values.shape.length === 2) {
-    const across = values.shape[1] > 20 ? 9 : 1;
-    return new Panel(of, title, values, shown, list(values, 30, across, first, count), 30);
-  }
-  const [, C, H] = values.shape;
-  const size = C === 1 || H < 5 ? 30 : 15; // large enough for numbers where there are few
-  return new Panel(of, title, values, shown, grids(values, size, C === 1 ? 1 : 2, first, count), size);
-};
-
-const weightPanel = (title, w, shown) => {
-  if (w.shape.length === 4) {
-    const size = w.length > 100 ? 9 : 26;
-    return new Panel("w", title, w, shown, grids(w, size, w.shape[1] === 1 ? 2 : w.shape[1]), size);
-  }
-  if (w.shape.length === 2) {
-    const size = w.shape[1] > 20 ? 6 : 18;
-    return new Panel("w", title, w, shown, list(w, size, w.shape[1]), size);
-  }
-  return new Panel("w", title, w, shown, list(w, 30, 1), 30);
-};
-
 let panels = {};
 
-// How a panel's array is called in the formulas of the layer.
-const letterOf = (of) => {
-  const { layer } = here();
-  const others = layer === END ? { y: "p" } : layers[layer].kind === "batchNorm" ? { w: "γ", b: "β" } : { w: "W" };
-  return others[of] ?? of;
+// How the formulas of a layer call its arrays.
+const lettersOf = (layer) => {
+  if (layer === END) return { x: "x", y: "p" };
+  return layers[layer].kind === "batchNorm" ? { x: "x", w: "γ", b: "β", y: "y" } : { x: "x", w: "W", b: "b", y: "y" };
+};
+
+const activationPanel = (options) => {
+  const [, C, H] = options.values.shape;
+  const size = H > 3 && C > 1 ? 13 : READABLE;
+  return new Panel({ ...options, layout: activations(options.values, state.image, size, 10), size });
+};
+
+const parameterPanel = (options) => {
+  const { shape, length } = options.values;
+  const size = shape.length === 1 ? READABLE : shape.length === 4 ? (length > 100 ? 9 : READABLE) : shape[1] > 20 ? 6 : 18;
+  const map = shape.length === 1 ? folded(length) : shape.slice(-2);
+  const across = shape.length === 4 && shape[1] > 1 ? shape[1] : 2; // a kernel of several channels is a row
+  return new Panel({ ...options, layout: grids(map, size, size < READABLE ? 6 : 10, across, length), size });
 };
 
 const buildLayer = () => {
@@ -265,208 +100,106 @@ const buildLayer = () => {
   const said = words.layers[nameOf(layer)];
   byId("layer-name").textContent = fill(back ? words.backward : words.forward, { name: nameOf(layer) });
   byId("layer-what").innerHTML = back ? said.backward : said.forward;
-  byId("layer-formula").innerHTML = back ? said.gradient : said.formula;
-  const title = (letter, name) => `<b>${back ? "∂L/∂" : ""}${letter}</b> ${name}`;
-  const shown = (values, grads) => (back ? grads : values);
-  const x = result.values[layer];
-  panels = { x: panelOf("x", title("x", words.input), x, shown(x, gradients[layer])) };
+  const formulas = back ? [said.gradient, said.weight, said.bias] : [said.formula];
+  byId("layer-formula").innerHTML = formulas.map((formula) => (formula ? `<span>${formula}</span>` : "")).join("");
+  const letters = lettersOf(layer);
+  const options = (of, name, values, gradients) => ({ of, letter: letters[of], name, values, gradients });
   if (layer === END) {
-    panels.y = panelOf("y", `<b>${letterOf("y")}</b> ${words.probabilities}`, result.probabilities, result.probabilities);
+    const notes = classes.map((name, o) => (o === labels[state.image] ? `${name} ← ${words.label}` : name));
+    panels = {
+      x: activationPanel({ ...options("x", words.logits, result.values[layer], gradients[layer]), notes }),
+      y: activationPanel({ ...options("y", words.probabilities, result.probabilities, null), notes }),
+    };
   } else {
+    panels = { x: activationPanel(options("x", words.input, result.values[layer], gradients[layer])) };
     const { params, grads } = result.context;
     const [w, b] = ["weight", "bias"].map((kind) => `${layers[layer].name}.${kind}`);
     if (params[w]) {
-      panels.w = weightPanel(title(letterOf("w"), words.weights), params[w], shown(params[w], grads[w]));
-      const bias = shown(params[b], grads[b]);
-      panels.b = new Panel("b", title(letterOf("b"), ""), params[b], bias, list(params[b], 30, 1), 30);
+      panels.w = parameterPanel(options("w", words.weights, params[w], grads[w]));
+      panels.b = parameterPanel(options("b", words.bias, params[b], grads[b]));
     }
-    panels.y = panelOf("y", title("y", words.output), result.values[layer + 1], shown(result.values[layer + 1], gradients[layer + 1]));
+    panels.y = activationPanel(options("y", words.output, result.values[layer + 1], gradients[layer + 1]));
   }
   if (back && ["relu", "dropout"].includes(layers[layer]?.kind))
     for (const { place } of panels.x.layout) if (termsOf(panels.x, place)[0].cut) panels.x.strike(place);
-  byId("panels").replaceChildren(...["x", "w", "b", "y"].filter((of) => panels[of]).map((of) => panels[of].figure));
+  byId("panels").replaceChildren(...Object.values(panels).map((panel) => panel.figure));
 };
 
-// --- the explanation of an element -----------------------------------------------------------------------------------------
-
-const FIRST = 8; // terms that are written out
-
-// What an element is made of in this direction, if it is computed here.
-const termsOf = (panel, place) => {
-  const { layer, back } = here();
-  if (layer === END || !KINDS[layers[layer].kind].terms) return null;
-  const [x, y, dy] = [result.values[layer], result.values[layer + 1], gradients[layer + 1]];
-  const kind = KINDS[layers[layer].kind];
-  if (!back && panel.of === "y") return kind.terms(layers[layer], x, y, result.context, indexOf(y, place));
-  if (back && panel.of === "x") return kind.gradientTerms(layers[layer], dy, x, y, result.context, indexOf(x, place));
-  if (back && panel.of === "w" && kind.weightTerms)
-    return kind.weightTerms(layers[layer], dy, x, y, state.image, indexOf(panel.values, place));
-  return null;
+// The element with the largest number, so that there is something to read before anyone points at anything.
+const example = () => {
+  const { back } = here();
+  const panel = panels[back ? "x" : "y"];
+  const size = ({ place }) => (back ? Math.abs(panel.gradients[place]) : panel.values[place]);
+  return { panel, place: panel.layout.reduce((best, cell) => (size(cell) > size(best) ? cell : best)).place };
 };
 
-// Where an element goes that something else is made of: forward the outputs that an input is in, backward the inputs that the
-// gradient of an output comes to.
-const goesTo = (panel, place) => {
-  const { layer, back } = here();
-  if (layer === END || panel.of !== (back ? "y" : "x")) return null;
-  const other = panels[back ? "x" : "y"];
-  return other.layout
-    .map((cell) => cell.place)
-    .filter((p) => termsOf(other, p)?.some((term) => !term.cut && term.from.some((from) => from.of === panel.of && from.place === place)));
+// --- the chosen element -----------------------------------------------------------------------------------------------------
+
+const focus = (panel, place) => {
+  if (state.focus?.panel.of !== panel.of || state.focus.place !== place) state.edit = null;
+  state.focus = { panel, place };
+  explain();
 };
 
-const product = ({ factors }) => factors.map(([, value]) => factor(value)).join("·");
-
-// "a·b + c·d + ... = sum", the largest terms first; what is left is one number.
-const written = (terms, total) => {
-  const kept = terms.filter((term) => term.value !== 0).sort((one, other) => Math.abs(other.value) - Math.abs(one.value));
-  if (!kept.length) return "<b>0</b>";
-  const texts = kept.slice(0, FIRST).map(product);
-  const rest = kept.slice(FIRST);
-  if (rest.length) texts.push(fill(words.further, { count: rest.length, sum: factor(sum(rest.map((term) => term.value))) }));
-  const alone = texts.length === 1 && texts[0] === factor(total);
-  return `${alone ? "" : `${texts.join(" + ")} = `}<b>${number(total)}</b>`;
-};
-
-// The formula with its numbers.
-const filled = ({ panel, place }) => {
-  const { layer, back } = here();
-  const targets = goesTo(panel, place);
-  if (targets) return fill(back ? words.comesTo : words.goesInto, { count: targets.length });
-  const terms = termsOf(panel, place);
-  if (!terms) return "";
-  const { kind, name } = layers[layer];
-  const said = panel.of === "w" ? null : words.filled[kind]?.[back ? "backward" : "forward"];
-  const total = back ? sum(terms.map((term) => term.value)) : panel.values[place];
-  if (!said) {
-    const text = written(terms, total);
-    if (panel.of !== "w") return text;
-    return `${text}<br>${fill(words.allImages, { total: number(result.context.grads[`${name}.weight`][place]) })}`;
-  }
-  const parts = terms.map((term) => factor(term.value));
-  const numbers = {
-    ...Object.fromEntries((terms[0]?.factors ?? []).map(([letter, value]) => [letter, factor(value)])),
-    total: `<b>${number(total)}</b>`,
-    own: parts[0],
-    second: parts[1],
-    third: parts[2],
-    others: parts.slice(1).join(" + "),
-    list: parts.join(back ? " + " : ", "),
-    scale: number(1 / (1 - (state.dropping ? (layers[layer].p ?? 0) : 0))),
-  };
-  return fill(terms.every((term) => term.cut) ? said.cut : said.text, numbers);
-};
-
-const indexText = (panel, place) => {
-  const index = indexOf(panel.values, place);
-  return (panel.of === "x" || panel.of === "y" ? index.slice(1) : index).join(", ");
-};
-
-const gradientOf = ({ panel, place }) => {
-  const { layer } = here();
-  if (panel.of === "x") return gradients[layer][place];
-  if (layer === END) return null;
-  if (panel.of === "y") return gradients[layer + 1][place];
-  return result.context.grads[`${layers[layer].name}.${panel.of === "w" ? "weight" : "bias"}`][place];
-};
-
-const explain = () => {
-  const { layer, back } = here();
-  Object.values(panels).forEach((panel) => panel.frames.replaceChildren());
-  const box = byId("explanation");
-  if (!state.focus) {
-    box.innerHTML = words.hover;
-    byId("change").hidden = true;
-    return;
-  }
-  const { panel, place } = state.focus;
-  const head = `${letterOf(panel.of)}[${indexText(panel, place)}]`;
-  const gradient = gradientOf(state.focus);
-  const numbers = [`<b>${head}</b> = ${number(panel.values[place])}`];
-  if (gradient !== null) numbers.push(`<b>∂L/∂${head}</b> = ${number(gradient)}`);
-  const text = layer === END ? softmaxText(panel, place) : filled(state.focus);
-  box.innerHTML = `<p class="numbers">${numbers.join("<br>")}</p><p class="filled">${text}</p>`;
-  showFrames(layer, back);
-  showChange(layer);
-};
-
-const softmaxText = (panel, place) => {
-  const values = panel.of === "x" ? result.values[END] : result.probabilities;
-  const [n, o] = indexOf(values, place);
-  const p = result.probabilities[place];
-  const N = values.shape[0];
-  const z = range(0, classes.length).map((c) => result.values[END][at(values, n, c)]);
-  const said = here().back ? (o === labels[n] ? words.filled.softmax.right : words.filled.softmax.wrong) : words.filled.softmax.forward;
-  return fill(said, { z: number(z[o]), total: number(sum(z.map(Math.exp))), p: number(p), N, value: number(gradients[END][place]), label: classes[labels[n]] });
-};
-
-const showFrames = (layer, back) => {
-  const { panel, place } = state.focus;
-  const terms = termsOf(panel, place);
-  const kind = layers[layer]?.kind;
-  for (const target of goesTo(panel, place) ?? []) panels[back ? "x" : "y"].frame(target, "from");
-  for (const term of terms ?? [])
-    for (const from of term.from) panels[from.of]?.frame(from.place, term.cut ? "cut" : "from");
-  const window = (out) => KINDS.pool.window(layers[layer], result.values[layer], indexOf(result.values[layer + 1], out));
-  if (kind === "pool" && !back && panel.of === "y") panels.x.frameAll(window(place), "window");
-  if (kind === "pool" && back && panel.of === "x")
-    terms.forEach((term) => panels.x.frameAll(window(term.from[0].place), term.cut ? "window faint" : "window"));
-  panel.frame(place, "focus");
-};
-
-// --- changing a pixel or a weight --------------------------------------------------------------------------------------------
-
-const changeable = ({ of }, layer) => layer < END && (of === "w" || of === "b" || (of === "x" && layer === 0));
-
-const showChange = (layer) => {
-  const allowed = state.held && changeable(state.focus.panel, layer);
-  byId("change").hidden = !allowed;
-  if (!allowed) return;
-  const { panel, place } = state.focus;
-  const slider = byId("change-value");
-  const reach = panel.of === "x" ? 1 : Math.max(1, 2 * Math.abs(panel.values[place]));
-  // While the slider is in use its range stays.
-  if (document.activeElement !== slider) Object.assign(slider, { min: panel.of === "x" ? 0 : -reach, max: reach, step: reach / 200 });
-  slider.value = panel.values[place];
-};
-
-const change = (value) => {
-  state.focus.panel.values[state.focus.place] = value;
-  update();
+const setHeld = (held) => {
+  state.held = held;
+  document.body.classList.toggle("held", held);
 };
 
 const hold = (held) => {
-  state.held = held;
-  document.body.classList.toggle("held", held);
+  state.edit = null;
+  if (byId("change").contains(document.activeElement)) state.focus.panel.svg.focus();
+  setHeld(held);
   explain();
 };
 
-const focus = (panel, place) => {
-  state.focus = { panel, place };
-  explain();
+const leave = () => {
+  setHeld(false);
+  state.focus = null;
+};
+
+// The first change is kept in mind, to say what all of them together did to the loss.
+const change = (value) => {
+  const { panel, place } = state.focus;
+  const again = state.edit !== null;
+  state.edit ??= { value: panel.values[place], gradient: panel.gradients[place], loss: result.loss };
+  panel.values[place] = value;
+  compute();
+  if (again) state.losses.pop();
+  state.losses.push(result.loss);
+  show();
 };
 
 // --- all of it ----------------------------------------------------------------------------------------------------------------
 
 const show = () => {
   const { layer, back } = here();
-  const { panel, place } = state.focus ?? {};
   showCards();
   buildLayer();
-  state.focus = panels[panel?.of]?.cells.has(place) ? { panel: panels[panel.of], place } : null;
-  explain();
-  const slider = byId("place");
-  slider.max = STEPS - 1;
-  slider.value = state.place;
-  slider.setAttribute("aria-valuetext", fill(back ? words.backward : words.forward, { name: nameOf(layer) }));
-  byId("back").disabled = state.place === 0;
-  byId("next").disabled = state.place === STEPS - 1;
-  paint(byId("images").querySelectorAll("canvas")[state.image], state.images, state.image);
+  const kept = panels[state.focus?.panel.of];
+  const { panel, place } = kept?.cells.has(state.focus.place) ? { panel: kept, place: state.focus.place } : example();
+  focus(panel, place);
+  byId("layer").classList.toggle("back", back);
+  showPlace(fill(back ? words.backward : words.forward, { name: nameOf(layer) }));
+  byId("images").querySelectorAll("canvas").forEach((canvas, n) => paint(canvas, state.images, n));
+  byId("dropping").checked = state.dropping;
+  byId("redraw").disabled = !state.dropping;
   showLoss();
 };
 
+const showPlace = (name) => {
+  const [slider, back, next] = ["place", "back", "next"].map(byId);
+  Object.assign(slider, { max: STEPS - 1, value: state.place });
+  slider.setAttribute("aria-valuetext", name);
+  byId("step").textContent = fill(words.step, { step: state.place + 1, count: STEPS });
+  const focused = document.activeElement;
+  back.disabled = state.place === 0;
+  next.disabled = state.place === STEPS - 1;
+  if (focused.disabled) (focused === next ? back : next).focus();
+};
+
 const showLoss = () => {
-  byId("loss").textContent = result.loss.toPrecision(5);
+  byId("loss").textContent = result.loss.toPrecision(4);
   const n = state.image;
   const row = result.probabilities.subarray(n * classes.length, (n + 1) * classes.length);
   const best = row.indexOf(Math.max(...row));
@@ -481,68 +214,57 @@ const showLoss = () => {
 };
 
 const update = () => {
+  state.edit = null;
   compute();
+  state.losses.push(result.loss);
   show();
 };
 
-// Where motion is wanted, a card's drawing grows into that of its layer.
 const goTo = (place) => {
-  place = Math.max(0, Math.min(STEPS - 1, place));
-  const move = () => {
-    state.place = place;
-    state.focus = null;
-    hold(false);
-    show();
-    showExample();
-  };
-  if (!document.startViewTransition || matchMedia("(prefers-reduced-motion: reduce)").matches) return move();
-  const card = byId("network").children[stepAt(place).layer + 1];
-  const panels = byId("panels");
-  card.style.viewTransitionName = "layer";
-  const transition = document.startViewTransition(() => {
-    card.style.viewTransitionName = "";
-    panels.style.viewTransitionName = "layer";
-    move();
-  });
-  transition.finished.finally(() => (panels.style.viewTransitionName = ""));
+  state.place = Math.max(0, Math.min(STEPS - 1, place));
+  leave();
+  show();
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) grow();
 };
 
-// The element with the largest number, so that there is something to read before anyone points at anything.
-const showExample = () => {
-  const { back } = here();
-  const panel = panels[back ? "x" : "y"];
-  const size = ({ place }) => (back ? Math.abs(panel.shown[place]) : panel.shown[place]);
-  const most = panel.layout.reduce((best, cell) => (size(cell) > size(best) ? cell : best));
-  focus(panel, most.place);
+// The drawing of a card grows into that of its layer.
+const grow = () => {
+  const { figure } = panels.y;
+  const card = byId("network").querySelector("[aria-current] canvas");
+  const [from, to] = [card, figure].map((element) => element.getBoundingClientRect());
+  const move = `translate(${from.left - to.left}px, ${from.top - to.top}px) scale(${from.width / to.width}, ${from.height / to.height})`;
+  figure.animate([{ transformOrigin: "0 0", transform: move, opacity: 0.4 }, { transformOrigin: "0 0" }], { duration: 350, easing: "ease-out" });
 };
 
-const load = (weights) => {
-  state.params = Object.fromEntries(Object.entries(data.weights[weights]).map(([name, { shape, values }]) => [name, array(shape, values)]));
+const load = () => {
+  const weights = data.weights[byId("weights").value];
+  state.params = Object.fromEntries(Object.entries(weights).map(([name, { shape, values }]) => [name, array(shape, values)]));
+  state.losses = [];
+  update();
+};
+
+const reset = () => {
   state.images = array(data.images.shape, data.images.values);
   state.mask = Uint8Array.from(data.mask);
-  compute();
-  state.losses = [result.loss];
+  state.dropping = true;
+  byId("rate").value = byId("rate").defaultValue;
+  showRate();
+  leave();
+  load();
 };
 
 const buildControls = () => {
-  const row = byId("images");
   labels.forEach((label, n) => {
-    const canvas = make("canvas", { "aria-hidden": "true" });
     const input = make("input", { type: "radio", name: "image", value: n, "aria-label": `${words.image} ${classes[label]}` });
     input.checked = n === state.image;
     input.onchange = () => {
       state.image = n;
-      state.focus = null;
+      leave();
       show();
-      showExample();
     };
-    row.append(make("label", {}, input, canvas));
-    paint(canvas, state.images, n);
+    byId("images").append(make("label", {}, input, make("canvas", { "aria-hidden": "true" })));
   });
-  byId("weights").onchange = (event) => {
-    load(event.target.value);
-    show();
-  };
+  byId("weights").onchange = load;
   byId("dropping").onchange = (event) => {
     state.dropping = event.target.checked;
     update();
@@ -553,21 +275,16 @@ const buildControls = () => {
   };
   byId("train").onclick = () => {
     engine.step(state.params, result.context.grads, rate());
-    compute();
-    state.losses.push(result.loss);
-    show();
+    update();
   };
-  byId("reset").onclick = () => {
-    load(byId("weights").value);
-    show();
-  };
+  byId("reset").onclick = reset;
   byId("rate").oninput = showRate;
-  showRate();
   byId("back").onclick = () => goTo(state.place - 1);
   byId("next").onclick = () => goTo(state.place + 1);
   byId("place").oninput = (event) => goTo(Number(event.target.value));
   byId("change-value").oninput = (event) => change(Number(event.target.value));
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return hold(false);
     if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowLeft") goTo(state.place - 1);
     if (event.key === "ArrowRight") goTo(state.place + 1);
@@ -577,12 +294,14 @@ const buildControls = () => {
 const rate = () => 10 ** Number(byId("rate").value);
 const showRate = () => (byId("rate-value").innerHTML = number(Number(rate().toPrecision(2))));
 
+// Where the window is narrow the settings are folded up.
+const wide = matchMedia("(min-width: 641px)");
+wide.onchange = () => (byId("settings").open = wide.matches);
+wide.onchange();
 byId("home").hidden = location.pathname.includes("/explorer/pages/"); // where the rest of the site is not beside it
-load("trained");
 buildControls();
 buildCards();
-show();
-showExample();
+reset();
 
 // All numbers, for whoever wants to compare them.
 window.explorer = {

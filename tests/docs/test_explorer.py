@@ -1,6 +1,7 @@
 """The explorer: its numbers are minidl's, its pages are the present ones, and it answers to mouse, keyboard and touch."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -147,9 +148,8 @@ def test_another_mask(show, library):
 def test_steps_of_training(show, library):
     with show(PAGES["en"]) as page:
         ours = library()
-        optimizer = SGD(ours.net.parameters(), 0.5)
-        page.locator("#rate").fill(str(round(np.log10(0.5), 1)))
-        optimizer.param_groups[0]["lr"] = 10 ** round(np.log10(0.5), 1)
+        optimizer = SGD(ours.net.parameters(), 10**-0.7)
+        page.locator("#rate").fill("-0.7")
         before = page.locator("#loss").inner_text()
         for _ in range(3):
             page.click("#train")
@@ -158,8 +158,42 @@ def test_steps_of_training(show, library):
         ours.compare(page)
         assert float(page.locator("#loss").inner_text()) < float(before)
         assert len(page.locator("#losses polyline").get_attribute("points").split()) == 4
+        page.locator("#dropping").uncheck()
         page.click("#reset")
         library().compare(page)
+        assert page.locator("#dropping").is_checked() and page.locator("#rate").input_value() == "-1"
+
+
+def test_reset_restores_the_images_and_lets_go(show):
+    with show(PAGES["en"]) as page:
+        thumbnail = "document.querySelectorAll('#images canvas')[2].toDataURL()"
+        page.locator("#images input").nth(2).check(force=True)
+        before = page.evaluate(thumbnail)
+        held(page, "x", 2 * 64)
+        page.locator("#change-value").fill("1")
+        assert page.evaluate(thumbnail) != before
+        page.locator("#images input").nth(0).check(force=True)
+        held(page, "x", 0)
+        page.click("#reset")
+        assert page.evaluate(thumbnail) == before and not page.locator("#change").is_visible()
+
+
+def test_a_mask_is_drawn_only_where_there_is_dropout(show):
+    with show(PAGES["en"]) as page:
+        assert page.locator("#redraw").is_enabled()
+        page.locator("#dropping").uncheck()
+        assert page.locator("#redraw").is_disabled()
+
+
+@pytest.mark.parametrize("dropping", [True, False])
+def test_most_images_are_typical_and_one_is_mistaken(show, dropping):
+    with show(PAGES["en"]) as page:
+        page.locator("#dropping").set_checked(dropping)
+        right = []
+        for n in range(10):
+            page.locator("#images input").nth(n).check(force=True)
+            right.append(": right" in page.locator("#answer").inner_text())
+        assert right.count(False) == 1 if not dropping else right.count(True) >= 7
 
 
 def test_a_rate_that_is_too_large_is_told_and_reset_helps(show):
@@ -167,6 +201,9 @@ def test_a_rate_that_is_too_large_is_told_and_reset_helps(show):
         page.evaluate("explorer.state.params['fc4.weight'].fill(NaN)")
         page.click("#train")
         assert "learning rate is too large" in page.locator("#answer").inner_text()
+        walk_to(page, "softmax")
+        cell = page.locator("[data-panel=x] rect.cell").first
+        assert "128 128 128" in cell.get_attribute("fill") and page.locator("[data-panel=x] .number").first.inner_html() == "NaN"
         page.click("#reset")
         assert "learning rate" not in page.locator("#answer").inner_text()
 
@@ -191,6 +228,38 @@ def test_a_pixel_a_weight_and_a_bias_can_be_changed(show, library, panel, place,
         (dict(ours.net.named_parameters())[name].data if name else ours.images).reshape(-1)[place] = now
         ours.compare(page)
         assert page.locator("#loss").inner_text() != before
+
+
+def test_a_change_is_held_to_what_the_gradient_predicted(show):
+    with show(PAGES["en"]) as page:
+        held(page, "w", 4)
+        before = page.evaluate("explorer.numbers()")
+        value = before["params"]["conv1.weight"][4]
+        page.locator("#change-value").evaluate("(slider, value) => (slider.step = 'any', slider.value = value)", value + 1e-3)
+        page.locator("#change-value").dispatch_event("input")
+        text = page.locator("#prediction").inner_html().replace("−", "-").replace("·10<sup>", "e").replace("</sup>", "")
+        delta, predicted, real = (float(part) for part in re.findall(r"[+-]\d[\d.]*\d(?:e-?\d+)?", text))
+        assert delta == pytest.approx(1e-3, rel=5e-3)
+        assert predicted == pytest.approx(1e-3 * before["grads"]["conv1.weight"][4], rel=5e-3)
+        assert real == pytest.approx(page.evaluate("explorer.numbers().loss") - before["loss"], rel=5e-3)
+        assert real == pytest.approx(predicted, rel=0.05)
+
+
+def test_the_curve_of_the_loss_has_one_point_for_each_edit(show):
+    with show(PAGES["en"]) as page:
+
+        def points():
+            return len(page.locator("#losses polyline").get_attribute("points").split())
+
+        held(page, "w", 4)
+        for value in ("-1", "0", "1"):
+            page.locator("#change-value").fill(value)
+        assert points() == 2
+        held(page, "w", 5)
+        page.locator("#change-value").fill("1")
+        assert points() == 3
+        page.click("#train")
+        assert points() == 4
 
 
 # --- what is seen -----------------------------------------------------------------------------------------------------
@@ -237,14 +306,19 @@ def test_a_card_leads_to_its_layer(show):
         assert "∂" not in page.locator("[data-layer=relu1] .name").evaluate(before)
 
 
+def told(element):
+    """The number that an element has as its text."""
+    return float(element.inner_html().replace("−", "-").replace("·10<sup>", "e").replace("</sup>", ""))
+
+
 def total(page):
     """The number that the explanation ends in."""
-    text = page.locator("#explanation .filled b").last.inner_html()
-    return float(text.replace("−", "-").replace("·10<sup>", "e").replace("</sup>", ""))
+    return told(page.locator("#explanation .filled b").last)
 
 
 def test_an_output_shows_its_window_kernel_and_sum(show):
     with show(PAGES["en"]) as page:
+        assert "∂" not in page.locator("#explanation").inner_text()
         page.locator("[data-panel=y] rect.cell[data-place='27']").hover()  # channel 0, row 3, column 3
         assert page.locator("[data-panel=x] .frames .from").count() == 9
         assert page.locator("[data-panel=w] .frames .from").count() == 9
@@ -281,22 +355,52 @@ def test_a_cut_gradient_is_struck_through(show, layer, kept):
         assert 0 < page.locator("[data-panel=x] .strike").count() == of_image.count(0) < len(of_image)
 
 
-def test_a_weight_collects_over_places_and_images(show):
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "bn2", "fc3", "fc4"])
+@pytest.mark.parametrize("panel, kind", [("w", "weight"), ("b", "bias")])
+def test_a_parameter_collects_over_places_and_images(show, layer, panel, kind):
+    """What each image contributes is told, and adds up to the gradient."""
+    with show(PAGES["en"]) as page:
+        walk_to(page, layer, back=True)
+        gradient = page.evaluate(f"explorer.numbers().grads['{layer}.{kind}'][1]")
+        own = []
+        for n in range(10):
+            page.locator("#images input").nth(n).check(force=True)
+            page.locator(f"[data-panel={panel}] rect.cell[data-place='1']").hover()
+            own.append(told(page.locator("#explanation .filled b").first))
+            assert total(page) == pytest.approx(gradient, rel=5e-3, abs=1e-12)
+        assert sum(own) == pytest.approx(gradient, rel=1e-2, abs=5e-3 * max(map(abs, own)))
+        if (layer, kind) == ("conv2", "bias"):
+            assert total(page) == 0 and "subtracts the mean" in page.locator("#explanation").inner_text()
+
+
+def test_a_weight_frames_the_pixels_that_it_met(show):
     with show(PAGES["en"]) as page:
         walk_to(page, "conv1", back=True)
         page.locator("[data-panel=w] rect.cell[data-place='4']").hover()
         assert page.locator("[data-panel=x] .frames .from").count() == 64
-        assert float(page.locator("#explanation .filled").inner_text().split()[-1].replace("−", "-")) == pytest.approx(
-            page.evaluate("explorer.numbers().grads['conv1.weight'][4]"), rel=5e-3
-        )
+
+
+def test_in_backward_a_panel_shows_what_the_formula_takes(show):
+    with show(PAGES["en"]) as page:
+
+        def captions():
+            return [caption.partition(" ")[0] for caption in page.locator("#panels figcaption b").all_inner_texts()]
+
+        walk_to(page, "conv1", back=True)
+        page.locator("[data-panel=x] rect.cell[data-place='20']").hover()
+        assert captions() == ["∂L/∂x", "W", "∂L/∂b", "∂L/∂y"]
+        weight = page.evaluate("explorer.state.params['conv1.weight'][1]")
+        assert told(page.locator("[data-panel=w] .number").nth(1)) == pytest.approx(weight, abs=0.05)
+        page.locator("[data-panel=w] rect.cell[data-place='4']").hover()
+        assert captions() == ["x", "∂L/∂W", "∂L/∂b", "∂L/∂y"]
+        page.locator("[data-panel=y] rect.cell[data-place='20']").hover()
+        assert captions() == ["∂L/∂x", "W", "∂L/∂b", "∂L/∂y"]
 
 
 @pytest.mark.parametrize("layer", LAYERS[:-1])
 @pytest.mark.parametrize("back", [False, True])
 def test_every_explanation_ends_in_its_number(show, layer, back):
     """Of a dozen elements."""
-    if layer == "flatten":
-        return
     with show(PAGES["en"]) as page:
         page.locator("#images input").nth(3).check(force=True)
         walk_to(page, layer, back)
@@ -312,6 +416,58 @@ def test_every_explanation_ends_in_its_number(show, layer, back):
                 assert value == 0
             else:
                 assert total(page) == pytest.approx(value, rel=5e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_softmax_tells_probability_gradient_and_the_images_own_loss(show, back):
+    """Also of logits that exp alone could not take."""
+    with show(PAGES["en"]) as page:
+        page.evaluate("explorer.state.params['fc4.weight'].forEach((w, p, all) => (all[p] = 500 * w))")
+        page.locator("#dropping").uncheck()
+        walk_to(page, "softmax", back)
+        numbers = page.evaluate("explorer.numbers()")
+        assert max(numbers["values"][-1]) > 800
+        page.locator("[data-panel=x] rect.cell[data-place='0']").hover()
+        assert total(page) == pytest.approx(
+            (numbers["gradients"][-1] if back else numbers["probabilities"])[0], rel=5e-3, abs=1e-9
+        )
+        assert "∞" not in page.locator("#layer").inner_text() and "NaN" not in page.locator("#layer").inner_text()
+        assert "← label" in page.locator("[data-panel=x] .note").first.inner_html()
+        cells = page.locator("[data-panel=x] .number").all_text_contents() if not back else []
+        assert all(len(text) <= 4 for text in cells) and (back or any("e" in text for text in cells))
+
+
+@pytest.mark.parametrize(
+    "layer, back, panel, choose, text, frames",
+    [
+        ("flatten", False, "x", "true", "It goes into 1 output, framed.", 1),
+        ("flatten", True, "y", "true", "This gradient goes to 1 input, framed.", 1),
+        ("bn2", False, "x", "true", "also into those of the other nine images", 9),
+        ("bn2", True, "y", "true", "also to those of the other nine images", 9),
+        ("conv1", False, "b", "true", "It is used in 64 outputs of this image", 64),
+        ("relu1", False, "x", "values[1][place] < 0", "not above zero, so it is cut", 0),
+        ("relu1", True, "y", "values[1][place] < 0", "not above zero, so it is cut", 0),
+        ("pool1", False, "x", "place === 63", "not the maximum of any window", 0),
+        ("drop3", False, "x", "!explorer.state.mask[place]", "this unit is dropped", 0),
+        ("drop3", True, "y", "!explorer.state.mask[place]", "this unit is dropped", 0),
+    ],
+)
+def test_where_a_number_goes(show, layer, back, panel, choose, text, frames):
+    with show(PAGES["en"]) as page:
+        walk_to(page, layer, back)
+        places = page.locator(f"[data-panel={panel}] rect.cell").evaluate_all(
+            "cells => cells.map((cell) => Number(cell.dataset.place))"
+        )
+        place = page.evaluate(
+            f"(places) => {{ const {{ values }} = explorer.numbers(); return places.find((place) => {choose}); }}", places
+        )
+        page.locator(f"[data-panel={panel}] rect.cell[data-place='{place}']").hover()
+        assert text in page.locator("#explanation .filled").inner_text()
+        assert page.locator(f"[data-panel={'x' if back else 'y'}] .frames .from").count() == frames
+        assert page.locator(f"[data-panel={panel}] .frames .window").count() == (layer == "bn2")
+        if layer == "bn2":  # what is made of that channel frames it, too
+            page.locator(f"[data-panel={'x' if back else 'y'}] rect.cell").first.hover()
+            assert page.locator(f"[data-panel={panel}] .frames .window").count() == 1
 
 
 def test_the_arrow_keys_walk_and_move(show):
@@ -339,6 +495,87 @@ def test_a_finger_holds_an_element(show):
         assert box["y"] + box["height"] <= SIZES["narrow"][1] + 1  # in sight beside what was touched
 
 
+@pytest.mark.parametrize("release", ["Escape", "click", "image", "walk"])
+def test_what_is_held_is_let_go(show, release):
+    with show(PAGES["en"]) as page:
+        held(page, "w", 3)
+        page.locator("#change-value").fill("0.5")  # the slider has the keyboard
+        page.locator("[data-panel=x] rect.cell[data-place='9']").hover()
+        assert page.locator("#explanation b").first.inner_text() == "W[0, 0, 1, 0]"
+        match release:
+            case "Escape":
+                page.keyboard.press("Escape")
+                assert page.evaluate("document.activeElement.closest('.panel').dataset.panel") == "w"
+            case "click":
+                held(page, "w", 3)
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "none"
+            case "image":
+                page.locator("#images input").nth(4).check(force=True)
+            case "walk":
+                page.click("#next")
+        assert not page.locator("#change").is_visible()
+        page.locator("[data-panel=y] rect.cell").nth(9).hover()
+        assert page.locator("#explanation b").first.inner_text() == "y[0, 1, 1]"
+
+
+def test_the_keyboard_comes_into_a_panel_at_its_first_cell(show):
+    with show(PAGES["en"]) as page:
+        page.locator("#network button").last.focus()
+        spoken = "document.getElementById('explanation').ariaLive"
+        page.locator("[data-panel=y] rect.cell").nth(9).hover()
+        assert page.evaluate(spoken) == "off"
+        page.keyboard.press("Tab")
+        assert page.locator("#explanation b").first.inner_text() == "x[0, 0, 0]"
+        assert page.evaluate(spoken) == "polite"
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#explanation b").first.inner_text() == "x[0, 0, 1]"
+        names = page.locator(".panel svg").evaluate_all("drawings => drawings.map((drawing) => drawing.ariaLabel)")
+        assert names == ["x input", "W weights", "b bias", "y output"]
+        ring = page.locator("[data-panel=x] svg").evaluate(
+            "drawing => [drawing.matches(':focus'), getComputedStyle(drawing).outlineOffset]"
+        )
+        assert ring == [True, "-2px"]  # within the drawing, which clips what is around it
+
+
+def test_the_keyboard_stays_at_the_ends_of_the_walk(show):
+    with show(PAGES["en"]) as page:
+        walk_to(page, "relu1", back=True)
+        page.locator("#next").press("Enter")
+        assert page.evaluate("document.activeElement.id") == "back"
+
+
+def test_at_the_start_a_layer_is_in_sight(show):
+    for size, top in (("wide", 540), ("narrow", 700)):
+        with show(PAGES["en"], size, touch=size == "narrow") as page:
+            boxes = [drawing.bounding_box() for drawing in page.locator(".panel svg").all()]
+            assert boxes[0]["y"] < top
+            if size == "wide":
+                assert all(box["y"] + box["height"] < SIZES[size][1] for box in boxes)
+            walk_to(page, "fc4")
+            card = page.locator("[aria-current]").bounding_box()
+            assert card["x"] >= 0 and card["x"] + card["width"] <= SIZES[size][0]
+
+
+def test_the_explanation_stays_in_sight(show):
+    with show(PAGES["en"]) as page:
+        walk_to(page, "conv2", back=True)
+        page.set_viewport_size({"width": 1280, "height": 500})
+        page.evaluate("scrollTo(0, 450)")
+        box, walk = page.locator("#told").bounding_box(), page.locator("#walk").bounding_box()
+        assert walk["y"] + walk["height"] <= box["y"] < 300
+
+
+def test_a_panel_stays_in_place_when_it_changes_what_it_shows(show):
+    with show(PAGES["en"]) as page:
+        for layer in ("conv1", "conv2", "bn2", "fc3", "fc4"):
+            walk_to(page, layer, back=True)
+            places = []
+            for panel in ("x", "w", "b", "y"):
+                page.locator(f"[data-panel={panel}] rect.cell").first.hover()
+                places.append([drawing.bounding_box() for drawing in page.locator(".panel svg").all()])
+            assert all(place == places[0] for place in places)
+
+
 def test_another_image(show):
     with show(PAGES["en"]) as page:
         answers = []
@@ -349,15 +586,21 @@ def test_another_image(show):
 
 
 def test_the_way_from_a_card_to_its_layer_is_seen(chromium):
-    """Where motion is wanted: the drawing moves, and the page ends up the same."""
-    page = chromium.new_page()
+    """Where motion is wanted the drawing grows out of its card; the page is there at once, however quickly one walks."""
+    page, wrong = chromium.new_page(), []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(PAGES["en"].as_uri())
     assert page.evaluate("matchMedia('(prefers-reduced-motion: reduce)').matches") is False
     page.click("[data-layer=conv2]")
-    names = page.evaluate(
-        "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done("
-        "document.getAnimations().map((a) => a.effect.pseudoElement)))))"
-    )
-    assert any("view-transition" in name and "layer" in name for name in names if name)
-    page.wait_for_function("document.querySelector('#layer-name').textContent === 'conv2, forward'")
+    assert page.locator("#layer-name").inner_text() == "conv2, forward"
+    moving = "document.getAnimations().filter((a) => a.effect.target.dataset.panel).map((a) => a.effect.target.dataset.panel)"
+    assert page.evaluate(f"document.querySelector('[data-layer=fc3]').click(), {moving}") == ["y"]
+    page.evaluate("for (let i = 0; i < 7; i++) document.getElementById('next').click()")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("explorer.state.place") == LAYERS.index("fc3") + 10
+    assert page.locator("#step").inner_text() == f"Step {LAYERS.index('fc3') + 11} of 26"
+    page.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
+    assert wrong == []
     page.close()
