@@ -1,4 +1,4 @@
-"""One process a device: start them, watch them, and end them all as soon as one fails."""
+"""One process for each device: start the processes, watch them, and end all of them as soon as one fails."""
 
 import contextlib
 import multiprocessing
@@ -17,8 +17,8 @@ from ..errors import CommunicationError, TrainingError, UserError
 from . import shared_memory
 from .communicator import ALONE, Communicators, Patience
 
-GRACE = 2.0  # seconds in which the others may tell what they noticed, once one has failed
-TICK = 0.2  # seconds between two looks at `stop`
+GRACE = 2.0  # seconds in which the others may still report, after one has failed
+TICK = 0.2  # seconds between two checks of `stop`
 BEAT = 1.0  # seconds between two signs of life
 START = 120.0  # seconds that a process has for its imports
 # Signals that a terminal, or `timeout`, sends to all processes of a group; the parent handles them for all.
@@ -26,18 +26,19 @@ OF_THE_PARENT = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception in another process; the cause of the TrainingError that tells of it."""
+    """The traceback of an exception in another process; the cause of the TrainingError that reports it."""
 
 
 def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool] = lambda: False, timeout: float = 120.0) -> Any:
-    """Call target(communicators, stop, *args) in `size` processes of this machine, and return what rank 0's call returns.
+    """Call target(communicators, stop, *args) in `size` processes on this machine. Returns what rank 0's call returns.
 
-    target and args must be picklable: target a function of a module. In rank 0, the stop given to target becomes true after
-    the one given here. timeout: seconds that a rank waits for the others in a collective.
+    target and args must be picklable: target is a function of a module. stop: once it returns true here, the stop() that rank
+    0's target gets returns true as well. timeout: seconds that a rank waits for the others in a collective.
 
-    A UserError in a process is raised here; so is one if the system does not let the processes start. Whatever else ends one
-    raises TrainingError, which names its rank and the signal or the exception, with the traceback as its cause. No process is
-    left when this returns or raises, and the processes end when this one does. They do not get the signals that ask to stop.
+    A UserError in a process is raised here as well. Raises UserError too if the system does not let the processes start. If a
+    process ends in any other way, raises TrainingError, which names its rank and the signal or the exception; the traceback is
+    its cause. No process is left when this returns or raises, and the processes end when this one ends. Signals that ask to
+    stop do not reach them.
     """
     if size == 1:
         return target(ALONE, stop, *args)
@@ -67,9 +68,9 @@ def _start(
     processes: list[BaseProcess],
     controls: list[Connection],
 ) -> None:
-    """Start a process a rank, and add it and the parent's end of its pipe to the lists."""
+    """Start a process for each rank, and append it and the parent's end of its pipe to the lists."""
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as copies:  # the parent's: only without them do the others notice that a rank has ended
+    with contextlib.ExitStack() as copies:  # of the parent: while it has them, ranks do not notice that one has ended
         points = [shared_memory.endpoints(size, copies) for _ in Communicators._fields]
         for rank in range(size):
             control, other_end = context.Pipe()
@@ -83,13 +84,13 @@ def _start(
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Signals to stop wait until the end of this; a process that is started inside never gets them."""
+    """Block the signals that ask to stop until the end of the block. A process that is started inside never gets them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
     try:
-        resource_tracker.ensure_running()  # which lets some of them through again
+        resource_tracker.ensure_running()  # this unblocks some of the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
         yield
     finally:
@@ -97,7 +98,7 @@ def signals_wait() -> Iterator[None]:
 
 
 def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Callable[[], bool], timeout: float) -> Any:
-    """Wait for all to be done, and return rank 0's result."""
+    """Wait until all processes are done. Returns rank 0's result."""
     reports: dict[int, tuple[str, Any]] = {}
     silence = [Patience(max(START, timeout)) for _ in processes]
     told = False
@@ -112,7 +113,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
             if controls[rank].poll():
                 report = _report(processes[rank], controls[rank])
                 if report[0] == "alive":
-                    silence[rank] = Patience(timeout + 2 * GRACE)  # the others, who wait for it, tell more
+                    silence[rank] = Patience(timeout + 2 * GRACE)  # the others time out earlier, and report more
                     continue
             elif silence[rank].ended():
                 report = "ended", f"has given no sign of life for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
@@ -124,7 +125,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
     failures = [(kind, rank, what) for rank, (kind, what) in sorted(reports.items()) if kind != "done"]
     if not failures:
         return reports[0][1]
-    # What the others noticed only follows from what went wrong first.
+    # The first failure makes other ranks fail too: report the cause.
     kind, rank, what = min(failures, key=lambda failure: ("ended", "wrong", "failed", "raised", "lost").index(failure[0]))
     if kind == "wrong":
         raise UserError(what)
@@ -135,7 +136,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
 
 
 def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
-    """What a process says: that it is alive, or how it ended; that it was killed, if it says nothing."""
+    """The next report of a process: alive, or how it ended. If it has closed its pipe without one: its exit status."""
     try:
         return control.recv()
     except (EOFError, OSError):
@@ -145,7 +146,7 @@ def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
 
 
 def how_it_ended(code: int | None) -> str:
-    """A process's end in words, by its exit code; None if it has none yet."""
+    """How a process has ended, in words. code: its exit code, None if it still runs."""
     if code is None:
         return "has closed its pipe and hangs"
     names = {-signum: signum.name for signum in signal.Signals}
@@ -153,12 +154,12 @@ def how_it_ended(code: int | None) -> str:
 
 
 def _tell(control: Connection, message: Any) -> None:
-    with contextlib.suppress(OSError):  # if the other has ended, it will be noticed
+    with contextlib.suppress(OSError):  # if the other process has ended, its parent or child notices that
         control.send(message)
 
 
 def _work(endpoints, timeout: float, control: Connection, target: Callable[..., Any], args: tuple) -> None:
-    """What each process does. It was started with the parent's signals blocked; where that cannot be, Ctrl-C is ignored."""
+    """The main function of a process. Signals to stop are blocked; if the system cannot do that, Ctrl-C is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopped, sending = threading.Event(), threading.Lock()
     threading.Thread(target=_listen, args=(control, stopped, sending), daemon=True).start()
@@ -169,7 +170,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
     except UserError as error:
         report = "wrong", str(error)
     except CommunicationError as error:
-        report = "lost", f"has lost the others: {error}"
+        report = "lost", f"has lost the other ranks: {error}"
     except TrainingError as error:
         report = "failed", str(error)
     except BaseException as error:
@@ -179,7 +180,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
 
 
 def _listen(control: Connection, stopped: threading.Event, sending: threading.Lock) -> None:
-    """Give signs of life, take the parent's word to stop, and end when the parent has ended."""
+    """Send signs of life, set `stopped` when the parent asks to stop, and end the process when the parent has ended."""
     try:
         while True:
             with sending:

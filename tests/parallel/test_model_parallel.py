@@ -64,7 +64,7 @@ def test_a_rank_that_is_alone_has_all(kind):
 
 
 def test_what_is_sent_must_be_what_is_told():
-    with pytest.raises(ValueError, match=r"rank 0 is to send \[3\] elements, and was given \[2\]"):
+    with pytest.raises(ValueError, match=r"rank 0 must send \[3\] elements, but was given \[2\]"):
         ALONE.main.exchange([np.ones(2)], [[3]])
 
 
@@ -179,9 +179,9 @@ class Two(Communicator):
         (
             hybrid,
             nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)),
-            "takes no BatchNorm1d behind a fully connected layer, as 1 is",
+            "takes no BatchNorm1d after a fully connected layer, as 1 is",
         ),
-        (hybrid, nn.Sequential({"fc": nn.Linear(3, 1)}), "fc has 1 outputs, fewer than there are devices, 2"),
+        (hybrid, nn.Sequential({"fc": nn.Linear(3, 1)}), "fc has 1 outputs, fewer than the 2 devices"),
         (towers, nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), "no two towers: there are no convolutions with two groups"),
         (towers, nn.Sequential(nn.Conv2d(2, 2, 3, groups=2)), "or no fully connected layer"),
         (
