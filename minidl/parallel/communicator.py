@@ -1,4 +1,4 @@
-"""How devices that compute together talk: the interface, and the communicator of a device that is alone."""
+"""Communication between devices: the interface, and the communicator of a single device."""
 
 import os
 import time
@@ -15,21 +15,20 @@ Counts = Sequence[Sequence[int]]
 
 
 class Work:
-    """A collective that may still be under way."""
+    """A collective that may still be running."""
 
     def wait(self) -> None:
-        """Return once what the collective writes may be read. On a GPU: once whatever is launched from here on may."""
+        """Return when the result may be read. On a GPU: when kernels launched from now on may read it."""
 
 
 class Communicator:
-    """One of `size` devices, the one numbered `rank`; this class is the communicator of a device that is alone.
+    """Rank `rank` of `size` devices. This class itself is the communicator of a single device.
 
-    All ranks call the same collectives in the same order, with arrays of the same shape and dtype, C-contiguous. Sums are
-    added up alike for all ranks, so that they stay equal to the last bit. What goes wrong with the others raises
-    CommunicationError. A communicator is for one thread.
+    All ranks call the same collectives in the same order, with C-contiguous arrays of the same shape and dtype. A sum is bit
+    for bit equal on all ranks. A failure of another rank raises CommunicationError. A communicator is for one thread.
 
-    sent: how many bytes this rank has sent to the others, of arrays. Each engine sends as many: of a sum, each rank adds up
-    its shard and sends it to all.
+    sent: the bytes of arrays that this rank has sent to the others. All implementations send the same number: in an
+    all-reduce, each rank sums its shard and sends it to all.
     """
 
     rank: int = 0
@@ -37,13 +36,13 @@ class Communicator:
     sent: int = 0
 
     def all_reduce(self, array: Array, async_op: bool = False) -> Work:
-        """Put the sum over all ranks in the place of `array`. With async_op it may come later, but before wait() returns."""
+        """Replace `array` by the sum over all ranks. With async_op this may happen later, but before wait() returns."""
         own = length(shard(array.size, self.rank, self.size))
         self.sent += array.itemsize * (array.size - own + own * (self.size - 1))
         return self._all_reduce(array, async_op)
 
     def broadcast(self, array: Array, root: int = 0) -> None:
-        """Put root's array in the place of everyone's."""
+        """Replace the array of every rank by root's."""
         if self.rank == root:
             self.sent += array.nbytes * (self.size - 1)
         self._broadcast(array, root)
@@ -54,14 +53,14 @@ class Communicator:
         return self._all_gather(array)
 
     def exchange(self, arrays: Sequence[Array], counts: Counts) -> list[Array]:
-        """Send arrays[q] to each rank q. Returns what each rank has sent to this one, as arrays with one axis.
+        """Send arrays[q] to each rank q. Returns the arrays that the ranks have sent to this rank, each with one axis.
 
-        counts: the same table on all ranks; counts[p][q] elements go from p to q, which may be none. What a rank sends to
-        itself it gets back as it is.
+        counts: the same table on all ranks; counts[p][q] elements go from p to q, which may be 0. The array that a rank
+        sends to itself is returned as it is.
         """
         sizes = [array.size for array in arrays]
         if sizes != list(counts[self.rank]):
-            raise ValueError(f"rank {self.rank} is to send {list(counts[self.rank])} elements, and was given {sizes}")
+            raise ValueError(f"rank {self.rank} must send {list(counts[self.rank])} elements, but was given {sizes}")
         own = arrays[self.rank].reshape(sizes[self.rank])
         self.sent += own.itemsize * (sum(sizes) - own.size)
         received = self._exchange([array.reshape(array.size) for array in arrays], counts)
@@ -69,15 +68,15 @@ class Communicator:
         return received
 
     def barrier(self) -> None:
-        """Return once all ranks have come here."""
+        """Return when all ranks have called it."""
 
     @property
     def host(self) -> "Communicator":
-        """A communicator of the same ranks for NumPy arrays: this one, unless it is of GPUs."""
+        """A communicator of the same ranks for NumPy arrays: this one, unless it is one of GPUs."""
         return self
 
     def _incoming(self, counts: Counts) -> list[int]:
-        """How many elements each of the others sends to this rank."""
+        """The number of elements that each other rank sends to this rank."""
         return [0 if rank == self.rank else row[self.rank] for rank, row in enumerate(counts)]
 
     def _all_reduce(self, array: Array, async_op: bool) -> Work:
@@ -90,17 +89,17 @@ class Communicator:
         return get_array_module(array).stack([array])
 
     def _exchange(self, arrays: list[Array], counts: Counts) -> list[Array]:
-        """exchange, without what a rank sends to itself: anything may stand in its place."""
+        """exchange between different ranks. The result for this rank itself is ignored, and may be anything."""
         return arrays
 
     def __deepcopy__(self, memo: dict) -> "Communicator":
-        """A copy of a network goes on to talk to the same ranks."""
+        """The copy of a network uses the same communicator."""
         return self
 
 
 class Communicators(NamedTuple):
-    """Two of the same ranks, each with an order of its own: sums of gradients that go on beside the computation, and all the
-    rest, which the computation waits for.
+    """Two communicators of the same ranks, each with its own order of collectives: one for the sums of gradients, which
+    overlap with the computation, and one for everything else, which the computation waits for.
     """
 
     gradients: Communicator
@@ -116,7 +115,7 @@ class Communicators(NamedTuple):
 
     @property
     def sent(self) -> int:
-        """The bytes that this rank has sent to the others."""
+        """The bytes that this rank has sent to the other ranks."""
         return self.gradients.sent + self.main.sent
 
 
@@ -124,7 +123,7 @@ ALONE = Communicators(Communicator(), Communicator())
 
 
 def timeout() -> float:
-    """Seconds that a rank waits for the others in a collective before it takes them for hanging: $MINIDL_TIMEOUT, else 120."""
+    """Seconds that a rank waits for the others in a collective before it reports that they hang: $MINIDL_TIMEOUT, else 120."""
     text = os.environ.get("MINIDL_TIMEOUT", "120")
     try:
         seconds = float(text)
@@ -136,9 +135,10 @@ def timeout() -> float:
 
 
 class Patience:
-    """How long a process still waits for the others. It counts only while the process runs: after Ctrl-Z and fg all go on.
+    """The time for which a process still waits for the others. It does not count the time in which the process is stopped.
 
-    To be asked once a second at least; what lies between two questions counts as two seconds, or a quarter of all, at most.
+    So all processes continue after Ctrl-Z and fg. Call ended() at least once a second: the time between two calls counts
+    as at most two seconds, or as a quarter of the total if that is less.
     """
 
     def __init__(self, seconds: float):

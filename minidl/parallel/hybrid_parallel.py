@@ -1,13 +1,14 @@
-"""Data parallelism for the convolutions, model parallelism for the fully connected layers; Krizhevsky 2014, "One weird trick".
+"""Data parallelism for the convolutions, model parallelism for the fully connected layers; Krizhevsky 2014.
 
 Convolutions have few weights and many activations, fully connected layers many weights and few activations. So each rank
-computes the convolutions for its shard of the batch, and the sums of these few gradients go as in DataParallel. Of a fully
-connected layer each rank has a share of the outputs, with the weights that they take, and computes it for the whole batch:
+computes the convolutions for its shard of the batch, and their few gradients are summed as in DataParallel. The outputs of a
+fully connected layer are divided among the ranks. Each rank has the weights of its outputs, and computes these for the whole
+batch:
 
-    the first one gathers the activations of all images;  the next ones gather what all ranks have computed of them;
-    the last one's logits go back to the ranks that the images came from.
+    the first layer gathers the activations of all images;  each next layer gathers the outputs that all ranks have computed;
+    the logits of the last layer go back to the ranks that the images came from.
 
-No rank ever needs the gradient, the velocity or the weights of another's outputs.
+No rank needs the gradient, the velocity or the weights of the outputs of another rank.
 """
 
 from .. import nn
@@ -20,28 +21,28 @@ ELEMENTWISE = nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity, nn.Flatten
 
 
 class Images:
-    """How the images of the batch at hand are divided among ranks."""
+    """The division of the images of the current batch among ranks."""
 
     def __init__(self, communicator: Communicator, outputs: Sizes):
         self.communicator, self.outputs = communicator, outputs
         self.sizes: Sizes = []
 
     def gather(self, x: Tensor) -> Tensor:
-        """Those of all ranks, given this rank's."""
+        """The activations of all ranks' images, from those of this rank's images."""
         self.sizes = sizes_of_all(x, self.communicator, 0)
         return gather(x, self.communicator, 0, self.sizes)
 
     def give_back(self, logits: Tensor) -> Tensor:
-        """All logits of this rank's images, given its share of the logits of all images."""
+        """All logits of this rank's images, from this rank's share of the logits of all images."""
         return all_to_all(logits, self.communicator, 1, self.outputs, 0, self.sizes)
 
 
 def hybrid(network: nn.Module, communicator: Communicator) -> None:
-    """Divide the fully connected layers of a network, in place, among the ranks. It is called with a shard of the batch then,
-    and gives the logits of that shard, as before.
+    """Divide the fully connected layers of a network, in place, among the ranks.
 
-    All start from rank 0's weights. To be called before the optimiser is made, which belongs into a DataParallel as usual.
-    Raises ValueError, with nothing changed, for a network that cannot be divided so.
+    The network still takes a shard of the batch and returns its logits. All ranks start from rank 0's weights. Call this
+    before making the optimiser; give network and optimiser to DataParallel as usual.
+    Raises ValueError, and changes nothing, for a network that cannot be divided in this way.
     """
     layers = list(leaves(network))
     linear = [i for i, (_, _, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]
@@ -49,7 +50,7 @@ def hybrid(network: nn.Module, communicator: Communicator) -> None:
         raise ValueError("hybrid parallelism divides the fully connected layers, and this network has none")
     for _, name, layer in layers[linear[0] + 1 :]:
         if not isinstance(layer, (nn.Linear, *ELEMENTWISE)):
-            raise ValueError(f"hybrid parallelism takes no {type(layer).__name__} behind a fully connected layer, as {name} is")
+            raise ValueError(f"hybrid parallelism takes no {type(layer).__name__} after a fully connected layer, as {name} is")
     for i in linear:
         _, name, layer = layers[i]
         if layer.out_features < communicator.size:
@@ -68,5 +69,5 @@ def hybrid(network: nn.Module, communicator: Communicator) -> None:
 
 
 def _gathering(communicator: Communicator, sizes: Sizes) -> Step:
-    """gather for activations (N, sizes[rank]) of each rank."""
+    """gather along the features, for activations (N, sizes[rank]) of each rank."""
     return lambda x: gather(x, communicator, 1, sizes)

@@ -1,4 +1,4 @@
-"""Ends a process that waits for others in vain: MPI and NCCL do not give up by themselves."""
+"""A watchdog, which ends a process that waits for others too long. MPI and NCCL have no time limit themselves."""
 
 import collections
 import contextlib
@@ -12,9 +12,9 @@ from .communicator import Patience
 
 
 class Watchdog:
-    """A thread that ends the process if what is watched is not done within `timeout` seconds after what was before it.
+    """A thread that ends the process if an operation takes longer than `timeout` seconds, counted from the one before it.
 
-    start: called in the thread first.
+    start: a function that the thread calls first.
     """
 
     def __init__(self, rank: int, timeout: float, start: Callable[[], object] = lambda: None):
@@ -23,12 +23,12 @@ class Watchdog:
         threading.Thread(target=self._look, name="watchdog", daemon=True).start()
 
     def add(self, what: str, done: Callable[[], bool]) -> None:
-        """Watch until done() is true. The process ends with status 1, and a line on standard error, if that takes too long."""
+        """Watch an operation until done() is true. If it takes too long, print a line and end the process with status 1."""
         self._watched.append((what, done))
 
     @contextlib.contextmanager
     def watch(self, what: str) -> Iterator[None]:
-        """Watch what is inside."""
+        """Watch the operation inside this context."""
         left = threading.Event()
         self.add(what, left.is_set)
         try:
@@ -48,8 +48,8 @@ class Watchdog:
                 patience = Patience(self.timeout)
             elif patience.ended():
                 print(
-                    f"rank {self.rank} waited in vain for the others in {self._watched[0][0]}, for {self.timeout:g} s (set by "
-                    "MINIDL_TIMEOUT): one of them hangs",
+                    f"rank {self.rank} waited for the other ranks in {self._watched[0][0]}, for more than {self.timeout:g} s "
+                    "(set by MINIDL_TIMEOUT): one of them hangs",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -74,7 +74,7 @@ def different_counts(communicators, stop):
 
 
 def test_ranks_that_exchange_different_counts():
-    with pytest.raises(TrainingError, match="is at exchange of 6 float64.*, but rank . at exchange of 8"):
+    with pytest.raises(TrainingError, match="is at exchange of 6 float64.*, but rank . is at exchange of 8"):
         launch(2, different_counts)
 
 
@@ -179,7 +179,7 @@ class Two(Communicator):
         (
             hybrid,
             nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)),
-            "takes no BatchNorm1d behind a fully connected layer, as 1 is",
+            "takes no BatchNorm1d after a fully connected layer, as 1 is",
         ),
         (hybrid, nn.Sequential({"fc": nn.Linear(3, 1)}), "fc has 1 outputs, fewer than there are devices, 2"),
         (towers, nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), "no two towers: there are no convolutions with two groups"),

@@ -214,7 +214,7 @@ def test_one_fails_and_all_end(how, message):
 
 
 def test_one_hangs_and_all_end():
-    with pytest.raises(TrainingError, match=r"rank 1 did not come to all_reduce of 3 float64.* within 2 s"):
+    with pytest.raises(TrainingError, match=r"rank 1 did not reach all_reduce of 3 float64.* within 2 s"):
         launch(3, ranks.fail, "hang", timeout=2)
 
 
@@ -224,7 +224,7 @@ def test_one_hangs_and_all_end():
     [
         ("raise", "ZeroDivisionError: so it goes"),
         ("SIGKILL", "Killed .signal 9"),
-        ("hang", "waited in vain .*: one of them hangs"),
+        ("hang", "waited for the other ranks in .*: one of them hangs"),
     ],
 )
 def test_one_fails_under_mpi_and_all_end(tmp_path, how, message):
@@ -237,7 +237,7 @@ def test_one_fails_under_mpi_and_all_end(tmp_path, how, message):
 
 @LINUX
 def test_one_is_stopped_and_all_end():
-    with pytest.raises(TrainingError, match="rank 1 did not come"):
+    with pytest.raises(TrainingError, match="rank 1 did not reach"):
         launch(2, ranks.fail, "SIGSTOP", timeout=2)
     assert not ranks_of(os.getpid())
 
@@ -248,7 +248,7 @@ def test_what_the_user_can_mend_in_a_process():
 
 
 def test_ranks_that_call_different_collectives():
-    with pytest.raises(TrainingError, match=r"rank \d is at .*, but rank \d at "):
+    with pytest.raises(TrainingError, match=r"rank \d is at .*, but rank \d is at "):
         launch(2, ranks.different_collectives)
 
 
@@ -323,7 +323,7 @@ def test_a_worker_of_a_run_is_lost(tmp_path, which, signum):
         os.kill(workers[which], signum)
         status, errors, _ = run.ends()
         assert status == 1
-        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not come to|has given no sign of life)"
+        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not reach|did not respond)"
         assert re.search(f"train.py: training failed: .*rank {which} {expected}", errors), errors
         gone(workers)
 
@@ -388,7 +388,7 @@ def test_all_workers_of_a_run_are_stopped(tmp_path):
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
         status, errors, _ = run.ends(30)
-        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 has given no sign of life for 1 s .*\n", errors)
+        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 1 s .*\n", errors)
         gone(workers)
 
 
@@ -435,7 +435,7 @@ def test_variables_of_a_launcher_that_is_gone(tmp_path, number):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
-    assert done.stderr.startswith(f"train.py: error: PMI_FD={number} is not the way to an MPI launcher")
+    assert done.stderr.startswith(f"train.py: error: PMI_FD={number} is not a connection to an MPI launcher")
 
 
 def test_the_launcher_of_open_mpi_and_mpi4py_of_another(tmp_path):
