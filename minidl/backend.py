@@ -26,7 +26,7 @@ def _cupy():
         if installed:
             raise UserError(f"{installed[0]} is installed, but does not work ({error}): install it again") from None
         raise UserError(
-            "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]', or use the numpy backend"
+            "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]', or use the numpy back end"
         ) from None
     return cupy
 
@@ -49,7 +49,7 @@ def use_device(device: str) -> None:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise UserError(f"{device}: {NO_GPU.get(error.status, error)}; or use the numpy backend") from None
+        raise UserError(f"{device}: {NO_GPU.get(error.status, error)}; or use the numpy back end") from None
     if number >= count:
         raise UserError(f"{device}: there is no such GPU; there are {count}, numbered from 0")
     cupy.cuda.Device(number).use()

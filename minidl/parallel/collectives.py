@@ -1,8 +1,7 @@
-"""Collectives with a backward: they join, sum and redistribute activations that are divided among ranks.
+"""Differentiable collectives, which gather, sum and redistribute activations that are divided among ranks.
 
-Each rank has a part of a tensor along an axis; sizes[rank] is the length of that part and may be 0. The loss is the sum of the
-losses of all ranks. So the backward of one rank returns one summand of a gradient, and the gradient of a part is the sum of the
-summands of all ranks.
+Each rank has a part of a tensor along an axis; sizes[rank] is the length of the part, which may be 0. The loss is the sum of the
+losses of all ranks. So backward on one rank computes one term of a gradient, and the gradient is the sum of the ranks' terms.
 """
 
 import itertools
@@ -69,7 +68,7 @@ def gather(
 ) -> Tensor:
     """The parts x (N, ...) of all ranks, concatenated along an axis; its length is then sum(sizes).
 
-    sizes: the lengths of the parts; if None, the ranks send them to each other. The other axes are equal on all ranks.
+    sizes: the lengths of the parts; if None, the ranks exchange them. The other axes are equal on all ranks.
     readers: the ranks that get the result; if None, all. The others get an empty batch, (0, ...).
     """
     sizes = sizes_of_all(x, communicator, axis) if sizes is None else sizes
@@ -90,7 +89,7 @@ def all_to_all(x: Tensor, communicator: Communicator, before: int, sizes_before:
 
 
 def sizes_of_all(x: Tensor, communicator: Communicator, axis: int) -> list[int]:
-    """The length of each rank's x along an axis. The hosts send it to each other, so this does not wait for a GPU."""
+    """The length of each rank's x along an axis. The hosts exchange it, without waiting for a GPU."""
     return communicator.host.all_gather(np.array([x.shape[axis]]))[:, 0].tolist()
 
 

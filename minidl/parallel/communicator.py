@@ -1,4 +1,4 @@
-"""The communicator between devices that train together: the interface, and the communicator of a single device."""
+"""Communication between devices: the interface, and the communicator of a single device."""
 
 import os
 import time
@@ -57,7 +57,7 @@ class Communicator:
         """Send arrays[q] to each rank q. Returns the arrays that each rank has sent to this one, flattened.
 
         counts: the same table on all ranks; p sends counts[p][q] elements to q, perhaps none. The array that a rank sends to
-        itself is not copied.
+        itself is returned as it is.
         """
         sizes = [array.size for array in arrays]
         if sizes != list(counts[self.rank]):
@@ -101,7 +101,7 @@ class Communicator:
 class Communicators(NamedTuple):
     """Two communicators of the same ranks, whose collectives do not wait for each other.
 
-    gradients: for the sums of gradients, which run during the computation; main: for all others.
+    gradients: for the sums of gradients, which overlap with the computation; main: for all other collectives.
     """
 
     gradients: Communicator
@@ -137,10 +137,10 @@ def timeout() -> float:
 
 
 class Patience:
-    """A timeout for the other processes, which counts only while this process runs: a run continues after Ctrl-Z and fg.
+    """The time for which a process still waits for the others. It does not count the time in which the process is stopped.
 
-    Call ended() at least once a second. The time between two calls counts as at most 2 seconds, or a quarter of the timeout if
-    that is less.
+    So all processes continue after Ctrl-Z and fg. Call ended() at least once a second: the time between two calls counts
+    as at most two seconds, or as a quarter of the total if that is less.
     """
 
     def __init__(self, seconds: float):

@@ -39,7 +39,7 @@ class DataParallel:
     whole batch. Call backward once for each step. A missing gradient counts as zeros. Parameters that hybrid() or towers() has
     divided among the ranks are neither copied nor summed.
 
-    bucket_bytes: the size of gradients from which a bucket is sent, and the most that is sent at once.
+    bucket_bytes: the least size of a bucket, and the most bytes that are sent at once.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, communicators: Communicators, bucket_bytes: int = BUCKET_BYTES):
@@ -54,7 +54,7 @@ class DataParallel:
         if communicators.size > 1:
             synchronize_batch_norm(model, communicators.main)
         self.communicators = communicators
-        # From the last layer to the first: the order of backward.
+        # From the last layer to the first, the order in which backward computes them.
         self._buckets = [
             bucket
             for gradients, parameters in reversed(optimizer.flat_gradients)

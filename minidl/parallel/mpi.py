@@ -1,4 +1,4 @@
-"""Collectives for NumPy arrays between processes that mpiexec has started, on one or many machines: through mpi4py."""
+"""Collectives through mpi4py, for NumPy arrays, between processes that mpiexec has started on one machine or several."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def started() -> bool:
 
 
 def _told() -> int:
-    """The number of ranks that the innermost launcher has started: Slurm may have started the launcher of MPI."""
+    """The number of ranks that the innermost launcher has set: Slurm may have started an MPI launcher."""
     for name in SIZES:
         text = os.environ.get(name, "")
         if text and not re.fullmatch("0*[1-9][0-9]{,5}", text):
@@ -37,8 +37,7 @@ def _told() -> int:
 def first_on_machine() -> bool:
     """Whether this process prints the messages that are the same for all processes of its machine.
 
-    False only if a launcher has started other processes too, and the local rank is above 0. A process that only inherited some
-    of a launcher's variables from its shell must not be silent.
+    It does if it is alone, or has local rank 0. Variables that a shell has inherited from a launcher do not silence it.
     """
     try:
         alone = not started()
@@ -52,7 +51,7 @@ def _mpi():
     number = os.environ.get("PMI_FD")  # MPICH's socket to its launcher; if it is invalid, MPICH ends the process
     try:
         if number is not None and not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
-            raise ValueError("it is no socket")
+            raise ValueError("it is not a socket")
     except (ValueError, OverflowError, OSError):
         raise UserError(
             f"PMI_FD={number} is not a connection to an MPI launcher: start with mpiexec, or unset PMI_FD and PMI_SIZE"
@@ -83,14 +82,14 @@ def world_size() -> int:
 
 def _other_launcher(size: int) -> UserError:
     return UserError(
-        f"{_told()} processes were started, but MPI finds {size}: mpi4py uses another MPI than the launcher; start with the "
-        "mpiexec of mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI); or start without a launcher, and "
-        f"unset {', '.join(name for name in SIZES if os.environ.get(name))}"
+        f"{_told()} processes were started, but MPI finds {size}: the launcher and mpi4py belong to different MPI "
+        "libraries; start with the mpiexec of mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI); or start "
+        f"without a launcher, and unset {', '.join(name for name in SIZES if os.environ.get(name))}"
     )
 
 
 def local_rank() -> tuple[int, int]:
-    """(local rank, number of ranks) on this machine."""
+    """(local rank, local size): the rank of this process among those on its machine, and their number."""
     here = _mpi().COMM_WORLD.Split_type(_mpi().COMM_TYPE_SHARED)
     return here.Get_rank(), here.Get_size()
 
@@ -109,7 +108,7 @@ def communicators(timeout: float) -> Communicators:
 
 
 def _unname_shared_memory() -> None:
-    """Remove MPICH's shared memory from /dev/shm while the ranks use it: it would stay there if a rank were killed."""
+    """Remove the names of MPICH's shared memory from /dev/shm, where it would stay if a rank were killed."""
     _mpi().COMM_WORLD.Barrier()  # all have opened it
     maps = Path("/proc/self/maps")
     for name in set(re.findall(r"/dev/shm/mpich_shm\S*", maps.read_text() if maps.exists() else "")):
@@ -117,7 +116,7 @@ def _unname_shared_memory() -> None:
 
 
 def abort(status: int) -> NoReturn:
-    """End all ranks, with this exit status."""
+    """End all ranks with this exit status."""
     _mpi().COMM_WORLD.Abort(status)
     raise SystemExit(status)
 

@@ -1,4 +1,4 @@
-"""Collectives for CuPy arrays between GPUs: through NCCL, with one process for each GPU."""
+"""Collectives through NCCL, for CuPy arrays, between GPUs. One process for each GPU."""
 
 from typing import Any
 

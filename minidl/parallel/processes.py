@@ -17,28 +17,28 @@ from ..errors import CommunicationError, TrainingError, UserError
 from . import shared_memory
 from .communicator import ALONE, Communicators, Patience
 
-GRACE = 2.0  # seconds in which the others may still report, after one has failed
+GRACE = 2.0  # seconds in which the other processes may report, after one has failed
 TICK = 0.2  # seconds between two checks of `stop`
-BEAT = 1.0  # seconds between two signs of life
+BEAT = 1.0  # seconds between two messages that a process is alive
 START = 120.0  # seconds that a process has for its imports
-# Signals that a terminal, or `timeout`, sends to all processes of a group; the parent handles them for all.
+# Signals that a terminal, or `timeout`, sends to all processes of a group. The parent handles them for all.
 OF_THE_PARENT = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception in another process; the cause of the TrainingError that reports it."""
+    """The traceback of an exception in another process; it is the cause of the TrainingError that reports it."""
 
 
 def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool] = lambda: False, timeout: float = 120.0) -> Any:
-    """Call target(communicators, stop, *args) in `size` processes on this machine. Returns what rank 0's call returns.
+    """Call target(communicators, stop, *args) in `size` processes of this machine, and return the result of rank 0.
 
-    target and args must be picklable: target is a function of a module. stop: once it returns true here, the stop() that rank
-    0's target gets returns true as well. timeout: seconds that a rank waits for the others in a collective.
+    target and args must be picklable, so target is a function of a module. When `stop` becomes true, the stop given to target
+    becomes true in rank 0. timeout: seconds that a rank waits for the others in a collective.
 
-    A UserError in a process is raised here as well. Raises UserError too if the system does not let the processes start. If a
-    process ends in any other way, raises TrainingError, which names its rank and the signal or the exception; the traceback is
-    its cause. No process is left when this returns or raises, and the processes end when this one ends. Signals that ask to
-    stop do not reach them.
+    A UserError in a process is raised here too, and a UserError is raised if the system cannot start the processes. Any other
+    failure of a process raises TrainingError, which names the rank and the signal or exception; the traceback is its cause.
+    No process is left when this returns or raises, and the processes end when this one ends. They do not receive the signals
+    that ask to stop.
     """
     if size == 1:
         return target(ALONE, stop, *args)
@@ -68,9 +68,9 @@ def _start(
     processes: list[BaseProcess],
     controls: list[Connection],
 ) -> None:
-    """Start a process for each rank, and append it and the parent's end of its pipe to the lists."""
+    """Start a process for each rank, and add it and the parent's end of its pipe to the lists."""
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as copies:  # of the parent: while it has them, ranks do not notice that one has ended
+    with contextlib.ExitStack() as copies:  # closed in the parent, so that the other ranks notice when a rank ends
         points = [shared_memory.endpoints(size, copies) for _ in Communicators._fields]
         for rank in range(size):
             control, other_end = context.Pipe()
@@ -84,13 +84,13 @@ def _start(
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Block the signals that ask to stop until the end of the block. A process that is started inside never gets them."""
+    """Block the signals that ask to stop inside this context; processes that are started inside never receive them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
     try:
-        resource_tracker.ensure_running()  # this unblocks some of the signals
+        resource_tracker.ensure_running()  # it unblocks some of them, so they are blocked again
         signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
         yield
     finally:
@@ -98,7 +98,7 @@ def signals_wait() -> Iterator[None]:
 
 
 def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Callable[[], bool], timeout: float) -> Any:
-    """Wait until all processes are done. Returns rank 0's result."""
+    """Wait for all processes to finish, and return rank 0's result."""
     reports: dict[int, tuple[str, Any]] = {}
     silence = [Patience(max(START, timeout)) for _ in processes]
     told = False
@@ -113,10 +113,10 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
             if controls[rank].poll():
                 report = _report(processes[rank], controls[rank])
                 if report[0] == "alive":
-                    silence[rank] = Patience(timeout + 2 * GRACE)  # the others time out earlier, and report more
+                    silence[rank] = Patience(timeout + 2 * GRACE)  # the other ranks time out first: they say more
                     continue
             elif silence[rank].ended():
-                report = "ended", f"has given no sign of life for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
+                report = "ended", f"did not respond for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
             else:
                 continue
             reports[rank] = report
@@ -125,7 +125,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
     failures = [(kind, rank, what) for rank, (kind, what) in sorted(reports.items()) if kind != "done"]
     if not failures:
         return reports[0][1]
-    # The first failure makes other ranks fail too: report the cause.
+    # Report the failure that came first; those of the other processes follow from it.
     kind, rank, what = min(failures, key=lambda failure: ("ended", "wrong", "failed", "raised", "lost").index(failure[0]))
     if kind == "wrong":
         raise UserError(what)
@@ -136,7 +136,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
 
 
 def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
-    """The next report of a process: alive, or how it ended. If it has closed its pipe without one: its exit status."""
+    """The report of a process: that it is alive, or how it ended. If it has sent none, its exit code tells how it ended."""
     try:
         return control.recv()
     except (EOFError, OSError):
@@ -146,7 +146,7 @@ def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
 
 
 def how_it_ended(code: int | None) -> str:
-    """How a process has ended, in words. code: its exit code, None if it still runs."""
+    """The end of a process in words, from its exit code, which is None if it has not ended."""
     if code is None:
         return "has closed its pipe and hangs"
     names = {-signum: signum.name for signum in signal.Signals}
@@ -154,12 +154,12 @@ def how_it_ended(code: int | None) -> str:
 
 
 def _tell(control: Connection, message: Any) -> None:
-    with contextlib.suppress(OSError):  # if the other process has ended, its parent or child notices that
+    with contextlib.suppress(OSError):  # the end of the other process is reported elsewhere
         control.send(message)
 
 
 def _work(endpoints, timeout: float, control: Connection, target: Callable[..., Any], args: tuple) -> None:
-    """The main function of a process. Signals to stop are blocked; if the system cannot do that, Ctrl-C is ignored."""
+    """The main function of each process. The signals of the parent are blocked in it; on Windows, Ctrl-C is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopped, sending = threading.Event(), threading.Lock()
     threading.Thread(target=_listen, args=(control, stopped, sending), daemon=True).start()
@@ -170,7 +170,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
     except UserError as error:
         report = "wrong", str(error)
     except CommunicationError as error:
-        report = "lost", f"has lost the other ranks: {error}"
+        report = "lost", f"lost contact with the other ranks: {error}"
     except TrainingError as error:
         report = "failed", str(error)
     except BaseException as error:
@@ -180,7 +180,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
 
 
 def _listen(control: Connection, stopped: threading.Event, sending: threading.Lock) -> None:
-    """Send signs of life, set `stopped` when the parent asks to stop, and end the process when the parent has ended."""
+    """Report that this process is alive, receive the parent's request to stop, and end when the parent has ended."""
     try:
         while True:
             with sending:

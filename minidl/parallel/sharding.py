@@ -1,4 +1,4 @@
-"""Layers that are divided among ranks by their outputs: each rank has its own rows of weight and bias."""
+"""Layers whose outputs are divided among ranks: each rank has its own rows of weight and bias."""
 
 import functools
 import itertools
@@ -19,9 +19,10 @@ Step = Callable[[Tensor], Tensor]
 
 
 class Sharded(nn.Module):
-    """A layer with this rank's part of the outputs; rank r has sizes[r] of them.
+    """This rank's part of a layer, in which rank r has sizes[r] of the outputs.
 
-    It is made from a whole layer, and the layer's class is its second base. before, after: applied to its input and output.
+    before, after: functions that are applied to the input and to the output. It is made from a whole layer, whose class is
+    its second base.
     """
 
     def __init__(self, layer: nn.Module, communicator: Communicator, sizes: Sizes, before: Step | None, after: Step | None):
@@ -41,7 +42,7 @@ class Sharded(nn.Module):
 
 
 class DropoutOfPart(nn.Module):
-    """A dropout of some outputs of a sharded layer, for the whole batch. Its mask is that part of a single device's mask."""
+    """A dropout of some outputs of a sharded layer, for the whole batch, with the same mask as on a single device."""
 
     def __init__(self, layer: nn.Module, rows: slice):
         self.__dict__.update(layer.__dict__)
@@ -59,34 +60,34 @@ def rows_of(sizes: Sizes, rank: int) -> slice:
 
 
 def shards(size: int, ranks: int) -> Sizes:
-    """The sizes of the parts of range(size), about equal, one for each rank."""
+    """The sizes of about equal parts of a range, one for each rank."""
     return [length(shard(size, rank, ranks)) for rank in range(ranks)]
 
 
 def sharded(
     layer: nn.Module, communicator: Communicator, sizes: Sizes, before: Step | None = None, after: Step | None = None
 ) -> Any:
-    """This rank's part of a layer, as a Sharded."""
+    """This rank's part of a layer, a Sharded."""
     kind: Any = type(layer)
     return _kind(Sharded, kind)(layer, communicator, sizes, before, after)
 
 
 def dropout_of_part(layer: nn.Dropout, rows: slice) -> Any:
-    """A dropout after this rank's part of a layer, as a DropoutOfPart."""
+    """A dropout after this rank's part of a layer, a DropoutOfPart."""
     kind: Any = type(layer)
     return _kind(DropoutOfPart, kind)(layer, rows)
 
 
 @functools.cache
 def _kind(of_part: Any, of_whole: Any) -> Any:
-    """A class with both bases, the class of the part first, and the name of the whole layer's class."""
+    """A class derived from both, which has the name of `of_whole` and computes as it does."""
     return type(of_whole.__name__, (of_part, of_whole), {})
 
 
 def leaves(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
-    """(the Sequential that contains the layer, the layer's name there, the layer), in the order of the forward pass.
+    """(parent Sequential, name in the parent, layer) for each layer, in order of computation.
 
-    Raises ValueError if any other container is found.
+    Raises ValueError if a layer is in another container than a Sequential.
     """
     if type(network) is not nn.Sequential:
         raise ValueError(f"only an nn.Sequential can be divided among ranks; this is a {type(network).__name__}")
@@ -104,7 +105,7 @@ def make_equal(network: nn.Module, communicator: Communicator) -> None:
 
 
 def sharded_parameters(network: nn.Module) -> dict[str, Sizes]:
-    """{name: the number of rows on each rank} of the parameters that are divided among ranks."""
+    """{name: the number of rows of each rank}, for the parameters that are divided among ranks."""
     return {
         f"{prefix}.{name}": module.sizes
         for prefix, module in network.named_modules()
@@ -115,7 +116,7 @@ def sharded_parameters(network: nn.Module) -> dict[str, Sizes]:
 
 
 def whole_arrays(arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], communicator: Communicator) -> dict[str, Array]:
-    """On rank 0, all arrays; those in `sizes` are joined from the rows of each rank. On the other ranks, {}."""
+    """All arrays, whole, on rank 0; an empty dict on the other ranks. Arrays in `sizes` are joined from the rows of all ranks."""
     whole = {}
     for name, array in arrays.items():
         if name in sizes:
@@ -127,17 +128,16 @@ def whole_arrays(arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], commun
                 array = get_array_module(array).concatenate(parts).reshape(sum(sizes[name]), *array.shape[1:])
         whole[name] = array
     if sizes:
-        communicator.barrier()  # no process may end before rank 0 has received its rows
+        communicator.barrier()  # no process may end before its data has arrived
     return whole if communicator.rank == 0 else {}
 
 
 def distribute(
     whole: Mapping[str, Array], arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], communicator: Communicator
 ) -> None:
-    """The inverse of whole_arrays: copy rank 0's whole arrays into `arrays`. Of those in `sizes`, each rank gets its rows; the
-    others are copied on rank 0 only.
+    """The inverse of whole_arrays: copy rank 0's whole arrays, which may be on the host, into `arrays`.
 
-    whole: may be on the host; {} on the other ranks.
+    Each rank gets its rows of an array in `sizes`; other arrays are copied on rank 0 only. whole: empty on the other ranks.
     """
     for name, array in arrays.items():
         if name not in sizes:

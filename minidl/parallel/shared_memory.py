@@ -33,9 +33,9 @@ TICK = 0.5  # seconds between two checks of the timeout
 
 
 class Memory:
-    """`size` bytes of shared memory without a name. A process that is spawned gets it as a buffer. Raises OSError.
+    """`size` bytes of unnamed shared memory for spawned processes, which receive it as a buffer. Raises OSError.
 
-    It needs no /dev/shm, which may be missing, read-only or too small in a container.
+    It does not use /dev/shm, which may be missing, read-only or too small in a container.
     """
 
     def __init__(self, size: int, copies: contextlib.ExitStack):
@@ -56,7 +56,7 @@ def _map(descriptor: Any, size: int) -> mmap.mmap:
 
 
 def allocate(size: int, copies: contextlib.ExitStack) -> Any:
-    """`size` bytes of shared memory. A process that is spawned gets it as a buffer. Raises OSError."""
+    """`size` bytes of shared memory for spawned processes, each of which receives it as a buffer. Raises OSError."""
     return Memory(size, copies) if hasattr(os, "memfd_create") else multiprocessing.get_context("spawn").RawArray("B", size)
 
 
@@ -162,7 +162,7 @@ class SharedMemoryCommunicator(Communicator):
         return gathered.reshape(self.size, *array.shape)
 
     def _swap(self, arrays, counts):
-        """The slot of a rank is divided into equal parts, one for each other rank."""
+        """An exchange, chunk by chunk. The slot of a rank is divided into one part for each other rank."""
         dtype, flat = arrays[0].dtype, [_flat(array) for array in arrays]
         others = [rank for rank in range(self.size) if rank != self.rank]
         place = SLOT_BYTES // (self.size - 1) // 64 * 64
@@ -189,7 +189,7 @@ class SharedMemoryCommunicator(Communicator):
 
     @staticmethod
     def _chunks(flat):
-        """At least one chunk, so that ranks synchronise for an empty array too."""
+        """The chunks of an array; at least one, so that the ranks synchronise for an empty array too."""
         return chunks(flat.size, SLOT_BYTES // flat.itemsize) or [slice(0)]
 
     def _meet(self, what: str) -> None:
@@ -216,7 +216,7 @@ class SharedMemoryCommunicator(Communicator):
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """A flat view of the array. Never a copy: results written into a copy would be lost."""
+    """A flat view of an array. It is never a copy, as results that are written into a copy would be lost."""
     if not array.flags.c_contiguous:
         raise ValueError(f"a collective takes C-contiguous arrays; this one of shape {array.shape} has strides {array.strides}")
     return array.reshape(math.prod(array.shape))

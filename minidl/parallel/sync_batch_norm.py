@@ -57,7 +57,7 @@ KINDS: dict[type, type[Synchronized]] = {nn.BatchNorm1d: SyncBatchNorm1d, nn.Bat
 
 
 def synchronize_batch_norm(model: nn.Module, communicator: Communicator) -> None:
-    """Replace every batch normalisation inside a network by one over all ranks, with its parameters and buffers."""
+    """Replace every batch normalisation inside a network by one over all ranks, with the same parameters and buffers."""
     if isinstance(model, nn.BatchNorm):
         raise ValueError("a single batch normalisation cannot be replaced in place: put it into a Sequential")
     for module in list(model.modules()):

@@ -30,7 +30,7 @@ def towers(network: nn.Module, communicator: Communicator, within_a_map: tuple[t
     _check([layer for _, _, layer in layers], within_a_map)
     make_equal(network, communicator)
     last = max(i for i, (_, _, layer) in enumerate(layers) if isinstance(layer, nn.Linear))
-    sizes: Sizes = []  # of the outputs so far on each rank; empty for the image, which is whole on both
+    sizes: Sizes = []  # the channels of the current activations on each rank; empty for the image, which both ranks have whole
     for i, (parent, name, layer) in enumerate(layers):
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             outputs = len(layer.weight.data)
@@ -60,10 +60,10 @@ def _nothing(outputs: int) -> Step:
 
 
 def _check(layers: list[nn.Module], within_a_map: tuple[type[nn.Module], ...]) -> None:
-    """Raise ValueError unless these are layers of two towers."""
+    """Raise ValueError unless these are the layers of two towers."""
     grouped = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.groups == 2]
     if not grouped or not any(isinstance(layer, nn.Linear) for layer in layers):
-        raise ValueError("this network has no two towers: there are no convolutions with two groups, or no fully connected layer")
+        raise ValueError("this network has no two towers: it has no convolution with two groups, or no fully connected layer")
     for layer in layers:
         alone = isinstance(layer, nn.LocalResponseNorm) and layer.groups == 2
         divisible = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups in (1, 2))

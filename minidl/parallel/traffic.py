@@ -36,7 +36,7 @@ def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch
                 own = sum(a * b for a, b in zip(images, outputs, strict=True))
                 total += 2 * (batch_size * layer.out_features - own) * itemsize
         else:
-            # A sum: each rank receives its shard from all others, adds up, and sends them the result.
+            # An all-reduce: each rank receives its shard from all others, and sends them the sum.
             total += 2 * (ranks - 1) * sum(p.data.nbytes for p in parameters)
             if isinstance(layer, nn.BatchNorm):
                 channels = layer.num_features

@@ -1,4 +1,4 @@
-"""Processes that fill arrays: tasks go to them through pipes, and the arrays come back through shared memory.
+"""Processes that fill arrays: they receive tasks through pipes, and return the arrays through shared memory.
 
 One thread for each process sends it tasks and receives the results. A process has two tasks at a time, so the next one is there
 when it has finished one. Concurrent calls of `map` share the processes, and no process is idle while there are tasks.
@@ -105,7 +105,7 @@ class Workers:
         return call.results
 
     def close(self) -> None:
-        """End the processes. Calls that wait for them raise TrainingError."""
+        """End the processes. Calls that are waiting raise TrainingError."""
         self._end(TrainingError("the processes that prepare the input were closed"))
         for process in self._processes:
             process.kill()
@@ -174,7 +174,7 @@ class Workers:
             connection.close()
 
     def _end(self, why: TrainingError) -> None:
-        """Send no more tasks, and end all calls."""
+        """Send no more tasks to any process, and end the calls that wait."""
         self._ended = self._ended or why
         for _ in range(self.count):
             self._tasks.put(None)

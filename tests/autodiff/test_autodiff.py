@@ -616,7 +616,7 @@ def test_a_backward_of_the_wrong_shape(gradient, message):
         def backward(self, grad):
             return gradient(grad)
 
-    with pytest.raises(ValueError, match="Wrong.backward gave " + message):
+    with pytest.raises(ValueError, match="Wrong.backward returned " + message):
         Wrong()(Tensor(np.ones(3), requires_grad=True)).sum().backward()
 
 

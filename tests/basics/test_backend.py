@@ -93,7 +93,7 @@ def test_two_packages(installed, names):
 )
 def test_no_gpu(installed, status, advice):
     installed("cupy-cuda12x", module=cupy(status=status))
-    assert advice in refused() and refused().endswith("or use the numpy backend")
+    assert advice in refused() and refused().endswith("or use the numpy back end")
 
 
 def test_no_such_gpu(installed):

@@ -117,7 +117,7 @@ REFUSED = {
     "a label of -100": (ValueError, lambda: F.cross_entropy(T(1, 2), [-100]), r"labels must lie in 0..1; found -100"),
     "no classes": (ValueError, lambda: F.cross_entropy(T(2, 0), [0, 0]), r"labels must lie in 0..-1"),
     "label_smoothing": (TypeError, lambda: F.cross_entropy(T(1, 2), [0], None), "label_smoothing must be a number; got None"),
-    "groups": (ValueError, lambda: F.conv2d(x4, w4, groups=None), "groups=None: give an integer of at least 1"),
+    "groups": (ValueError, lambda: F.conv2d(x4, w4, groups=None), "conv2d takes groups, an integer of at least 1; got None"),
     "padding by a wrong name": (
         ValueError,
         lambda: F.conv2d(x4, w4, padding="full"),
@@ -148,7 +148,7 @@ REFUSED = {
     "stack of nothing": (ValueError, lambda: F.stack([]), r"stack takes a list of at least one tensor; got \[\]"),
     "running statistics that cannot move": (
         *(TypeError, lambda: F.batch_norm(T(2, 3), [0.0] * 3, [1.0] * 3, training=True)),
-        "moves running_mean, and a list cannot be; give an array or a Tensor",
+        "updates running_mean, so it cannot be a list; give an array or a Tensor",
     ),
     "running statistics of integers": (
         *(TypeError, lambda: F.batch_norm(T(2, 3), np.zeros(3), np.ones(3, int))),

@@ -100,7 +100,7 @@ def test_a_state_takes_tensors_and_what_converts():
     assert loaded["running_mean"] == (f, [1, 0]) and loaded["num_batches_tracked"] == (i, 6)
     with pytest.raises(ValueError, match="num_batches_tracked is float32, which does not convert to int64"):
         layer.load_state_dict(state | {"num_batches_tracked": 6.0})
-    with pytest.raises(TypeError, match="takes names and arrays, such as state_dict.. gives; got a str"):
+    with pytest.raises(TypeError, match="takes names and arrays, such as state_dict.. returns; got a str"):
         layer.load_state_dict("net.safetensors")
 
 
@@ -176,7 +176,7 @@ def test_a_sequential_is_indexed_sliced_and_added_to():
     named = nn.Sequential({"first": a, "second": c})
     assert isinstance(named[:1], nn.Sequential) and named[:1].first is a
     assert list(named.append(d).named_children()) == [("first", a), ("second", c), ("2", d)]
-    with pytest.raises(IndexError, match="this Sequential has 3 modules; there is none at 3"):
+    with pytest.raises(IndexError, match="this Sequential has 3 modules; there is none at index 3"):
         named[3]
     for name in ("forward", "a.b", ""):
         with pytest.raises(ValueError, match=f"a module of Sequential cannot have the name '{name}'"):
@@ -514,7 +514,7 @@ def test_modules_put_into_a_container_later_are_noticed(make, put):
     assert list(net.parameters()) == []
     put(net.layers)
     for use in (lambda: list(net.parameters()), net.state_dict, net.eval, lambda: net.to(dtype="float64")):
-        with pytest.raises(TypeError, match="Module.layers is a .* nobody would find there; make it an nn.ModuleList"):
+        with pytest.raises(TypeError, match="Module.layers is a .* they would not be found there; make it an nn.ModuleList"):
             use()
 
 

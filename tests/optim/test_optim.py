@@ -448,7 +448,7 @@ def test_the_state_has_the_form_of_pytorchs():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: s.pop("state"), "load_state_dict takes what SGD.state_dict gave"),
+        (lambda s: s.pop("state"), "load_state_dict takes a state of SGD.state_dict"),
         (lambda s: s["state"].pop(1), "missing momentum_buffer of parameter 1"),
         (lambda s: s["state"].update({"1": s["state"].pop(1)}), "missing momentum_buffer of parameter 1; unexpected .*'1'"),
         (lambda s: s["state"][1].update(exp_avg=np.ones(2)), "unexpected exp_avg of parameter 1"),

@@ -74,7 +74,7 @@ def different_counts(communicators, stop):
 
 
 def test_ranks_that_exchange_different_counts():
-    with pytest.raises(TrainingError, match="is at exchange of 6 float64.*, but rank . at exchange of 8"):
+    with pytest.raises(TrainingError, match="is in exchange of 6 float64.*, but rank . is in exchange of 8"):
         launch(2, different_counts)
 
 

@@ -323,7 +323,7 @@ def test_a_worker_of_a_run_is_lost(tmp_path, which, signum):
         os.kill(workers[which], signum)
         status, errors, _ = run.ends()
         assert status == 1
-        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not reach|has given no sign of life)"
+        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not reach|did not respond)"
         assert re.search(f"train.py: training failed: .*rank {which} {expected}", errors), errors
         gone(workers)
 
@@ -388,7 +388,7 @@ def test_all_workers_of_a_run_are_stopped(tmp_path):
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
         status, errors, _ = run.ends(30)
-        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 has given no sign of life for 1 s .*\n", errors)
+        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 1 s .*\n", errors)
         gone(workers)
 
 
