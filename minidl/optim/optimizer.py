@@ -48,9 +48,7 @@ class Optimizer:
             if p.dtype.kind != "f":
                 raise TypeError(f"{name} takes floating-point tensors; one of shape {p.shape} is {p.dtype}")
             if p.creator is not None:
-                raise ValueError(
-                    f"{name} takes leaves, but a tensor of shape {p.shape} was computed from others: give those"
-                )
+                raise ValueError(f"{name} takes leaves, but a tensor of shape {p.shape} was computed from others: give those")
             if id(p) in seen:
                 raise ValueError(f"a parameter was given to {name} twice")
             seen.add(id(p))

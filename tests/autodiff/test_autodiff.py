@@ -349,7 +349,7 @@ def test_a_change_in_place_of_what_backward_needs_is_an_error(make, spoil):
     what = (
         "Linear needs its input 1, of shape \\(4, 3\\)" if spoil is spoil_weight else "ReLU needs its output, of shape \\(2, 4\\)"
     )
-    with pytest.raises(RuntimeError, match=what + ", for backward, but that was changed in place"):
+    with pytest.raises(RuntimeError, match=what + ", for backward, but it was changed in place"):
         y.sum().backward()
 
 
@@ -385,7 +385,7 @@ def test_a_view_changes_with_what_it_is_a_view_of(make, view):
             seen.data += 1
         else:
             x.data += 1
-        with pytest.raises(RuntimeError, match="Multiply needs its input ., of shape .* for backward, but that was changed"):
+        with pytest.raises(RuntimeError, match="Multiply needs its input ., of shape .* for backward, but it was changed"):
             loss.backward()
     x, copied = make(2, 3), make(2, 3) + 0
     loss = (copied * copied).sum()
@@ -416,7 +416,7 @@ def test_detect_anomaly_finds_what_numpy_changed(make):
             if not watched:
                 loss.backward()
                 continue
-            with pytest.raises(RuntimeError, match=r"Linear kept weight, of shape \(4, 3\), for backward, but that was changed"):
+            with pytest.raises(RuntimeError, match=r"Linear kept weight, of shape \(4, 3\), for backward, but it was changed"):
                 loss.backward()
 
 
@@ -431,7 +431,7 @@ def test_detect_anomaly_names_the_first_gradient_that_is_not_finite(make):
     x = make(3)
     with detect_anomaly(), np.errstate(invalid="ignore"):
         loss = (Broken()(x * 3) * 2).sum()
-        with pytest.raises(RuntimeError, match="the backward of Broken gave a gradient for input 0 that is NaN or infinite"):
+        with pytest.raises(RuntimeError, match="the backward of Broken returned a gradient for input 0 that is NaN or infinite"):
             loss.backward()
     (x * 3).sum().backward()
 

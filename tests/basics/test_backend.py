@@ -86,7 +86,7 @@ def test_two_packages(installed, names):
     "status, advice",
     [
         (35, "there is no NVIDIA driver"),
-        (100, "there is no GPU"),
+        (100, "no GPU can be used"),
         (3, "spawn it instead"),
         (999, "cudaError: 999; or use the numpy"),
     ],

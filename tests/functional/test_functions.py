@@ -527,7 +527,7 @@ T = lambda *shape: Tensor(np.zeros(shape))
         (lambda: F.avg_pool2d(T(1, 3, 8, 8), 2, divisor_override="4"), "an integer of at least 1; got '4'"),
         (lambda: F.pad(T(1, 3, 8, 8), 3), "got 3"),
         (lambda: F.max_pool2d(T(1, 3, 8, 8), True), "kernel_size must be an integer .* got True"),
-        (lambda: F.conv2d(T(1, 4, 8, 8), T(4, 2, 3, 3), groups=2.0), "groups=2.0"),
+        (lambda: F.conv2d(T(1, 4, 8, 8), T(4, 2, 3, 3), groups=2.0), "groups, an integer of at least 1; got 2.0"),
         (lambda: F.pad(T(1, 3, 8, 8), (1, 1)), r"\(left, right, top, bottom\); got \(1, 1\)"),
         (lambda: F.pad(T(1, 3, 8, 8), (1, 0, -1, 0)), r"at least 0.*got \(1, 0, -1, 0\)"),
         (lambda: F.batch_norm(T(3)), r"got \(3,\)"),

@@ -103,7 +103,10 @@ def test_a_function_that_fails_leaves_the_inputs_as_they_were():
 
 
 def test_values_that_are_not_finite_are_said(make):
-    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match="values are finite"):
+    with (
+        np.errstate(divide="ignore", invalid="ignore"),
+        pytest.raises(ValueError, match="finite values; this one returned NaN or infinite values"),
+    ):
         gradcheck(lambda x: x / 0, [make(2)])
 
 
@@ -126,7 +129,7 @@ def test_what_cannot_be_checked_is_said(inputs, options, message):
 
 def test_a_function_that_changes_is_refused(make):
     random.manual_seed(0)
-    with pytest.raises(ValueError, match="this one changes"):
+    with pytest.raises(ValueError, match="the same values for the same inputs; this one does not"):
         gradcheck(lambda x: F.dropout(x), [make(5, 5)])
 
 
@@ -134,7 +137,7 @@ def test_a_function_that_changes_is_refused(make):
 def test_slopes_below_the_tolerance_are_told_and_not_passed(wrong):
     x = Tensor(np.linspace(1, 2, 8), requires_grad=True)
     tiny = lambda x: Square(wrong)(x) * 1e-8
-    with pytest.raises(ValueError, match="every slope is below atol = 1e-07"):
+    with pytest.raises(ValueError, match="all derivatives are below atol = 1e-07"):
         gradcheck(tiny, [x])
     with pytest.raises(GradientError):
         gradcheck(tiny, [x], atol=1e-12)
@@ -163,7 +166,7 @@ def test_a_function_that_is_another_when_it_is_tracked():
         def forward(self, x):
             return super().forward(x) + (0 if self.needs_grad[0] else 1)
 
-    with pytest.raises(ValueError, match="the same under no_grad; this one does not"):
+    with pytest.raises(ValueError, match="the same values under no_grad; this one does not"):
         gradcheck(lambda x: Two()(x), [Tensor(np.ones(2), requires_grad=True)])
 
 
@@ -210,5 +213,5 @@ def test_inputs_and_outputs_of_other_kinds():
     assert gradcheck(lambda x: Square()(x), x) == gradcheck(lambda x: Square()(x), [x])
     assert "input 1" not in gradcheck(lambda x, y: Square()(x) * y, [x, np.ones(3)])
     for wrong in (lambda x: None, lambda x: (x, x)):
-        with pytest.raises(TypeError, match="gradcheck needs a function that gives a Tensor; this one gave a (NoneType|tuple)"):
+        with pytest.raises(TypeError, match="a function that returns a Tensor; this one returned a (NoneType|tuple)"):
             gradcheck(wrong, [x])

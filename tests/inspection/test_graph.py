@@ -169,7 +169,7 @@ def test_a_graph_too_large_to_read():
     x = Tensor(1.0, requires_grad=True)
     for _ in range(500):
         x = -x
-    with pytest.raises(ValueError, match="a graph of 501 nodes cannot be read; graph draws up to 400"):
+    with pytest.raises(ValueError, match="a graph of 501 nodes is too large to read; graph draws up to 400"):
         minidl.graph(x)
 
 

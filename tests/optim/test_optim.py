@@ -131,7 +131,7 @@ def test_replaced_data_is_noticed():
         (lambda p: dict(params=[p], lr=0.1, nesterov=True), "nesterov needs a momentum"),
         (lambda p: dict(params=[p], lr=0.1, momentum=0.9, nesterov=1), "nesterov of True or False; got 1"),
         (lambda p: dict(params=[{"params": [p], "nesterov": "no"}], lr=0.1), "nesterov of True or False; got 'no'"),
-        (lambda p: dict(params=[p * 2], lr=0.1), r"takes leaves, and a tensor of shape \(3,\) was computed"),
+        (lambda p: dict(params=[p * 2], lr=0.1), r"takes leaves, but a tensor of shape \(3,\) was computed"),
         (lambda p: dict(params=[p], lr=0.1, dampening=0.5), "SGD takes dampening=0 only; got 0.5"),
         (lambda p: dict(params=[p], lr=0.1, maximize=True), "SGD takes maximize=False only; got True"),
         (lambda p: dict(params=[p], lr=0.1, foreach=True), "SGD takes foreach=None only; got True"),

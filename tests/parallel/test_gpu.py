@@ -166,7 +166,7 @@ def test_tf32_is_asked_for(cupy, monkeypatch):
             cublas.gemmStridedBatchedEx(*args[:-2], cupy.cuda.runtime.CUDA_R_32F, args[-1])
 
     if SIMULATED:
-        with pytest.raises(UserError, match=r"tf32 takes an NVIDIA GPU of compute capability 8.0 or more, which cupy:0 is not"):
+        with pytest.raises(UserError, match=r"tf32 needs an NVIDIA GPU of compute capability 8.0 or more, which cupy:0 is not"):
             set_matmul_precision("tf32")
         monkeypatch.setattr(cuda, "cublas", Watched())
         monkeypatch.setattr("minidl.backend._precision", "tf32")
@@ -312,7 +312,7 @@ def test_a_gpu_that_is_not_there(tmp_path):
         assert re.fullmatch(r"train.py: error: cupy:7: there is no such GPU; there are \d+, numbered from 0\n", done.stderr)
     if SIMULATED:
         done = subprocess.run([*command, "0", "--precision", "tf32"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 2 and done.stderr.startswith("train.py: error: tf32 takes an NVIDIA GPU")
+        assert done.returncode == 2 and done.stderr.startswith("train.py: error: tf32 needs an NVIDIA GPU")
         assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
