@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and reading of regular files only."""
+"""Atomic writing of files, complete or not at all, and reading of regular files only."""
 
 import contextlib
 import errno

@@ -19,7 +19,10 @@ def chunks(size: int, most: int) -> list[slice]:
 
 
 def chunks_of_bytes(size: int, nbytes: int, most_bytes: int, about: int = 1) -> list[slice]:
-    """Slices of an axis of length `size`, for an array of nbytes: each of about most_bytes at most, and about `about` or more."""
+    """Slices of an axis of length `size` of an array of nbytes, each of about most_bytes at most.
+
+    about: there are about this many slices, or more.
+    """
     most = ceil_div(size * min(most_bytes, nbytes // about), nbytes) if nbytes else size
     return chunks(size, max(1, most))
 

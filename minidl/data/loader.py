@@ -17,7 +17,7 @@ from .transforms import Transform
 class Batch:
     """images (N, C, H, W), their labels (N,), and their indices (N,) in the data set.
 
-    labels and indices are absent if another device has them. The images are a shard of the global batch: those from
+    labels and indices are empty if another device has them. The images are a shard of the global batch: those from
     first_sample on, of global_size.
     """
 

@@ -141,12 +141,12 @@ def check(communicators: Communicators, stop, backend: str, devices: list[int], 
         try:
             set_matmul_precision(precision)
         except UserError as reason:
-            add(f"products in {precision}", True, f"not here: {reason}")
+            add(f"products in {precision}", True, f"not available: {reason}")
             continue
         largest = difference("linear", device, "float32")
         add(f"products in {precision}", largest <= 2e-3, f"largest difference {largest:.1e}")
     set_matmul_precision("fp32")
-    add("dropout masks", masks_are_equal(device), "to the last bit")
+    add("dropout masks", masks_are_equal(device), "equal bit for bit")
     error = gradient_error(device)
     add("gradient check", not error, error or "agrees with finite differences")
     for which, communicator in zip(Communicators._fields, communicators, strict=True):
@@ -220,7 +220,7 @@ def main(arguments=None) -> int:
         prog="python -m minidl.selftest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy")
-    parser.add_argument("--devices", default="0", metavar="0,1", help="numbers of GPUs, or of CPU processes (default 0)")
+    parser.add_argument("--devices", default="0", metavar="0,1", help="numbers of GPUs; or one for each CPU process (default 0)")
     parser.add_argument("--megabytes", type=int, default=64, help="size of the array for the transfer test (default 64)")
     parser.add_argument("--json", type=Path, default=Path("minidl-selftest.json"), help="the file for the report")
     options = parser.parse_args(arguments)
@@ -230,7 +230,7 @@ def main(arguments=None) -> int:
             raise ValueError
     except ValueError:
         print(
-            "minidl.selftest: error: --devices takes different numbers such as 0 or 0,1, --megabytes one of at least 1",
+            "minidl.selftest: error: --devices takes different numbers such as 0 or 0,1, and --megabytes a number above 0",
             file=sys.stderr,
         )
         return 2
@@ -254,5 +254,5 @@ def main(arguments=None) -> int:
     except OSError as error:
         print(f"minidl.selftest: error: --json {options.json}: cannot write there: {error.strerror}", file=sys.stderr)
         return 2
-    print(f"{len(report['checks']) - wrong} checks are right, {wrong} wrong; the report is in {options.json}")
+    print(f"{len(report['checks']) - wrong} checks passed, {wrong} failed; the report is in {options.json}")
     return 1 if wrong else 0

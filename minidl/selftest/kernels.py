@@ -219,7 +219,7 @@ def fast_kernels(device: str):
 
 
 def difference(name: str, device: str, dtype: str) -> float:
-    """The largest difference between a call's results on the device and the reference's in float64, relative as TOLERANCE.
+    """The largest difference between a call's results on the device and the reference's in float64, relative as for TOLERANCE.
 
     NaN and infinite values must be at the same positions; otherwise the difference is NaN.
     """

@@ -26,7 +26,7 @@ def test_on_cpu_processes(tmp_path, devices):
     assert all(check["ok"] for check in checks)
     assert {check["device"] for check in checks} == {f"numpy, rank {rank}" for rank in range(count)}
     assert len(report["speed"]) == count and report["versions"]["numpy"]
-    assert done.stdout.splitlines()[-1] == f"{len(checks)} checks are right, 0 wrong; the report is in minidl-selftest.json"
+    assert done.stdout.splitlines()[-1] == f"{len(checks)} checks passed, 0 failed; the report is in minidl-selftest.json"
 
 
 def test_a_wrong_kernel_is_found(tmp_path, monkeypatch, capsys):
