@@ -182,7 +182,7 @@ class Two(Communicator):
             "takes no BatchNorm1d after a fully connected layer, as 1 is",
         ),
         (hybrid, nn.Sequential({"fc": nn.Linear(3, 1)}), "fc has 1 outputs, fewer than the 2 devices"),
-        (towers, nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), "no two towers: there are no convolutions with two groups"),
+        (towers, nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), "no two towers: it has no convolution with two groups"),
         (towers, nn.Sequential(nn.Conv2d(2, 2, 3, groups=2)), "or no fully connected layer"),
         (
             towers,
