@@ -76,7 +76,7 @@ def test_a_step_with_a_loss_that_is_not_finite_is_skipped(device, dtype):
 
 def test_a_step_with_clipping_does_not_wait_for_the_gpu():
     if "SIMGPU_DEVICES" not in os.environ:
-        pytest.skip("takes the simulator's count of waits")
+        pytest.skip("needs the simulator's count of waits")
     use_device("cupy")
     p = Tensor(to_device(np.ones(4), "cupy"), requires_grad=True)
     p.grad = p.data * 2
@@ -112,4 +112,4 @@ def test_wrong_arguments_are_refused(arguments, message):
     (p,) = parameters((3,))
     with pytest.raises(ValueError, match=message):
         Adam([p], **arguments)
-    assert p.grad_buffer is None, "it was packed before it was refused"
+    assert p.grad_buffer is None, "the parameter was packed although the arguments are wrong"

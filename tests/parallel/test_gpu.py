@@ -44,7 +44,7 @@ def gpus(cupy):
 
     def gpus(n):
         if cupy.cuda.runtime.getDeviceCount() < n:
-            pytest.skip(f"this takes {n} GPUs")
+            pytest.skip(f"this needs {n} GPUs")
 
     return gpus
 
@@ -214,7 +214,7 @@ def test_collectives_of_gpus(gpus):
 def test_a_planted_bug_is_noticed(gpus, bug):
     """Each bug removes a wait or a reference. On a real GPU it may not show for a long time."""
     if not SIMULATED:
-        pytest.skip("takes the simulator's unkind order of work")
+        pytest.skip("needs the simulator's adversarial order of work")
     gpus(2)
     settings = config("cifar-lrn", "cupy", [0, 1], steps=FEW_STEPS)
     expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0], steps=FEW_STEPS))
@@ -247,7 +247,7 @@ def test_a_step_does_not_wait_for_the_gpu(gpus, devices, parallel):
     """Neither for a stream, a device nor a copy: sums are read one step later, after an event."""
     gpus(len(devices))
     if not SIMULATED:
-        pytest.skip("takes the simulator's count of waits")
+        pytest.skip("needs the simulator's count of waits")
     settings = config("cifar-bn", "cupy", devices, "float32", steps=FEW_STEPS, parallel=parallel)
     assert launch(len(devices), ranks.waits_of_steps, settings) == [0] * (FEW_STEPS - 1)
 

@@ -107,7 +107,7 @@ def alone(request, data):
 def test_devices_do_not_change_the_result_of_the_2012_networks(request, call, alone, data, size, parallel):
     model, expected = alone
     if parallel != "towers" and size == 2 and (model == "net-145" or "mpi" in request.node.callspec.id):
-        pytest.skip("the cifar networks are tried so")
+        pytest.skip("this is tested with the cifar networks")
     result = call(size, ranks.train, config(model, data, parallel))
     assert result["correct"] == expected["correct"]
     np.testing.assert_array_equal(result["predictions"], expected["predictions"])
