@@ -47,7 +47,7 @@ def soak(experiments_in_all: int, seed: int) -> tuple[collections.Counter, int]:
         place = Path(folder)
         baseline = experiments.Baseline(place / "baseline")
         kinds: dict[str, Callable] = {
-            damage.__name__: lambda draw, damage=damage: baseline.go_on(place, lambda run: damage(draw, run))
+            damage.__name__: lambda draw, damage=damage: baseline.resume(place, lambda run: damage(draw, run))
             for damage in experiments.DAMAGES
         }
         kinds["command_line"] = lambda draw: experiments.started(place / "new", draw(experiments.command_lines()))

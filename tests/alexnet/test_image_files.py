@@ -78,7 +78,7 @@ def test_palette_images_are_read(tmp_path, name):
     np.testing.assert_array_equal(read_image(file, 8), rgb(image.convert("RGB")))
 
 
-def test_transparent_palette_lies_on_white(tmp_path):
+def test_a_transparent_palette_entry_becomes_white(tmp_path):
     image = Image.new("P", (8, 8), 0)
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.paste(1, (0, 0, 8, 4))
@@ -87,7 +87,7 @@ def test_transparent_palette_lies_on_white(tmp_path):
     assert (array[:, :4] == [[[40]], [[50]], [[60]]]).all() and (array[:, 4:] == 255).all()
 
 
-def test_transparent_colour_lies_on_white(tmp_path):
+def test_a_transparent_colour_becomes_white(tmp_path):
     image = Image.new("RGB", (8, 8), (1, 2, 3))
     image.paste((9, 9, 9), (0, 0, 8, 4))
     array = read_image(saved(tmp_path / "a.png", image, transparency=(1, 2, 3)), 8)
@@ -95,7 +95,7 @@ def test_transparent_colour_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_lies_on_white(tmp_path, mode):
+def test_an_alpha_channel_is_drawn_on_white(tmp_path, mode):
     image = Image.new(mode, (8, 8), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
     image.paste((100, 100, 100, 255) if mode == "RGBA" else (100, 255), (0, 0, 8, 2))
     image.paste((0, 0, 0, 128) if mode == "RGBA" else (0, 128), (0, 2, 8, 4))
@@ -110,7 +110,7 @@ def test_cmyk_images_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bits_become_8(tmp_path, name):
+def test_16_bit_images_become_8_bit_images(tmp_path, name):
     values = np.array([[0, 128, 257], [0x7FFF, 0x8000, 0xFFFF], [1000, 2000, 60000]], np.uint16)
     file = saved(tmp_path / name, Image.fromarray(values))
     np.testing.assert_array_equal(read_image(file, 3)[0], np.floor(values / 257 + 0.5))
@@ -320,12 +320,12 @@ def test_no_file_is_left_open(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.png", "a.b.webp", "a.bmp", "a.gif", "a.tif", "A.TIFF", "a.jfif"])
-def test_names_of_images(name):
+def test_names_of_images_are_recognised(name):
     assert is_image_name(name)
 
 
 @pytest.mark.parametrize("name", [".a.jpg", "._a.jpg", "Thumbs.db", "desktop.ini", "a", "jpg", "a.jpg.txt", "a.npy", ".jpg"])
-def test_names_of_other_files(name):
+def test_names_of_other_files_are_not_images(name):
     assert not is_image_name(name)
 
 

@@ -25,7 +25,7 @@ def place(tmp_path_factory):
 def test_a_damaged_run_is_refused_or_ends_the_same(baseline, tmp_path, damage):
     @given(st.data())
     def experiment(data):
-        baseline.go_on(tmp_path, lambda folder: damage(data.draw, folder))
+        baseline.resume(tmp_path, lambda folder: damage(data.draw, folder))
 
     experiment()
 
@@ -57,7 +57,7 @@ def test_a_setting_that_changes_the_result_is_not_changed_silently(baseline, tmp
         assert settings[key] != value
         file.write_text(json.dumps(settings | {key: value}))
 
-    status, message = baseline.go_on(tmp_path, damage)
+    status, message = baseline.resume(tmp_path, damage)
     assert status == 2 and f"it was saved with {key} " in message
 
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_with_impossible_progress_is_not_used(baseline, tmp_path, k
         facts["progress"][key] += 1
         checkpoint.save(file, arrays, facts)
 
-    assert baseline.go_on(tmp_path, damage) == (0, "")
+    assert baseline.resume(tmp_path, damage) == (0, "")
     assert [file.name for file in (tmp_path / "run/checkpoints").glob("*.damaged")] == [
         "epoch-0002-step-000010.safetensors.damaged"
     ]
@@ -82,7 +82,7 @@ def test_a_repeated_line_of_metrics_is_refused(baseline, tmp_path):
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder / "metrics.jsonl").write_text("".join([*lines, lines[0]]))
 
-    status, message = baseline.go_on(tmp_path, twice)
+    status, message = baseline.resume(tmp_path, twice)
     assert status == 2 and "is damaged (its epochs are not 1, 2, 3, ...)" in message
 
 

@@ -68,7 +68,7 @@ def test_the_last_line_is_the_result(finished):
     assert last == f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}"
 
 
-def test_a_summary_comes_first_and_no_bars_without_a_terminal(finished):
+def test_the_summary_comes_first_and_without_a_terminal_there_are_no_bars(finished):
     _, done = finished
     first = done.stdout.splitlines()
     assert first[0].split() == ["layer", "kind", "output", "parameters", "MAC/image"]

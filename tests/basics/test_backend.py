@@ -91,17 +91,17 @@ def test_two_cupy_packages_are_refused(installed, names):
         (999, "cudaError: 999; or use the numpy"),
     ],
 )
-def test_no_gpu(installed, status, advice):
+def test_without_a_gpu_an_error_says_what_to_do(installed, status, advice):
     installed("cupy-cuda12x", module=cupy(status=status))
     assert advice in refused() and refused().endswith("or use the numpy backend")
 
 
-def test_no_such_gpu(installed):
+def test_a_gpu_number_that_does_not_exist_is_refused(installed):
     installed("cupy-cuda12x", module=cupy(devices=2))
     assert refused("cupy:2") == "cupy:2: there is no such GPU; there are 2, numbered from 0"
 
 
-def test_a_library_is_missing(installed):
+def test_a_missing_cuda_library_is_named(installed):
     def multiplies():
         raise DynamicLibNotFoundError("libnvrtc.so.12 was not found\nin any of the places")
 

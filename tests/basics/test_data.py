@@ -80,7 +80,7 @@ def test_leaving_an_epoch_ends_its_thread():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
-def test_wrong_arguments():
+def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="got 23 and 22"):
         DataLoader(IMAGES, LABELS[:-1], 5, keep)
     with pytest.raises(ValueError, match="at least 1; got 0"):

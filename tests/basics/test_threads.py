@@ -167,7 +167,7 @@ def test_the_number_of_threads_may_be_a_numpy_integer():
     assert get_num_threads() == 4
 
 
-def test_no_parts_are_no_calls():
+def test_parallel_without_parts_calls_nothing():
     parallel(pytest.fail, [])
 
 

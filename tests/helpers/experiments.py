@@ -103,7 +103,7 @@ class Baseline:
         assert run("--resume", finished, "--epochs", EPOCHS) == (0, "")
         self.metrics, self.weights = metrics(finished), weights(finished)
 
-    def go_on(self, place: Path, damage) -> tuple[int, str]:
+    def resume(self, place: Path, damage) -> tuple[int, str]:
         """Damage a copy of the run, in `place`, and resume it.
 
         Either it is refused with one line and left unchanged, or it ends with the result of the undamaged run.

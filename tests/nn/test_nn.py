@@ -360,7 +360,7 @@ def test_an_alexnet_written_for_pytorch_runs():
     assert net.eval()(Tensor(np.ones((1, 3, 70, 80), np.float32))).shape == (1, 3)
 
 
-def test_the_initial_weights_are_he_s():
+def test_the_initial_weights_have_he_s_deviation():
     random.manual_seed(0)
     conv, linear = nn.Conv2d(64, 64, 5, groups=2), nn.Linear(1000, 500)
     assert abs(conv.weight.data.std() / np.sqrt(2 / (32 * 25)) - 1) < 0.02

@@ -242,7 +242,7 @@ def test_a_stopped_rank_ends_all():
     assert not ranks_of(os.getpid())
 
 
-def test_a_user_error_of_a_rank_is_a_user_error():
+def test_a_user_error_of_a_rank_is_raised_as_one():
     with pytest.raises(UserError, match="^no such file; look elsewhere$"):
         launch(2, ranks.fail, "user")
 
