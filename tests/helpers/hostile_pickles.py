@@ -1,6 +1,6 @@
-"""Pickles of two images that try to run code, crash, hang or take all memory; each with what is to be said of it.
+"""Pickles of two images that try to run code, crash, hang or take all memory; each with its expected error.
 
-python -m tests.helpers.hostile_pickles reads each with little memory to spare, and prints a line of JSON for each.
+python -m tests.helpers.hostile_pickles reads each with little spare memory, and prints a line of JSON for each.
 """
 
 import json
@@ -39,7 +39,7 @@ ARRAY = array()
 
 
 def batch(data=ARRAY, labels=b"](K\x03K\x07e", before=b"N"):
-    """As Python 2 writes it; `before` is one more thing in it."""
+    """A batch file as Python 2 writes it, with `before` as one more entry."""
     return b"\x80\x02}(U\x06before" + before + b"U\x06labels" + labels + b"U\x04data" + data + b"u."
 
 
@@ -53,7 +53,7 @@ def frombuffer(raw=RAW, dtype=UINT8, shape=SHAPE, order=b"U\x01C"):
 
 DEEP_TUPLE = b")" + b"\x85" * 150_000
 DEEP_LIST = b"]" * 90_000 + b"a" * 89_999
-WIDE = b"()q\x00" + b"h\x00h\x00\x86q\x00" * 200 + b"t"  # hashed one by one, it is 2 ** 200 tuples
+WIDE = b"()q\x00" + b"h\x00h\x00\x86q\x00" * 200 + b"t"  # to hash it visits 2 ** 200 tuples
 LONG_TEXT = text(b"x" * (1 << 20))
 HUGE = (1 << 62).to_bytes(8, "little")
 LARGE = (1 << 40).to_bytes(8, "little")
@@ -82,7 +82,7 @@ def instead_of(kind):
     return f"it has something else where a {kind} must be"
 
 
-# What is odd in these has no effect: they read as the two images.
+# These are unusual but harmless: they are read as the two images.
 HARMLESS = {
     "an ordinary batch": batch(),
     "a Fortran order": batch(array(fortran=b"\x88", raw=string(bytes(b for both in zip(*HALVES, strict=True) for b in both)))),
@@ -105,7 +105,7 @@ HARMLESS = {
 }
 
 HOSTILE = {
-    # No batch at all.
+    # Not a batch.
     "an empty file": (b"", CUT),
     "a stop": (b".", CUT),
     "a mark": (b"(.", CUT),
@@ -148,7 +148,7 @@ HOSTILE = {
     "INT of 1 MB": (b"I" + b"1" * (1 << 20) + b"\n.", CUT),
     "LONG of 1 MB": (b"L" + b"1" * (1 << 20) + b"L\n.", CUT),
     "an opcode that there is not": (b"\xfe.", CUT),
-    # Lengths that are not there.
+    # Lengths beyond the end of the file.
     **{
         f"{name} of {size}": (code + count + b"a.", CUT)
         for name, code in {"BINBYTES8": b"\x8e", "BINUNICODE8": b"\x8d", "BYTEARRAY8": b"\x96"}.items()
