@@ -51,7 +51,7 @@ def opened(config: Config, download: bool = True) -> Iterator[tuple[Config, Data
     if config.data == "cifar10" and not download:
         place = datasets.cifar10_place(config.data_dir)
         if not any((place / part).exists() for part in (cifar10_files.FOLDER, cifar10_files.ARCHIVE)):
-            raise UserError(f"CIFAR-10 is not in {place}; tell where it is with --data-dir")
+            raise UserError(f"CIFAR-10 is not in {place}; give its folder with --data-dir")
     dataset = load_dataset(config)
     try:
         check_fits(config, dataset)
@@ -82,7 +82,7 @@ def found(config: Config, dataset: Dataset) -> Config:
         if config.classes != list(dataset.classes) or (in_files and config.files != image_folders.checksum(dataset)):
             raise UserError(f"--data {dataset.name}: its files or classes are not those that the run began with; put them back")
         if input_shape(config) != (dataset.image_shape[0], _crop_size(config, dataset), _crop_size(config, dataset)):
-            raise UserError(f"config.json has other sizes of images than {dataset.name}; put it back, or start a new run")
+            raise UserError(f"config.json has other image sizes than {dataset.name}; put it back, or start a new run")
         return config
     skipped: list[str] = []
     if in_files:
@@ -95,7 +95,7 @@ def found(config: Config, dataset: Dataset) -> Config:
     if config.init and config.preparation:  # the weights are used to these
         mean, std = config.preparation.mean, config.preparation.std
         if len(mean) != channels:
-            raise UserError(f"--init {config.init}: its images have {len(mean)} channels, and those of {dataset.name} {channels}")
+            raise UserError(f"--init {config.init}: its images have {len(mean)} channels, but those of {dataset.name} {channels}")
     std = [value or 1.0 for value in std]  # 0 where all pixels are the same
     preparation = Preparation(3 if channels == 3 else 1, side, _crop_size(config, dataset), mean, std)
     return dataclasses.replace(
@@ -113,7 +113,7 @@ def check_fits(config: Config, dataset: Dataset) -> None:
     least, size = models.LEAST_IMAGE_SIZE[config.model], _crop_size(config, dataset)
     if size < least:
         raise UserError(
-            f"--model {config.model} takes images of at least {least} x {least}, and {dataset.name} has {size} x {size}; "
+            f"--model {config.model} takes images of at least {least} x {least}, but {dataset.name} has {size} x {size}; "
             "choose a cifar model"
         )
     dataset.train.first(config.limit_train, "--limit-train")
@@ -231,7 +231,7 @@ def freeze(config: Config, model: Module) -> None:
         if not any(name.startswith(prefix) for name in parameters):
             first = dict.fromkeys(name.partition(".")[0] for name in parameters)
             raise UserError(
-                f"--freeze {prefix}: no parameter's name begins so; those of {config.model} begin with {', '.join(first)}"
+                f"--freeze {prefix}: no parameter's name begins with it; those of {config.model} begin with {', '.join(first)}"
             )
     for name, parameter in parameters.items():
         parameter.requires_grad = not name.startswith(tuple(prefixes))
@@ -249,10 +249,10 @@ def start_from(config: Config, model: Module) -> None:
     last = [name for name, layer in models.layers(model) if isinstance(layer, Linear)][-1]
     if f"{last}.weight" in loaded and loaded[f"{last}.weight"].shape != own[f"{last}.weight"].shape:
         before, now = len(loaded[f"{last}.weight"]), len(own[f"{last}.weight"])
-        print(f"{last} is started anew: it has {now} classes, and in {config.init} {before}", flush=True)
+        print(f"{last} keeps its initial weights: it has {now} classes, but in {config.init} {before}", flush=True)
         loaded = {name: array for name, array in loaded.items() if not name.startswith(f"{last}.")}
         loaded |= {name: array for name, array in own.items() if name.startswith(f"{last}.")}
     try:
         model.load_state_dict(loaded)
     except ValueError as error:
-        raise UserError(f"--init {config.init}: {error}; choose its network with --model") from None
+        raise UserError(f"--init {config.init}: {error}; give the network of the weights with --model") from None

@@ -76,9 +76,9 @@ def _unzip(packed: bytes) -> memoryview:
     stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     unpacked = stream.decompress(packed, MOST_UNPACKED_BYTES)
     if not stream.eof:
-        raise ValueError(f"it is cut, or unpacks to more than {MOST_UNPACKED_BYTES:,} bytes")
+        raise ValueError(f"it is cut off, or unpacks to more than {MOST_UNPACKED_BYTES:,} bytes")
     if stream.unused_data:
-        raise ValueError("more follows its end")
+        raise ValueError("there is data after its end")
     return memoryview(unpacked)
 
 
@@ -97,7 +97,7 @@ def _batches_of_tar(tar: memoryview) -> dict[str, memoryview]:
         at += tarfile.BLOCKSIZE
         size = 0 if member.isdir() or member.islnk() or member.issym() or member.isdev() else member.size
         if not 0 <= size <= len(tar) - at:
-            raise ValueError(f"it has a member of {size:,} bytes, and {len(tar) - at:,} follow")
+            raise ValueError(f"it has a member of {size:,} bytes, but only {len(tar) - at:,} follow")
         folder, _, name = member.name.rpartition("/")
         if folder == FOLDER and name in NAMES:
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or size > MOST_BATCH_BYTES:

@@ -28,7 +28,7 @@ def read_batch(content: bytes | memoryview, count: int) -> tuple[np.ndarray, np.
     except (UnpicklingError, MemoryError):
         raise
     except Exception:  # a damaged pickle can raise anything
-        raise UnpicklingError("it is cut, or no pickle of image data") from None
+        raise UnpicklingError("it is cut off, or not a pickle of image data") from None
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,13 +63,13 @@ _NDARRAY, _UINT8 = object(), object()
 def _encode(text: Any, encoding: Any) -> Any:
     """Bytes, as Python 3 writes them in the old protocols. They stay text here, as the strings of Python 2 do."""
     if encoding != "latin1":
-        raise UnpicklingError("it encodes text in another way than bytes are written")
+        raise UnpicklingError("it encodes text with an encoding other than latin1")
     return text
 
 
 def _dtype(code: Any, align: Any, copy: Any) -> object:
     if code != "u1":
-        raise UnpicklingError("it holds an array of something else than bytes")
+        raise UnpicklingError("it holds an array that is not of bytes")
     return _UINT8
 
 
@@ -159,7 +159,7 @@ def _run(content: bytes | memoryview) -> Any:
 
 def _checked(thing: Any, kind: type) -> Any:
     if type(thing) is not kind:
-        raise UnpicklingError(f"it has something else where a {kind.__name__} must be")
+        raise UnpicklingError(f"it has something else where a {kind.__name__} is needed")
     return thing
 
 
@@ -167,7 +167,7 @@ def _pairs(items: list[Any]) -> dict[str, Any]:
     pairs = {}
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str | bytes) or len(key) > LONGEST_KEY:
-            raise UnpicklingError("it has a dict whose keys are no short texts")
+            raise UnpicklingError("it has a dict whose keys are not short texts")
         pairs[key.decode("latin1") if isinstance(key, bytes) else key] = value
     return pairs
 
@@ -181,7 +181,7 @@ def _stand_in(module: Any, name: Any) -> Any:
 
 def _call(function: Any, arguments: Any) -> Any:
     if not callable(function):
-        raise UnpicklingError("it calls what is no function")
+        raise UnpicklingError("it calls something that is not a function")
     return function(*_checked(arguments, tuple))
 
 
@@ -190,4 +190,4 @@ def _build(thing: Any, state: Any) -> None:
         _, thing.shape, thing.dtype, fortran, thing.raw = _checked(state, tuple)
         thing.order = "F" if fortran else "C"
     elif thing is not _UINT8:  # its state tells of byte order and fields; a byte has neither
-        raise UnpicklingError("it sets the state of what is no array")
+        raise UnpicklingError("it sets the state of something that is not an array")

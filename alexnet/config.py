@@ -118,7 +118,7 @@ class Config:
         """The settings of an earlier run, from config.json. Raises ValueError as from_flat does."""
 
         def no_number(name: str) -> None:
-            raise ValueError(f"{name} is no number that a setting may be")
+            raise ValueError(f"{name} is not allowed as a setting")
 
         try:
             return cls.from_flat(
@@ -132,18 +132,18 @@ class Config:
         if self.model not in NETWORKS:
             raise ValueError(f"there is no model {self.model!r:.80}")
         if len(set(self.devices)) < len(self.devices):
-            raise ValueError(f"devices {self.devices} has one twice")
+            raise ValueError(f"devices {self.devices} names a device twice")
         if self.world_size < len(self.devices):
             raise ValueError(f"world_size {self.world_size} is less than the number of devices, {len(self.devices)}")
         if self.precision != "fp32" and (self.backend, self.dtype) != ("cupy", "float32"):
             raise ValueError(f"precision {self.precision} is for backend cupy and dtype float32")
         if (self.preparation is None) != (self.classes is None):
-            raise ValueError("it has only one of the classes and how images are prepared")
+            raise ValueError("it has the classes without the preparation of images, or the reverse")
         if self.preparation is not None and self.recipe.color_noise:
             channels = self.preparation.channels
             if [len(vector) for vector in self.color_vectors or []] != [channels] * channels:
-                raise ValueError(f"color_vectors are to be {channels} of {channels} numbers")
+                raise ValueError(f"color_vectors must be {channels} of {channels} numbers")
         if self.recipe.test_views == 2 and not self.recipe.reflection:
-            raise ValueError("test_views 2 is an image and its reflection, and reflection is false")
+            raise ValueError("test_views 2 is an image and its reflection, but reflection is false")
         if self.recipe.schedule != "one-cycle" and not self.recipe.step_epochs:
             raise ValueError(f"schedule {self.recipe.schedule} needs step_epochs of at least 1")

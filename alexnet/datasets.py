@@ -46,7 +46,7 @@ class Split:
         if n is None:
             return self
         if not 1 <= n <= len(self):
-            raise UserError(f"{option} {n}: give a number from 1 to {len(self)}, the images that there are")
+            raise UserError(f"{option} {n}: give a number from 1 to {len(self)}, the number of images")
         return self.chosen(class_balanced_order(self.labels)[:n])
 
 
@@ -90,7 +90,8 @@ class Dataset:
         if (out := np.flatnonzero((wanted < 1) | (wanted >= counts))).size:
             name, count = self.classes[out[0]], counts[out[0]]
             raise UserError(
-                f"--validation {validation:g} would leave class {name!r}, which has {count} images, none to train or to test on"
+                f"--validation {validation:g} holds out all or none of class {name!r}, which has {count} images; choose another "
+                "value"
             )
         of_class = self.train.labels[order]
         rank = np.empty(len(order), np.int64)  # of an image in the order, among those of its class
@@ -174,7 +175,7 @@ def cifar10_place(data_dir: str | None) -> Path:
     """The one place that is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl."""
     place = os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")
     if place.startswith("~"):
-        raise UserError(f"there is no home folder for {place}; say with --data-dir or MINIDL_DATA where CIFAR-10 is to be")
+        raise UserError(f"there is no home folder for {place}; give the folder for CIFAR-10 with --data-dir or MINIDL_DATA")
     return Path(os.path.abspath(place))
 
 
@@ -189,7 +190,7 @@ def _download(place: Path) -> None:
         with bar, _folder(place), replacing(place / cifar10_files.ARCHIVE) as part:
             pooch.HTTPDownloader(progressbar=bar, timeout=30)(CIFAR10_URL, str(part), None)
             if pooch.file_hash(part, "md5") != CIFAR10_MD5:
-                raise UserError(f"what {CIFAR10_URL} sent is not CIFAR-10 (its md5 is wrong); try again, or use --data digits")
+                raise UserError(f"the file from {CIFAR10_URL} is not CIFAR-10 (wrong md5); try again, or use --data digits")
     except (requests.RequestException, ValueError):
         raise UserError(f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits") from None
     except OSError as error:

@@ -47,7 +47,7 @@ class Job:
         if self.source.is_dir():
             RunFolder.read(self.source)
         elif self.data is None:
-            raise UserError(f"{self.source} has no test images of its own; say with --data on which to test it")
+            raise UserError(f"{self.source} has no test images of its own; give some with --data")
 
 
 @dataclasses.dataclass
@@ -136,7 +136,7 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
             image_folders.survey(dataset, None, None)
         elif dataset.image_shape != _stored(loaded):
             shapes = [" x ".join(map(str, shape)) for shape in (dataset.image_shape, _stored(loaded))]
-            raise UserError(f"--data {job.data}: its images are {shapes[0]}, and those of the network {shapes[1]}")
+            raise UserError(f"--data {job.data}: its images are {shapes[0]}, but those of the network {shapes[1]}")
         yield Split(dataset.test.images, labels[dataset.test.labels])
     finally:
         dataset.close()

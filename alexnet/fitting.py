@@ -77,7 +77,7 @@ def fit(
         facts = saver.restore()
         restored = json.dumps(msgspec.to_builtins(facts)).encode()
         if differences := config.differences(Config.from_flat(facts.config)):
-            entry.tell(f"going on with {differences}")
+            entry.tell(f"resuming with {differences}")
     saver.distribute()
     parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
     if resume:

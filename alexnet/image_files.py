@@ -64,7 +64,7 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
-                    raise ImageError(f"it has {width} x {height} pixels, and more than {MOST_PIXELS:,} are not read")
+                    raise ImageError(f"it has {width} x {height} pixels, and at most {MOST_PIXELS:,} are read")
                 if draft:
                     image.draft("RGB", (side, side))
                 upright = TURNS.get(_orientation(image))
@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("it is no image of a kind that is read: JPEG, PNG, WebP, BMP, GIF, TIFF") from None
+        raise ImageError("it is not an image of a supported format: JPEG, PNG, WebP, BMP, GIF, TIFF") from None
     except Image.DecompressionBombError:
         raise ImageError(f"it has more than {MOST_PIXELS:,} pixels") from None
     except DAMAGE as error:
@@ -88,7 +88,7 @@ def _regular(path: str | os.PathLike[str]) -> Any:
     if stat.S_ISREG(about.st_mode) and about.st_size:
         return open(descriptor, "rb")
     os.close(descriptor)
-    raise ImageError("it is empty" if stat.S_ISREG(about.st_mode) else "it is no regular file")
+    raise ImageError("it is empty" if stat.S_ISREG(about.st_mode) else "it is not a regular file")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -109,7 +109,7 @@ def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-            raise ImageError("it has 32 bits a pixel; save it with 8 or 16")
+            raise ImageError("it has 32 bits per channel; save it with 8 or 16")
         image = Image.fromarray(((values.astype(np.uint32) * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))
     elif image.has_transparency_data or image.mode in ("La", "RGBa"):
         image = image.convert("RGBA")
@@ -201,6 +201,6 @@ def class_folders(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
         try:
             title.encode()
         except UnicodeEncodeError:
-            raise UserError(f"{Path(folder) / name}: the name of a class is to be UTF-8; rename the folder") from None
+            raise UserError(f"{Path(folder) / name}: the name of a class must be UTF-8; rename the folder") from None
         classes.setdefault(title, []).extend(f"{name}/{file}" for file in images_below(os.path.join(folder, name)))
     return classes

@@ -156,7 +156,7 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     test = next((root / name for name in TEST if _has_folders(root / name)), None)
     if test and training is root:
         raise UserError(
-            f"--data {root}: there is {test.name}, and no {TRAINING} beside it; name the folder of training images so"
+            f"--data {root}: there is {test.name}, but no {TRAINING} beside it; give the folder of training images that name"
         )
     classes = _classes(training)
     train = _split(root, training, classes, readers)
@@ -191,11 +191,11 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise UserError(f"--data: cannot read {error.filename or folder}: {error.strerror or error}") from None
     if not any(classes.values()):
-        raise UserError(f"--data: there are no images in {folder}; it needs a folder a class, with images in it")
+        raise UserError(f"--data: there are no images in {folder}; it needs a folder for each class, with images in it")
     if empty := [name for name, files in classes.items() if not files]:
-        raise UserError(f"--data: in {folder} there are no images of {named(empty)}; put some there, or remove the folder")
+        raise UserError(f"--data: {folder} has no images of {named(empty)}; add some, or remove the folder")
     if len(classes) == 1:
-        raise UserError(f"--data: in {folder} there is only one class, {named(classes)}; it needs a folder for each of several")
+        raise UserError(f"--data: {folder} has only one class, {named(classes)}; it needs several, each with a folder")
     return classes
 
 
@@ -260,7 +260,7 @@ def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) ->
         most = max(MOST_SKIPPED, int(MOST_SKIPPED_SHARE * (len(train) + len(test))))
         if len(skipped) > most:
             raise UserError(
-                f"{len(skipped)} files cannot be read, and at most {most} are left out: {named(skipped)}; mend or remove them"
+                f"{len(skipped)} files cannot be read, and at most {most} are left out: {named(skipped)}; repair or remove them"
             )
         leave_out(dataset, unreadable)
 
@@ -276,5 +276,5 @@ def leave_out(dataset: Dataset, names: Sequence[str] | Mapping[str, str]) -> Non
         counts = np.bincount(split.labels[stays], minlength=len(dataset.classes))
         if not counts.all():
             name = dataset.classes[counts.argmin()]
-            raise UserError(f"no image of class {name!r} to {part} on can be read; put some there, or remove the class")
+            raise UserError(f"class {name!r} has no {part} image that can be read; add some, or remove the class")
         setattr(dataset, part, split.chosen(np.flatnonzero(stays)))

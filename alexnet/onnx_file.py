@@ -98,7 +98,7 @@ class Graph:
                 weights.append(self.array(f"{name}.bias", layer.bias.data))
             self.add("Gemm", name, *weights, transB=1)
         elif not isinstance(layer, Dropout):
-            raise UserError(f"{name} is a {layer!r}, for which there is nothing in ONNX files yet")
+            raise UserError(f"{name} is a {layer!r}, which cannot be written to an ONNX file yet")
 
     def _normalise(self, name: str, layer: LocalResponseNorm) -> None:
         """Groups of channels as images of their own."""
@@ -115,8 +115,8 @@ class Graph:
         """As plain pooling, where the windows are all of one size."""
         OH, OW = _pair(layer.output_size)
         if H % OH or W % OW:
-            raise UserError(f"{name} makes {OH} x {OW} of {H} x {W}, which are windows of several sizes, and ONNX has none; "
-                            "take another image size")  # fmt: skip
+            raise UserError(f"{name} makes {OH} x {OW} from {H} x {W} with windows of several sizes, which ONNX does not have; "
+                            "choose another image size")  # fmt: skip
         self.add("AveragePool", name, kernel_shape=[H // OH, W // OW], strides=[H // OH, W // OW])
 
 
@@ -191,4 +191,4 @@ def _compare(content: bytes, network: Module, preparation: Any, shape: tuple[int
     largest = max(1.0, float(abs(expected).max()))
     difference = float(abs(logits - expected).max())
     if not difference <= TOLERANCE * largest:
-        raise UserError(f"ONNX Runtime's logits differ by {difference:.2g} from those here; use a .safetensors file")
+        raise UserError(f"ONNX Runtime's logits differ by {difference:.2g} from minidl's; use a .safetensors file")

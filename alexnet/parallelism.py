@@ -16,17 +16,17 @@ def check(config: Config) -> None:
     devices = config.world_size
     if config.parallel == "towers":
         if config.model not in TOWERS:
-            raise UserError(f"--parallel towers is for {' and '.join(TOWERS)}, which have two towers; {config.model} has not")
+            raise UserError(f"--parallel towers is for {' and '.join(TOWERS)}, which have two towers; {config.model} does not")
         if devices != 2:
-            raise UserError(f"--parallel towers takes two devices, and there {'is 1' if devices == 1 else f'are {devices}'}")
+            raise UserError(f"--parallel towers needs two devices, and there {'is 1' if devices == 1 else f'are {devices}'}")
     if config.parallel == "hybrid":
         with init.skipped():
             network = builders.build_model(config)
         name, outputs = _fewest_outputs(network)
         if outputs < devices:
             raise UserError(
-                f"--parallel hybrid divides the outputs of each fully connected layer, and {name} has {outputs} for {devices} "
-                "devices; choose --parallel data"
+                "--parallel hybrid divides the outputs of each fully connected layer, but "
+                f"{name} has only {outputs} for {devices} devices; choose --parallel data"
             )
 
 

@@ -95,8 +95,8 @@ def read_classes(path: Path, count: int) -> list[str]:
     try:
         names = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--classes {path}: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}") from None
+        raise UserError(f"--classes {path}: {getattr(error, 'strerror', None) or 'it is not text in UTF-8'}") from None
     names = [name.strip() for name in names if name.strip()]
     if len(names) != count:
-        raise UserError(f"--classes {path}: it has {len(names)} lines, and the network has {count} classes")
+        raise UserError(f"--classes {path}: it has {len(names)} lines, but the network has {count} classes")
     return names

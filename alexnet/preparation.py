@@ -33,9 +33,9 @@ class Preparation:
     def check(self) -> None:
         """Raise ValueError for numbers that do not go together."""
         if self.image_size > self.resize:
-            raise ValueError(f"image_size {self.image_size} is more than resize {self.resize}")
+            raise ValueError(f"image_size {self.image_size} is larger than resize {self.resize}")
         if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(f"mean and std have a number for each of {self.channels} channels")
+            raise ValueError(f"mean and std need a number for each of {self.channels} channels")
 
     @classmethod
     def from_flat(cls, given: dict[str, Any]) -> "Preparation":

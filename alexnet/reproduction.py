@@ -58,7 +58,9 @@ def find(path: Path, wanted: Config) -> RunFolder | None:
     own, its = wanted.flat(), found.config.flat()
     for key in own:
         if key not in MAY_CHANGE | set(FOUND) and own[key] != its[key]:
-            raise UserError(f"{path} has {key} {its[key]!r}, and the study {own[key]!r} now; remove it, or give another --runs")
+            raise UserError(
+                f"{path} has {key} {its[key]!r}, but the study now has {own[key]!r}; remove it, or give another --runs"
+            )
     return found
 
 

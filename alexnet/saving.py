@@ -181,7 +181,7 @@ class Saver:
                 problems.append(str(error))
                 continue
             for problem in problems:
-                entry.tell(f"{problem}; going on from {file.name}")
+                entry.tell(f"{problem}; resuming from {file.name}")
             return facts
         raise UserError(f"{problems[0]}; none before it can be used")
 
@@ -194,9 +194,9 @@ class Saver:
             self._check(facts, file, rows)
             for name in {*loaded, *own}:
                 if name not in loaded or name not in own:
-                    raise ValueError(f"{name} is in one of them only")
+                    raise ValueError(f"{name} is not in both the file and the network")
                 if (loaded[name].shape, loaded[name].dtype) != own[name]:
-                    raise ValueError(f"{name} is {loaded[name].dtype} {loaded[name].shape} there")
+                    raise ValueError(f"{name} is {loaded[name].dtype} {loaded[name].shape} in the file")
         except (ValueError, RecursionError) as error:
             raise UserError(f"{file} does not fit this run ({error})") from None
         self._restored = loaded
@@ -221,11 +221,11 @@ class Saver:
             unknown = key in FOUND and saved[key] is None  # in a checkpoint of before these were saved
             moved = key == "data" and own["files"] is not None  # the same files, in another folder
             if key not in MAY_CHANGE | {"epochs"} and saved[key] != own[key] and not unknown and not moved:
-                raise ValueError(f"it was saved with {key} {saved[key]!r}, and config.json has {own[key]!r}")
+                raise ValueError(f"it was saved with {key} {saved[key]!r}, but config.json has {own[key]!r}")
         if own["epochs"] < saved["epochs"]:
-            raise ValueError(f"it is of a run of {saved['epochs']} epochs, and config.json has {own['epochs']}")
+            raise ValueError(f"it is from a run of {saved['epochs']} epochs, but config.json has {own['epochs']}")
         if facts.images != self.images:
-            raise ValueError("it was trained on other images than there are now; choose the right place with --data-dir")
+            raise ValueError("it was trained on other images than these; give the right folder with --data-dir")
         steps, images = len(self.loader), len(self.loader.labels)
         if (
             progress.batch > steps
@@ -243,7 +243,7 @@ class Saver:
         if len(rows) < progress.epoch:
             raise ValueError(f"metrics.jsonl lacks epochs: it has {len(rows)} of {progress.epoch}")
         if facts.metrics != checksum(rows[: progress.epoch]):
-            raise ValueError("the epochs in metrics.jsonl are not those that it had; put them back as they were")
+            raise ValueError("the epochs in metrics.jsonl have changed since; put them back as they were")
 
     def restore_schedules(self, facts: Facts, scheduler: LRScheduler | None) -> Progress:
         """Set the learning rates and the plateau as they were; on all ranks."""

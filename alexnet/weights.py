@@ -77,7 +77,7 @@ def read(path: Path, which: str = "newest") -> Weights:
         settings = _about(about, state)
         return Weights(_network(state, settings), **settings)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} holds no weights of a network here ({reason(error)})") from None
+        raise UserError(f"cannot read the weights of a network from {path} ({reason(error)})") from None
 
 
 def write(path: Path, weights: Weights) -> None:
@@ -89,7 +89,7 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
     """From the newest checkpoint that is whole, or the one of the epoch with the highest test accuracy."""
     config, files = folder.config, folder.checkpoints()
     if config.classes is None or config.preparation is None:
-        raise UserError(f"{folder.path} does not tell its classes yet, as it is of an earlier version; --resume it once")
+        raise UserError(f"{folder.path} was written by an earlier version, without the names of its classes; --resume it once")
     if which == "best" and (rows := folder.metrics()):
         best = max(rows, key=lambda row: row["test_accuracy"])["epoch"]
         files = [file for file in files if place(file)[0] == best][:1]
@@ -106,7 +106,7 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
             problems.append(str(error) if isinstance(error, UserError) else f"{file} does not fit its run ({error})")
             continue
         for problem in problems:
-            entry.tell(f"{problem}; taking {file.name}")
+            entry.tell(f"{problem}; using {file.name}")
         recipe = config.recipe
         return Weights(
             network,
@@ -158,11 +158,11 @@ def _about(told: str | None, state: dict[str, np.ndarray]) -> dict[str, Any]:
         except RecursionError:
             raise ValueError("its metadata are nested too deep") from None
         if about.version != VERSION:
-            raise ValueError(f"its metadata are of version {about.version}, and {VERSION} is read")
+            raise ValueError(f"its metadata have version {about.version}, and version {VERSION} is needed")
         about.preparation.check()
         return {key: getattr(about, key) for key in ("model", "classes", "preparation", "padding", "reflection", "padding_mode")}
     if "classifier.6.weight" not in state:
-        raise ValueError("its names are neither torchvision's, such as classifier.6.weight, nor does it tell which network it is")
+        raise ValueError("it does not name its network, and lacks the names of torchvision's, such as classifier.6.weight")
     classes = [str(i) for i in range(len(state["classifier.6.weight"]))]
     return {"model": "alexnet-torchvision", "classes": classes, "preparation": TORCHVISION}
 
@@ -179,10 +179,10 @@ def _network(state: dict[str, np.ndarray], about: dict[str, Any], dtype: str = "
         raise ValueError(f"the memory is too small for {model} with images of {preparation.image_size} pixels a side") from None
     own = network.state_dict()
     if differ := [name for name in {**own, **state} if name not in own or name not in state]:
-        raise ValueError(f"{differ[0]} is in one of them only, the weights and {model}")
+        raise ValueError(f"{differ[0]} is not in both the file and {model}")
     for name, array in state.items():
         if array.shape != own[name].shape:
-            raise ValueError(f"{name} is {array.shape}, and in {model} with {len(classes)} classes {own[name].shape}")
+            raise ValueError(f"{name} is {array.shape}, but in {model} with {len(classes)} classes it is {own[name].shape}")
         if array.dtype.kind != own[name].dtype.kind:
             raise ValueError(f"{name} is {array.dtype}")
         if not np.isfinite(array).all():

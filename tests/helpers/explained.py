@@ -9,7 +9,7 @@ sys.path.append(str(Path(__file__).parents[2] / "docs"))
 messages = importlib.import_module("messages")
 
 # What stands before this is an entry of its own, or argparse's, of which the page has a table.
-OPTIONS = "… (python … --help tells the options)"
+OPTIONS = "… (python … --help lists the options)"
 
 
 def explained(line: str) -> bool:

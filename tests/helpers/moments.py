@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RUN = ["--data", "digits", "--limit-train", "40", "--limit-test", "20", "--epochs", "1", "--batch-size", "20"]
 CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
-STOPPED = re.compile(r"train\.py: stopped( .*|, and saved; go on with: python train\.py --resume a)\n")
+STOPPED = re.compile(r"train\.py: stopped( .*| and saved; resume with: python train\.py --resume a)\n")
 # Python itself raises KeyboardInterrupt before the program's first line; all files it names are Python's own.
 OF_PYTHON = re.compile(r"Traceback|Fatal Python error: init_import_site|KeyboardInterrupt")
 

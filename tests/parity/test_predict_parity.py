@@ -78,7 +78,7 @@ def test_the_same_probabilities(network, pictures, tmp_path, capsys, kind):
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": 3}, torch.zeros(3), {"weight": torch.zeros(2)}], ids=str)
 def test_what_is_no_state(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="a.pth holds no weights of a network here") as error:
+    with pytest.raises(UserError, match="cannot read the weights of a network from .*a.pth") as error:
         weights.read(tmp_path / "a.pth")
     assert "\n" not in str(error.value)
 
@@ -90,6 +90,6 @@ class Harm:
 
 def test_nothing_is_called(tmp_path, capsys):
     torch.save({"state_dict": Harm()}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="a.pth holds no weights"):
+    with pytest.raises(UserError, match="cannot read the weights of a network from .*a.pth"):
         weights.read(tmp_path / "a.pth")
     assert capsys.readouterr().out == ""
