@@ -12,7 +12,7 @@ from .collectives import sum_over_ranks
 
 
 def first_not_finite(model: Module, batch: Batch, communicators: Communicators) -> str:
-    """Run the batch again, on all ranks, and tell the first layer whose output is not finite on any of them."""
+    """Run the batch again on all ranks. Returns text that names the first layer with a NaN or infinite output on any rank."""
     outputs: list[tuple[str, Module, bool]] = []
 
     def watch(name: str):
