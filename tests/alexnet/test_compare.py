@@ -97,7 +97,7 @@ def test_a_report_without_the_images_has_no_pictures(run, tmp_path, monkeypatch,
     (run / "config.json").write_text(json.dumps(settings))
     _, errors = call(report, run, *options)
     place = tmp_path / (options[-1] if options else "gone")
-    expected = f"CIFAR-10 is not in {place}; tell where it is with --data-dir"
+    expected = f"CIFAR-10 is not in {place}; give its folder with --data-dir"
     assert errors.endswith(f"warning: the report has no pictures: {expected}\n") and errors.count("\n") == 1
     assert reports.embedded(run / "report.html")["note"] == f"There are no pictures: {expected}."
 
@@ -182,7 +182,7 @@ def test_the_page_replaces_only_an_older_page(run, tmp_path):
         before = experiments.content(run)
         assert (
             refused(compare, run, "--out", out)
-            == f"--out {out}: is there already, and is no page; give a name that ends with .html"
+            == f"--out {out}: exists already and is not a page; give a name that ends with .html"
         )
         assert experiments.content(run) == before
 

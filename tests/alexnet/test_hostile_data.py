@@ -396,14 +396,14 @@ def bomb():
 
 WHOLE = gzip.compress(tar(), 1)
 HOSTILE_GZIP = {
-    "an empty file": (lambda: b"", "it is cut, or unpacks to more than 268,435,456 bytes)"),
-    "a bomb": (bomb, "it is cut, or unpacks to more than 268,435,456 bytes)"),
-    "a cut file": (lambda: WHOLE[:-1], "it is cut, or unpacks to more than 268,435,456 bytes)"),
+    "an empty file": (lambda: b"", "it is cut off, or unpacks to more than 268,435,456 bytes)"),
+    "a bomb": (bomb, "it is cut off, or unpacks to more than 268,435,456 bytes)"),
+    "a cut file": (lambda: WHOLE[:-1], "it is cut off, or unpacks to more than 268,435,456 bytes)"),
     "a wrong checksum": (lambda: WHOLE[:-8] + b"abcd" + WHOLE[-4:], "Error -3 while decompressing data: incorrect data check)"),
     "a wrong length": (lambda: WHOLE[:-4] + b"abcd", "Error -3 while decompressing data: incorrect length check)"),
-    "garbage after it": (lambda: WHOLE + b"garbage", "more follows its end)"),
-    "another file after it": (lambda: WHOLE + WHOLE, "more follows its end)"),
-    "100,000 files": (lambda: gzip.compress(b"") * 100_000, "more follows its end)"),
+    "garbage after it": (lambda: WHOLE + b"garbage", "there is data after its end)"),
+    "another file after it": (lambda: WHOLE + WHOLE, "there is data after its end)"),
+    "100,000 files": (lambda: gzip.compress(b"") * 100_000, "there is data after its end)"),
     "an unpacked file": (tar, "Error -3 while decompressing data: incorrect header check)"),
     "another packer": (lambda: bz2.compress(tar()), "Error -3 while decompressing data: incorrect header check)"),
 }
@@ -565,5 +565,5 @@ def test_a_keyboard_interrupt_during_a_download_leaves_nothing(tmp_path):
             process.kill()
             server.shutdown()
             thread.join()
-    assert (process.returncode, errors) == (130, "train.py: stopped before anything was begun\n")
+    assert (process.returncode, errors) == (130, "train.py: stopped before anything began\n")
     assert os.listdir(tmp_path) == []

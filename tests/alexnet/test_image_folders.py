@@ -121,26 +121,26 @@ def another_class(data):
 def empty_class(data):
     shutil.rmtree(data / "train/red")
     (data / "train/red").mkdir()
-    return "in {}/train there are no images of red; put some there, or remove the folder"
+    return "{}/train has no images of red; add some, or remove the folder"
 
 
 def one_class(data):
     for part in ("train", "val"):
         for name in ("red", "blue"):
             shutil.rmtree(data / part / name)
-    return "in {}/train there is only one class, green"
+    return "{}/train has only one class, green"
 
 
 def no_images(data):
     for part in ("train", "val"):
         shutil.rmtree(data / part)
         (data / part / "red").mkdir(parents=True)
-    return "there are no images in {}/train; it needs a folder a class"
+    return "there are no images in {}/train; it needs a folder for each class"
 
 
 def no_train(data):
     shutil.rmtree(data / "train")
-    return "there is val, and no train beside it"
+    return "there is val, but no train beside it"
 
 
 def no_test(data):
@@ -192,7 +192,7 @@ def test_a_class_without_a_readable_image_is_refused(data, monkeypatch):
     for file in (data / "val/red").iterdir():
         file.write_bytes(b"")
     status, message = run(data)
-    assert status == 2 and "no image of class 'red' to test on can be read" in message
+    assert status == 2 and "class 'red' has no test image that can be read" in message
 
 
 def test_a_limited_run_replaces_unreadable_files(data, tmp_path, monkeypatch):
@@ -279,7 +279,7 @@ def test_image_sizes_changed_in_config_json_are_refused(data, tmp_path, key, val
     (tmp_path / "run/config.json").write_text(json.dumps(settings))
     before = experiments.content(tmp_path / "run")
     status, message = experiments.run("--resume", tmp_path / "run", "--epochs", 2)
-    assert status == 2 and "config.json has other sizes of images than" in message
+    assert status == 2 and "config.json has other image sizes than" in message
     assert experiments.content(tmp_path / "run") == before
 
 
@@ -336,7 +336,7 @@ def test_images_of_an_array_can_be_held_out():
 def test_holding_out_too_many_images_is_refused(tmp_path, validation):
     folders.make(tmp_path / "data", COUNTS)
     status, message = run(tmp_path / "data", "--validation", validation)
-    assert status == 2 and f"--validation {validation} would leave class" in message
+    assert status == 2 and f"--validation {validation} holds out all or none of class" in message
 
 
 @pytest.mark.parametrize("validation", ["0", "1.5", "-1", "x", "nan", "", "0.0", "1e3", "1000001"])
@@ -384,7 +384,7 @@ def test_uneven_class_sizes_are_reported(tmp_path, monkeypatch, counts, told):
     assert run(data, "--epochs", 1, "--out", tmp_path / "a") == (0, "")
     assert run(data, "--epochs", 1, "--balance", "--out", tmp_path / "b") == (0, "")
     assert experiments.run("--resume", tmp_path / "a", "--epochs", 2) == (0, "")
-    about_sizes = [line for line in lines if "uneven" in line]
+    about_sizes = [line for line in lines if "unbalanced" in line]
     assert len(about_sizes) == bool(told) and all(told in line for line in about_sizes)
 
 

@@ -317,7 +317,7 @@ def test_images_of_another_size_are_refused(tmp_path, place):
     folders.make(tmp_path / "data", {str(i): 2 for i in range(10)})
     options = ["--data", tmp_path / "data", "--validation", 10, "--model", "tiny", "--batch-size", 8, "--epochs", 1]
     assert experiments.run(*options, "--out", tmp_path / "other") == (0, "")
-    with pytest.raises(UserError, match="--data digits: its images are 1 x 16 x 16, and those of the network 3 x 12 x 12"):
+    with pytest.raises(UserError, match="--data digits: its images are 1 x 16 x 16, but those of the network 3 x 12 x 12"):
         call(evaluate, tmp_path / "other", "--data", "digits")
 
 

@@ -46,7 +46,7 @@ def test_a_report_is_drawn(written, show, size, scheme):
             "Confusion matrix",
             "Worst mistakes",
             "Kernels of the first convolution",
-            "What the layers make of an image",
+            "Outputs of the layers for one image",
             "Settings",
         ]
         page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
@@ -136,8 +136,8 @@ def test_one_epoch_without_mistakes_or_statistics(tmp_path, show):
     report.write(tmp_path / "report.html", reports.config(1), reports.metrics(1), [], found)
     with show(tmp_path / "report.html", "narrow") as page:
         assert page.locator(".chart .main-svg").count() >= 5
-        assert "every test image is right" in page.locator("#mistakes").text_content()
-        assert "No layer was measured yet" in page.locator("#layers").text_content()
+        assert "every test image is classified correctly" in page.locator("#mistakes").text_content()
+        assert "No layer has been measured yet" in page.locator("#layers").text_content()
 
 
 @pytest.mark.parametrize("size, classes", [("narrow", 60), ("wide", 1000)])

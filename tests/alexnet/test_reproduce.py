@@ -259,7 +259,7 @@ def test_a_stopped_part_can_be_continued(small, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(launch, "stop_signal", lambda: [2])
         assert call(tmp_path / "again", "small") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes it" in capsys.readouterr().err
     stopped = tmp_path / "again/runs"
     assert [path.name for path in stopped.iterdir()] == ["one-0"] and not RunFolder.read(stopped / "one-0").metrics()
     assert call(tmp_path / "again", "small") == 0
@@ -282,7 +282,7 @@ def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
     assert call(tmp_path, "half") == 0
     arm = reproduction.ARMS["one"]
     monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, lr=0.5)))
-    with pytest.raises(UserError, match=r"one-0 has lr 0.01, and the study 0.5 now; remove it, or give another --runs"):
+    with pytest.raises(UserError, match=r"one-0 has lr 0.01, but the study now has 0.5; remove it, or give another --runs"):
         call(tmp_path, "half")
 
 

@@ -134,7 +134,7 @@ def test_a_worker_that_outlives_its_run_keeps_it_locked(tmp_path):
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys, number):
     monkeypatch.setattr(lock.fcntl, "flock", mock.Mock(side_effect=OSError(number, "")))
     assert train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
-    assert "warning: there are no file locks where" in capsys.readouterr().err
+    assert "warning: there are no file locks for" in capsys.readouterr().err
 
 
 def test_a_system_without_locks_leaves_the_run_unlocked(tmp_path, monkeypatch):
@@ -383,7 +383,7 @@ def test_after_a_damaged_checkpoint_the_previous_one_is_used(finished, folder, c
     assert train.main(["--resume", str(folder)]) == 0
     told = capsys.readouterr().err
     assert f"{newest} is not a checkpoint, or is damaged" in told and told.count("\n") == 1
-    assert "going on from epoch-0001-step-000005.safetensors" in told
+    assert "resuming from epoch-0001-step-000005.safetensors" in told
     assert experiments.metrics(folder) == experiments.metrics(finished)
     assert experiments.weights(folder) == experiments.weights(finished)
     assert Path(f"{newest}.damaged").read_bytes() == damaged
@@ -402,7 +402,7 @@ def test_other_images_are_refused(folder):
     changed.test.images[7, 0, 3, 3] ^= 1
     with mock.patch("alexnet.datasets.digits", return_value=changed):
         status, message = experiments.run("--resume", folder)
-    assert status == 2 and "it was trained on other images than there are now" in message
+    assert status == 2 and "it was trained on other images than these" in message
 
 
 @pytest.mark.parametrize("recipe", ["deck", "default", "alexnet-2012"])
@@ -438,8 +438,8 @@ def test_changed_settings_and_versions_are_reported(folder, capsys, monkeypatch)
     before = RunFolder.read(folder).config
     assert train.main(["--resume", str(folder), "--epochs", "3"]) == 0
     told = capsys.readouterr().err
-    assert f"going on with {before.threads} threads, as config.json has them; there are 7 here" in told
-    assert f"going on with epochs 3 (before: 2), version of numpy 9.9 (before: {np.__version__})" in told
+    assert f"resuming with {before.threads} threads, as in config.json; a new run here has 7" in told
+    assert f"resuming with epochs 3 (before: 2), version of numpy 9.9 (before: {np.__version__})" in told
 
 
 @pytest.mark.parametrize("name", ["append", "checkpoint.save"])

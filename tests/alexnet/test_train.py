@@ -157,7 +157,7 @@ def test_a_stopped_and_resumed_run_ends_the_same(finished, tmp_path, signum, sta
     process.send_signal(signum)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status
-    assert errors == "train.py: stopped, and saved; go on with: python train.py --resume runs/a\n"
+    assert errors == "train.py: stopped and saved; resume with: python train.py --resume runs/a\n"
     resumed = train("--resume", "runs/a", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
@@ -263,7 +263,7 @@ def test_a_run_resumed_on_other_devices_ends_the_same(tmp_path):
         assert train(*options, "--epochs", epochs, "--out", name, cwd=tmp_path).returncode == 0
     for epochs, devices in (("2", "0,1"), ("3", "0")):
         done = train("--resume", "parts", "--epochs", epochs, "--devices", devices, cwd=tmp_path)
-        assert done.returncode == 0 and done.stderr.startswith("train.py: going on with devices"), done.stderr
+        assert done.returncode == 0 and done.stderr.startswith("train.py: resuming with devices"), done.stderr
     for one, other in zip(metrics(tmp_path / "parts"), metrics(tmp_path / "whole"), strict=True):
         assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
 
@@ -272,8 +272,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     failed = train(*SMALL, "--lr", "1e25", "--out", "a", cwd=tmp_path)
     assert failed.returncode == 1
     assert re.fullmatch(
-        r"train.py: training failed: the loss is (nan|inf) at step 2 \(epoch 1\); the first layer whose output is not finite is "
-        r"\w+ \(\w+\)(, as its weights are not)?; a new run with a smaller --lr may help\n",
+        r"train.py: training failed: the loss is (nan|inf) at step 2 \(epoch 1\); the first layer whose output is "
+        r"NaN or infinite is \w+ \(\w+\)(, and so are its weights)?; a new run with a smaller --lr may help\n",
         failed.stderr,
     )
     assert not list((tmp_path / "a" / "checkpoints").iterdir())
@@ -355,13 +355,13 @@ def test_cifar10_is_trained_with_its_own_recipe(tmp_path):
         (["--devices", ",".join(map(str, range(5000)))], "is not a list of different device numbers"),
         (["--devices", "9" * 5000], "is not a list of different device numbers"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
-        (["--precision", "fp16", "--data", "digits"], "--precision fp16 is for GPUs and float32: it takes --backend cupy"),
+        (["--precision", "fp16", "--data", "digits"], "--precision fp16 is for GPUs and float32: it needs --backend cupy"),
         (["--precision", "tf32", "--backend", "cupy", "--dtype", "float64"], "--precision tf32 is for GPUs and float32"),
         (
             ["--data", "mnist"],
             "--data mnist: there is no such data set and no such folder; give cifar10, digits, or a folder of images",
         ),
-        (["--data", "."], "it needs a folder a class, with images in it"),
+        (["--data", "."], "it needs a folder for each class, with images in it"),
         (["--data", "digits", "--limit-train", "1438"], "--limit-train 1438: give a number from 1 to 1437"),
         (["--data", "digits", "--limit-test", "361"], "--limit-test 361: give a number from 1 to 360"),
         (["--resume", "nowhere"], "nowhere: this is not a run, there is no such folder"),

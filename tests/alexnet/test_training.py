@@ -223,13 +223,13 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"colour": 1}, "there is no setting 'colour'"),
         ({"name": "x"}, "there is no setting 'name'"),
         ({"model": "resnet"}, "there is no model 'resnet'"),
-        ({"devices": [0, 0]}, r"devices \[0, 0\] has one twice"),
+        ({"devices": [0, 0]}, r"devices \[0, 0\] names a device twice"),
         ({"devices": [0, 1], "world_size": 1}, "world_size 1 is less than the number of devices, 2"),
         ({"devices": []}, "length >= 1"),
         ({"precision": "tf32"}, "precision tf32 is for backend cupy"),
         ({"schedule": "step", "step_epochs": 0}, "schedule step needs step_epochs of at least 1"),
         ({"schedule": "cosine"}, "Invalid enum value 'cosine'"),
-        ({"test_views": 2, "reflection": False}, "test_views 2 is an image and its reflection, and reflection is false"),
+        ({"test_views": 2, "reflection": False}, "test_views 2 is an image and its reflection, but reflection is false"),
         ({"label_smoothing": 1}, "< 1.0"),
         ({"padding_mode": "zeros"}, "Invalid enum value 'zeros'"),
         ({"epochs": 1_000_001}, "<= 1000000"),
@@ -237,24 +237,24 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"lr": 0}, "> 0.0"),
         ({"lr": "0.1"}, "Expected `float`, got `str`"),
         ({"momentum": 1}, "< 1.0"),
-        ({"lr": float("inf")}, "Infinity is no number that a setting may be"),
-        ({"weight_decay": float("nan")}, "NaN is no number that a setting may be"),
+        ({"lr": float("inf")}, "Infinity is not allowed as a setting"),
+        ({"weight_decay": float("nan")}, "NaN is not allowed as a setting"),
         ({"lr": 10**400}, "."),
         ({"seed": 2**63}, "."),
         ({"threads": 0}, ">= 1"),
         ({"save_minutes": 0}, "> 0.0"),
         ({"versions": {"numpy": 2}}, "Expected `str`, got `int`"),
-        ({"classes": ["a", "b"]}, "it has only one of the classes and how images are prepared"),
+        ({"classes": ["a", "b"]}, "it has the classes without the preparation of images, or the reverse"),
         ({"freeze": ""}, "length >= 1"),
         ({"validation": 1.5}, "."),
         ({"validation": 0}, "."),
         ({"image_size": 5}, "."),
-        (PREPARED | {"image_size": 17}, "image_size 17 is more than resize 16"),
-        (PREPARED | {"mean": [1.0, 2.0]}, "mean and std have a number for each of 3 channels"),
+        (PREPARED | {"image_size": 17}, "image_size 17 is larger than resize 16"),
+        (PREPARED | {"mean": [1.0, 2.0]}, "mean and std need a number for each of 3 channels"),
         (PREPARED | {"std": [0.0, 1.0, 1.0]}, ">= 2"),
         (PREPARED | {"channels": 2}, "Invalid enum value 2"),
-        (PREPARED | {"color_noise": 0.1}, "color_vectors are to be 3 of 3 numbers"),
-        (PREPARED | {"color_noise": 0.1, "color_vectors": [[1.0, 2.0]] * 3}, "color_vectors are to be 3 of 3 numbers"),
+        (PREPARED | {"color_noise": 0.1}, "color_vectors must be 3 of 3 numbers"),
+        (PREPARED | {"color_noise": 0.1, "color_vectors": [[1.0, 2.0]] * 3}, "color_vectors must be 3 of 3 numbers"),
     ],
 )
 def test_config_json_with_impossible_settings_is_refused(changes, message):
@@ -309,7 +309,7 @@ def test_a_loss_that_is_not_finite_does_not_change_the_weights(device):
     net, optimizer, schedule, loader = parts(device=device)
     net.fc.weight.data[0, 0] = np.inf
     before = [to_numpy(p.data).copy() for p in net.parameters()]
-    message = r"step 1 \(epoch 1\); the first layer whose output is not finite is fc \(Linear\), as its weights are not"
+    message = r"step 1 \(epoch 1\); the first layer whose output is NaN or infinite is fc \(Linear\), and so are its weights"
     with np.errstate(invalid="ignore"), pytest.raises(TrainingError, match=message):
         training.train_one_epoch(net, optimizer, schedule, loader, training.Progress(), seed=0)
     for p, value in zip(net.parameters(), before, strict=True):

@@ -108,7 +108,7 @@ def test_a_run_of_an_earlier_version_is_refused(run):
     for key in ("classes", "channels", "resize", "image_size", "mean", "std", "draft", "files"):
         del settings[key]
     (run / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(UserError, match="does not tell its classes yet"):
+    with pytest.raises(UserError, match="was written by an earlier version"):
         weights.read(run)
 
 
@@ -189,21 +189,21 @@ def damaged(file, change):
 
 DAMAGES = {
     "there is no network 'resnet'": lambda arrays, about: about.update(model="resnet"),
-    r"fc2.bias is \(3,\), and in tiny with 2 classes \(2,\)": lambda arrays, about: about["classes"].pop(),
-    "conv1.bias is in one of them only": lambda arrays, about: arrays.pop("conv1.bias"),
-    "extra is in one of them only": lambda arrays, about: arrays.update(extra=np.zeros(3, np.float32)),
+    r"fc2.bias is \(3,\), but in tiny with 2 classes it is \(2,\)": lambda arrays, about: about["classes"].pop(),
+    "conv1.bias is not in both the file and": lambda arrays, about: arrays.pop("conv1.bias"),
+    "extra is not in both the file and": lambda arrays, about: arrays.update(extra=np.zeros(3, np.float32)),
     "fc2.bias has NaN or infinite numbers": lambda arrays, about: arrays["fc2.bias"].__setitem__(0, np.nan),
     "fc2.bias is int32": lambda arrays, about: arrays.update({"fc2.bias": np.zeros(3, np.int32)}),
     "bn1.num_batches_tracked is float32": lambda arrays, about: arrays.update(
         {"bn1.num_batches_tracked": np.zeros((), np.float32)}
     ),
-    "its metadata are of version 2": lambda arrays, about: about.update(version=2),
-    "mean and std have a number for each of 3 channels": lambda arrays, about: about["preparation"]["mean"].pop(),
-    "image_size 99 is more than resize 12": lambda arrays, about: about["preparation"].update(image_size=99),
+    "its metadata have version 2": lambda arrays, about: about.update(version=2),
+    "mean and std need a number for each of 3 channels": lambda arrays, about: about["preparation"]["mean"].pop(),
+    "image_size 99 is larger than resize 12": lambda arrays, about: about["preparation"].update(image_size=99),
     "Expected": lambda arrays, about: about.update(classes="red"),
     "unknown field `more`": lambda arrays, about: about.update(more=1),
     "missing required field `model`": lambda arrays, about: about.pop("model"),
-    r"conv1.weight is \(4, 3, 3, 3\), and in tiny": lambda arrays, about: about.update(
+    r"conv1.weight is \(4, 3, 3, 3\), but in tiny": lambda arrays, about: about.update(
         preparation={**about["preparation"], "channels": 1, "mean": [0.0], "std": [1.0]}
     ),
 }
@@ -212,7 +212,7 @@ DAMAGES = {
 @pytest.mark.parametrize("message", DAMAGES)
 def test_weights_that_do_not_fit_are_refused(run, tmp_path, message):
     file = damaged(exported(run, tmp_path / "a.safetensors"), DAMAGES[message])
-    with pytest.raises(UserError, match=f"holds no weights of a network here .*{message}") as error:
+    with pytest.raises(UserError, match=f"cannot read the weights of a network from .*{message}") as error:
         weights.read(file)
     assert "\n" not in str(error.value)
 
@@ -341,7 +341,7 @@ def test_pooling_that_onnx_does_not_have_is_refused(tmp_path):
     for array in network.state_dict().values():
         array[...] = 0
     weights.write(tmp_path / "a.safetensors", Weights(network, "alexnet-torchvision", list("abc"), preparation))
-    with pytest.raises(UserError, match="avgpool makes 6 x 6 of 8 x 8, which are windows of several sizes"):
+    with pytest.raises(UserError, match="avgpool makes 6 x 6 from 8 x 8 with windows of several sizes"):
         export.main([str(tmp_path / "a.safetensors"), str(tmp_path / "a.onnx")])
     assert not (tmp_path / "a.onnx").exists()
 
@@ -362,7 +362,7 @@ def without_relu(layer):
 def test_a_layer_that_onnx_does_not_have_is_refused(run, tmp_path, monkeypatch):
     with_tanh = lambda *args, **options: tanh_of(experiments.tiny(*args, **options))
     monkeypatch.setitem(models.MODELS, "tiny", with_tanh)
-    with pytest.raises(UserError, match=r"relu1 is a Tanh\(\), for which there is nothing in ONNX files"):
+    with pytest.raises(UserError, match=r"relu1 is a Tanh\(\), which cannot be written to an ONNX file"):
         export.main([str(run), str(tmp_path / "a.onnx")])
 
 
@@ -405,7 +405,7 @@ def test_a_run_from_weights_gets_a_new_last_layer(run, tmp_path, shades, capsys,
     monkeypatch.setattr("builtins.print", lambda *words, **options: lines.append(" ".join(map(str, words))))
     assert start(shades, source, tmp_path / "new") == (0, "")
     monkeypatch.undo()
-    assert f"fc2 is started anew: it has 4 classes, and in {source} 3" in lines
+    assert f"fc2 keeps its initial weights: it has 4 classes, but in {source} 3" in lines
     before, after = state_of(weights.read(run)), state_of(weights.read(tmp_path / "new"))
     np.testing.assert_allclose(after["conv1.weight"], before["conv1.weight"], atol=1e-6)
     assert after["fc2.weight"].shape == (4, 36)
@@ -439,12 +439,12 @@ def test_a_run_from_weights_is_resumed_without_them(run, tmp_path, shades, epoch
 def test_weights_of_another_network_are_refused(run, tmp_path, shades):
     status, message = start(shades, run, tmp_path / "new", "--model", "cifar-bn")
     assert status == 2 and message.startswith(f"--init {run}: the state does not fit this network: missing ")
-    assert message.endswith("choose its network with --model") and not (tmp_path / "new").exists()
+    assert message.endswith("give the network of the weights with --model") and not (tmp_path / "new").exists()
 
 
 def test_weights_for_other_channels_are_refused(run, tmp_path):
     status, message = experiments.run("--data", "digits", "--init", run, "--out", tmp_path / "new")
-    assert status == 2 and "its images have 3 channels, and those of digits 1" in message
+    assert status == 2 and "its images have 3 channels, but those of digits 1" in message
 
 
 def test_missing_weights_are_refused(tmp_path, shades):
@@ -475,10 +475,10 @@ def test_a_resumed_frozen_run_ends_the_same(run, tmp_path, shades):
 @pytest.mark.parametrize(
     "prefix, message",
     [
-        ("features", "--freeze features: no parameter's name begins so; those of tiny begin with conv1, bn1, fc2"),
+        ("features", "--freeze features: no parameter's name begins with it; those of tiny begin with conv1, bn1, fc2"),
         ("c,b,f", "--freeze c,b,f leaves nothing to train"),
-        ("", "'' is not the beginning of a name"),
-        ("conv,,bn", "'conv,,bn' is not the beginning of a name"),
+        ("", "'' is not a name prefix"),
+        ("conv,,bn", "'conv,,bn' is not a name prefix"),
     ],
 )
 def test_wrong_prefixes_are_refused(run, tmp_path, shades, prefix, message):

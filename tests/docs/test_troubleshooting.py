@@ -180,8 +180,8 @@ def test_messages_are_found_across_modules():
     "line",
     [
         "there is no such message",
-        "train.py: error: there is no such message (python train.py --help tells the options)",
-        "argument --epochs: there is no such message (python train.py --help tells the options)",
+        "train.py: error: there is no such message (python train.py --help lists the options)",
+        "argument --epochs: there is no such message (python train.py --help lists the options)",
         "exists already",
         "",
     ],
@@ -191,7 +191,7 @@ def test_other_lines_are_not_explained(line):
 
 
 def test_printed_lines_are_explained():
-    assert explained("train.py: stopped, and saved; go on with: python train.py --resume runs/one")
+    assert explained("train.py: stopped and saved; resume with: python train.py --resume runs/one")
     assert explained("train.py: training failed: rank 1 was killed by SIGKILL")
     assert explained("train.py: rank 0: ValueError: no (its traceback is in runs/one/traceback.txt)")
     assert explained("alexnet: error: there is no command foo; there are train, report, compare (python -m alexnet --help)")

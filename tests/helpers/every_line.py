@@ -8,6 +8,7 @@ that returns at once. The runs are forked from a process that has imported every
 """
 
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -115,7 +116,7 @@ def wrong(ending, signums, status, folder):
         return f"died by the signal, after {output!r}, {errors!r}" if output or errors or kept else ""
     if status not in [128 + signum for signum in signums]:
         return f"status {status}"
-    return f"a folder is left, with {errors!r}" if kept and "go on with" not in errors and "goes on" not in errors else ""
+    return f"a folder is left, with {errors!r}" if kept and not re.search("resume with|--resume continues", errors) else ""
 
 
 def main():

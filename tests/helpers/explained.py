@@ -9,7 +9,7 @@ sys.path.append(str(Path(__file__).parents[2] / "docs"))
 messages = importlib.import_module("messages")
 
 # The text before this is an entry of its own, or a message of argparse, which are in a table of the page.
-OPTIONS = "… (python … --help tells the options)"
+OPTIONS = "… (python … --help lists the options)"
 
 
 def explained(line: str) -> bool:

@@ -60,13 +60,13 @@ LARGE = (1 << 40).to_bytes(8, "little")
 ATTACK = b"cposix\nsystem\n(U\x04truetR"
 
 NO_BATCH = "it holds no data and labels"
-CUT = "it is cut, or no pickle of image data"
+CUT = "it is cut off, or not a pickle of image data"
 IMAGES = "its data is not 2 images of 3 x 32 x 32 bytes"
 LABELS = "its labels are not 2 numbers from 0 to 9"
-NO_BYTES = "it holds an array of something else than bytes"
-KEYS = "it has a dict whose keys are no short texts"
-CALLS = "it calls what is no function"
-SETS = "it sets the state of what is no array"
+NO_BYTES = "it holds an array that is not of bytes"
+KEYS = "it has a dict whose keys are not short texts"
+CALLS = "it calls something that is not a function"
+SETS = "it sets the state of something that is not an array"
 MANY = "it has more than 200,000 opcodes"
 
 
@@ -79,7 +79,7 @@ def names(name):
 
 
 def instead_of(kind):
-    return f"it has something else where a {kind} must be"
+    return f"it has something else where a {kind} is needed"
 
 
 # These are unusual but harmless: they are read as the two images.
@@ -181,10 +181,10 @@ HOSTILE = {
     "no arguments": (b"cnumpy\ndtype\n)R.", CUT),
     "100,000 arguments": (b"cnumpy\ndtype\n(" + b"N" * 100_000 + b"tR.", CUT),
     "a deep argument": (b"cnumpy\ndtype\n(" + DEEP_TUPLE + b"NNtR.", NO_BYTES),
-    "a wide argument": (b"c_codecs\nencode\n(N" + WIDE + b"tR.", "it encodes text in another way than bytes are written"),
+    "a wide argument": (b"c_codecs\nencode\n(N" + WIDE + b"tR.", "it encodes text with an encoding other than latin1"),
     "another encoding": (
         call("_codecs.encode", b"U\x01a", b"U\x03hex") + b".",
-        "it encodes text in another way than bytes are written",
+        "it encodes text with an encoding other than latin1",
     ),
     "a dict for an array's state": (EMPTY + b"}U\x09__class__Nsb.", instead_of("tuple")),
     "a short state": (EMPTY + b"(K\x01K\x02tb.", CUT),

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RUN = ["--data", "digits", "--limit-train", "40", "--limit-test", "20", "--epochs", "1", "--batch-size", "20"]
 CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
-STOPPED = re.compile(r"train\.py: stopped( .*|, and saved; go on with: python train\.py --resume a)\n")
+STOPPED = re.compile(r"train\.py: stopped( (?!and saved).*| and saved; resume with: python train\.py --resume a)\n")
 # Before the program's first line Python itself raises KeyboardInterrupt; the traceback then names only Python's own files.
 OF_PYTHON = re.compile(r"Traceback|Fatal Python error: init_import_site|KeyboardInterrupt")
 

@@ -325,7 +325,7 @@ def test_evaluate_repeats_the_last_line_of_a_divided_run(tmp_path, data, paralle
 def test_the_layer_of_nan_weights_is_named(data, parallel):
     """Only rank 1 has them."""
     settings = config("net-145", data, parallel)
-    with pytest.raises(TrainingError, match=r"output is not finite is fc7 \(Linear\), as its weights are not"):
+    with pytest.raises(TrainingError, match=r"output is NaN or infinite is fc7 \(Linear\), and so are its weights"):
         launch(2, ranks.train_with_nan, settings, "fc7.weight")
 
 
@@ -336,9 +336,9 @@ def test_the_layer_of_nan_weights_is_named(data, parallel):
             ["--parallel", "towers", "--devices", "0,1"],
             "--parallel towers is for alexnet-2012 and net-145, which have two towers;",
         ),
-        (["--parallel", "towers", "--model", "net-145"], "--parallel towers takes two devices, and there is 1"),
-        (["--parallel", "towers", "--model", "net-145", "--devices", "0,1,2"], "takes two devices, and there are 3"),
-        (["--parallel", "hybrid", "--devices", "0,1,2,3"], "and fc8 has 3 for 4 devices; choose --parallel data"),
+        (["--parallel", "towers", "--model", "net-145"], "--parallel towers needs two devices, and there is 1"),
+        (["--parallel", "towers", "--model", "net-145", "--devices", "0,1,2"], "needs two devices, and there are 3"),
+        (["--parallel", "hybrid", "--devices", "0,1,2,3"], "but fc8 has only 3 for 4 devices; choose --parallel data"),
         (["--parallel", "both"], "invalid choice: 'both'"),
     ],
 )
@@ -353,4 +353,4 @@ def test_a_run_as_towers_is_not_silently_resumed_on_one_device(tmp_path, data):
     run = tmp_path / "run"
     assert call_train(*in_two("towers", data, run, epochs=1)).returncode == 0
     done = call_train("--resume", run, "--devices", "0", "--epochs", "2")
-    assert done.returncode == 2 and "--parallel towers takes two devices, and there is 1" in done.stderr
+    assert done.returncode == 2 and "--parallel towers needs two devices, and there is 1" in done.stderr

@@ -343,7 +343,7 @@ def test_a_signal_saves_the_run_and_ends_all_processes(tmp_path, signum, group, 
         workers = run.until_it_trains(tmp_path / "run")
         (os.killpg if group else os.kill)(run.process.pid, signum)
         code, errors, _ = run.ends()
-        assert code == status and "stopped, and saved; go on with: python train.py --resume run" in errors, errors
+        assert code == status and "stopped and saved; resume with: python train.py --resume run" in errors, errors
         gone(workers)
     assert len(list((tmp_path / "run/checkpoints").iterdir())) in (1, 2)
 
@@ -378,7 +378,7 @@ def test_a_suspended_run_may_pause_longer_than_the_timeout(tmp_path):
             time.sleep(0.1)
         run.process.send_signal(signal.SIGHUP)
         status, errors, _ = run.ends()
-        assert status == 129 and errors == "train.py: stopped, and saved; go on with: python train.py --resume run\n"
+        assert status == 129 and errors == "train.py: stopped and saved; resume with: python train.py --resume run\n"
 
 
 @LINUX

@@ -78,7 +78,7 @@ def test_predict_gives_pytorchs_probabilities(network, pictures, tmp_path, capsy
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": 3}, torch.zeros(3), {"weight": torch.zeros(2)}], ids=str)
 def test_files_without_a_state_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="a.pth holds no weights of a network here") as error:
+    with pytest.raises(UserError, match="cannot read the weights of a network from .*a.pth") as error:
         weights.read(tmp_path / "a.pth")
     assert "\n" not in str(error.value)
 
@@ -90,6 +90,6 @@ class Harm:
 
 def test_a_pickled_call_is_not_executed(tmp_path, capsys):
     torch.save({"state_dict": Harm()}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="a.pth holds no weights"):
+    with pytest.raises(UserError, match="cannot read the weights of a network from .*a.pth"):
         weights.read(tmp_path / "a.pth")
     assert capsys.readouterr().out == ""
