@@ -1,5 +1,5 @@
-# make train, test, reproduce, soak, test-browser, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each makes the
-# virtual environment it needs, in $(VENV).
+# make train, test, reproduce, soak, test-browser, test-simgpu, test-nvrtc, lint, parity, bench, docs, exercise N=3: each target
+# makes the virtual environment that it needs, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -19,25 +19,26 @@ train: $(VENV)/made
 test: $(VENV)/made-test
 	$(RUN) -m pytest -q
 
-# The deck's table and the paper's claims: what there is to run, and how long it takes here. PART=pooling, or PART=all, runs it.
+# The claims of the AlexNet paper and of the study deck: prints the plan, with the time that each part takes here. PART=pooling
+# runs a part, PART=all runs all.
 reproduce: $(VENV)/made
 	@$(RUN) -m alexnet reproduce $(PART)
 
-# Experiments on runs, drawn from SEED: files are damaged, command lines made up, processes stopped and killed at some moment.
+# Random experiments on runs, from SEED: files are damaged, command lines made up, processes stopped and killed at any moment.
 soak: $(VENV)/made-test
 	$(RUN) -m tests.soak --experiments $(EXPERIMENTS) --seed $(SEED)
 
-# The pages that the program writes, and the explorer, in headless Chromium, which must be there.
+# The pages that the program writes, and the explorer, in headless Chromium, which must be installed.
 test-browser: $(VENV)/made-browser
 	$(RUN) -m pytest -q tests/alexnet/test_report_in_browser.py tests/docs/test_explorer.py
 
-# CuPy's code on three simulated GPUs, which do what is queued in one of the orders that are allowed: that of SEED. Needs g++.
+# The CuPy code on three simulated GPUs. They execute queued work in a random one of the allowed orders, from SEED. Needs g++.
 test-simgpu:
 	@$(MAKE) --no-print-directory VENV=$(VENV)/simgpu CUPY=cupy-rocm-7-0 $(VENV)/simgpu/made-cupy
 	tests/simgpu/run -n 3 --seed $(SEED) -- $(VENV)/simgpu/bin/python -m pytest -q -k "cupy or gpu" \
 		$(GPU_TESTS:%=tests/%)
 
-# The CUDA source, compiled by NVIDIA's compiler, and the names of CuPy's that are used. Needs no GPU and no driver.
+# Compiles the CUDA source with NVIDIA's compiler, and checks that the names used from CuPy exist. Needs no GPU and no driver.
 test-nvrtc:
 	@$(MAKE) --no-print-directory VENV=$(VENV)/nvrtc CUPY="cupy-cuda13x nvidia-cuda-nvrtc nvidia-cuda-runtime" $(VENV)/nvrtc/made-cupy
 	$(VENV)/nvrtc/bin/python -m pytest -q tests/kernels/test_cuda_source.py
@@ -47,14 +48,14 @@ lint: $(VENV)/made-lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# Against PyTorch, whose version TORCH chooses. Ends with a table of the largest differences.
+# Compares with PyTorch, in the version that TORCH gives. Ends with a table of the largest differences.
 parity: $(VENV)/made-torch
 	$(RUN) -m pytest -q tests/parity
 
 bench: $(VENV)/made-torch
 	$(RUN) benchmarks/bench.py
 
-# The site, in docs/_build/html; the code and figures in its pages are brought up to date first. Needs Python 3.11 or newer.
+# The site, in docs/_build/html; the code and figures in its pages are updated first. Needs Python 3.11 or newer.
 docs: $(VENV)/made-docs
 	$(RUN) docs/generate.py
 	$(VENV)/bin/sphinx-build -q -W -n --keep-going docs docs/_build/html
@@ -63,7 +64,7 @@ docs: $(VENV)/made-docs
 exercise: $(VENV)/made
 	@$(RUN) exercises/check.py $(N)
 
-# A Python without ensurepip makes an environment without pip; its own pip can install into that.
+# A Python without ensurepip makes an environment without pip; then that Python's own pip installs into the environment.
 $(VENV)/made: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) >/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
 	$(call install,-e .)
@@ -85,7 +86,7 @@ $(VENV)/made-docs: $(VENV)/made-test
 	$(call install,-e '.[docs]')
 	@touch $@
 
-# In an environment of its own: there may be one CuPy only, and the other tests shall not find it.
+# In a separate environment: only one CuPy can be installed, and the other tests must not find it.
 $(VENV)/made-cupy: $(VENV)/made-test
 	$(call install,$(CUPY))
 	@touch $@

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train AlexNet: python train.py --help tells the options, which are in alexnet/commands/train.py."""
+"""Train AlexNet. python train.py --help lists the options; they are defined in alexnet/commands/train.py."""
 
 import sys
 
@@ -8,5 +8,5 @@ if __name__ == "__main__":
         from alexnet import entry
 
         sys.exit(entry.run("train", sys.argv[1:]))
-    except KeyboardInterrupt:  # before the signals are handled there
+    except KeyboardInterrupt:  # before entry handles the signals
         sys.exit(130)

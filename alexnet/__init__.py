@@ -9,7 +9,7 @@ __all__ = ["create"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the networks once they are asked for: `entry` is at work before NumPy is imported, which takes a while."""
+    """Import the networks at their first use: `entry` runs before NumPy is imported, which takes a while."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import models

@@ -7,5 +7,5 @@ if __name__ == "__main__":
         from . import entry
 
         sys.exit(entry.main(sys.argv[1:]))
-    except KeyboardInterrupt:  # before the signals are handled there
+    except KeyboardInterrupt:  # before entry handles the signals
         sys.exit(130)

@@ -1,6 +1,6 @@
-"""Augmentation: the paper's translations and reflections (section 4.1), on images (N, C, H, W) of any dtype.
+"""Augmentation on images (N, C, H, W) of any dtype: translations, reflections and colour noise (Krizhevsky 2012, section 4.1).
 
-What an image gets depends on (seed, epoch, its index in the data set) alone, not on the batch it comes in.
+The augmentation of an image depends only on the seed, the epoch and its index in the data set, not on its batch.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from .views import PaddingMode
 class RandomCrop:
     """Cut `size` out at a random place, after padding on all four sides. size: a number, or height and width.
 
-    padding_mode: as torchvision's, "constant" for zeros, "reflect" for the image's reflection without its border pixels, which
-    is larger than the padding.
+    padding_mode: as in torchvision, "constant" for zeros, "reflect" for the image's reflection without its border pixels; the
+    image must then be larger than the padding.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RandomCrop:
 
 
 class RandomHorizontalFlip:
-    """Reflect every other image, left to right."""
+    """Reflect each image left to right with probability 1/2."""
 
     def __init__(self, seed: int = 0):
         self.seed = seed
@@ -57,10 +57,10 @@ class RandomHorizontalFlip:
 class ColorNoise:
     """Change the colour and brightness of a whole image: Krizhevsky 2012, section 4.1.
 
-    To each pixel of normalised images, add the sum over i of a_i vectors[i], with a_i from N(0, scale) drawn once an image. The
-    vectors are the principal components of RGB, as long as the standard deviation along each: the square root of the
-    eigenvalue. The paper prints the eigenvalue, and its code has the root. Then divide by 1 + scale, as its code does, so that
-    images are about as large as test images, which have no noise.
+    To each pixel of a normalised image, add the sum over i of a_i vectors[i]. The a_i are normal with standard deviation `scale`,
+    drawn once per image. The vectors are the principal components of RGB; the length of each is the standard deviation along it,
+    the square root of its eigenvalue. (The paper has the eigenvalue itself, its code the root.) Then divide by 1 + scale, as the
+    code does, so that the pixels are about as large as those of test images, which have no noise.
     """
 
     def __init__(self, vectors, scale: float, seed: int = 0):

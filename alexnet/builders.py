@@ -1,4 +1,4 @@
-"""What a run trains and with what, as its config says: images, network, optimiser, learning-rate schedule."""
+"""Build the parts of a run from its config: images, network, optimiser, learning-rate schedule."""
 
 import contextlib
 import dataclasses
@@ -22,11 +22,11 @@ from .datasets import Dataset
 from .preparation import Preparation
 from .views import Views
 
-LOADER_THREADS = 2  # for images in files: one batch is read while another is made ready
+LOADER_THREADS = 2  # for image files: one batch is read while another is augmented
 
 
 def load_dataset(config: Config) -> Dataset:
-    """The data set of a run, with the images held out to test on, and without the files that are left out."""
+    """The data set of a run: with held-out images as test images if the config says so, without the files that it skips."""
     side = config.preparation.resize if config.preparation else 0
     dataset = datasets.load(config.data, config.data_dir, side=side, sharers=len(config.devices))
     if config.validation:
@@ -44,14 +44,14 @@ def load_dataset(config: Config) -> Dataset:
 
 @contextlib.contextmanager
 def opened(config: Config, download: bool = True) -> Iterator[tuple[Config, Dataset]]:
-    """The data set of a run, and the config with what was found in it; closed at the end.
+    """A context with (config completed from the data, data set); the data set is closed at its end.
 
-    download=False: raises UserError if CIFAR-10 is not there, as for all that does not fit the settings.
+    Raises UserError if the data set does not fit the settings, and with download=False also if CIFAR-10 is missing.
     """
     if config.data == "cifar10" and not download:
         place = datasets.cifar10_place(config.data_dir)
         if not any((place / part).exists() for part in (cifar10_files.FOLDER, cifar10_files.ARCHIVE)):
-            raise UserError(f"CIFAR-10 is not in {place}; tell where it is with --data-dir")
+            raise UserError(f"CIFAR-10 is not in {place}; give its folder with --data-dir")
     dataset = load_dataset(config)
     try:
         check_fits(config, dataset)
@@ -61,7 +61,7 @@ def opened(config: Config, download: bool = True) -> Iterator[tuple[Config, Data
 
 
 def moved(config: Config, place: str) -> Config:
-    """The config of a run whose data are in another folder now."""
+    """The config of a run whose data are now in the folder `place`."""
     if config.data == "cifar10":
         return dataclasses.replace(config, data_dir=str(datasets.cifar10_place(place)))
     if config.files is None:
@@ -70,10 +70,10 @@ def moved(config: Config, place: str) -> Config:
 
 
 def found(config: Config, dataset: Dataset) -> Config:
-    """The config with what is found in the data and stays with the run: classes, how images are prepared, which files there are.
+    """The config completed from the data: classes, preparation of images, skipped files and a checksum of the others.
 
-    All images of a folder that are used are read for that. Raises UserError if they cannot be, and if those of a run that goes
-    on are others than they were.
+    For a new run on a folder, this reads every image that the run uses. Raises UserError if too many cannot be read, or if the
+    data of a resumed run have changed.
     """
     in_files = not isinstance(dataset.train.images, np.ndarray)
     if in_files:
@@ -82,7 +82,7 @@ def found(config: Config, dataset: Dataset) -> Config:
         if config.classes != list(dataset.classes) or (in_files and config.files != image_folders.checksum(dataset)):
             raise UserError(f"--data {dataset.name}: its files or classes are not those that the run began with; put them back")
         if input_shape(config) != (dataset.image_shape[0], _crop_size(config, dataset), _crop_size(config, dataset)):
-            raise UserError(f"config.json has other sizes of images than {dataset.name}; put it back, or start a new run")
+            raise UserError(f"config.json has other image sizes than {dataset.name}; put it back, or start a new run")
         return config
     skipped: list[str] = []
     if in_files:
@@ -92,10 +92,10 @@ def found(config: Config, dataset: Dataset) -> Config:
     recipe = config.recipe
     mean, std = pixels.mean, pixels.std if recipe.divide_by_std else [1.0] * len(pixels.mean)
     channels, side, _ = dataset.image_shape
-    if config.init and config.preparation:  # the weights are used to these
+    if config.init and config.preparation:  # the weights were trained with these
         mean, std = config.preparation.mean, config.preparation.std
         if len(mean) != channels:
-            raise UserError(f"--init {config.init}: its images have {len(mean)} channels, and those of {dataset.name} {channels}")
+            raise UserError(f"--init {config.init}: its images have {len(mean)} channels, but those of {dataset.name} {channels}")
     std = [value or 1.0 for value in std]  # 0 where all pixels are the same
     preparation = Preparation(3 if channels == 3 else 1, side, _crop_size(config, dataset), mean, std)
     return dataclasses.replace(
@@ -113,7 +113,7 @@ def check_fits(config: Config, dataset: Dataset) -> None:
     least, size = models.LEAST_IMAGE_SIZE[config.model], _crop_size(config, dataset)
     if size < least:
         raise UserError(
-            f"--model {config.model} takes images of at least {least} x {least}, and {dataset.name} has {size} x {size}; "
+            f"--model {config.model} takes images of at least {least} x {least}, but {dataset.name} has {size} x {size}; "
             "choose a cifar model"
         )
     dataset.train.first(config.limit_train, "--limit-train")
@@ -121,19 +121,19 @@ def check_fits(config: Config, dataset: Dataset) -> None:
 
 
 def _crop_size(config: Config, dataset: Dataset) -> int:
-    """Height and width of what the network is given of an image."""
+    """Height and width of the network's input."""
     return max(1, round(dataset.image_shape[1] * config.recipe.crop))
 
 
 def input_shape(config: Config) -> tuple[int, int, int]:
-    """(C, H, W) of what the network is given."""
+    """(C, H, W) of the network's input."""
     preparation = prepared(config)
     return preparation.channels, preparation.image_size, preparation.image_size
 
 
 def prepared(config: Config) -> Preparation:
-    """How the run prepares images; known once `found` has completed its config."""
-    assert config.preparation is not None and config.classes is not None, "found() is to be called first"
+    """How the run prepares images. Its config must have been completed by `found`."""
+    assert config.preparation is not None and config.classes is not None, "call found() first"
     return config.preparation
 
 
@@ -146,7 +146,7 @@ def build_model(config: Config) -> Module:
 
 
 def build_optimizer(config: Config, model: Module) -> SGD:
-    """SGD over the parameters in their order, but for the frozen ones, with what the recipe says of biases."""
+    """SGD over the parameters that are not frozen, in their order, with the recipe's settings for biases."""
     recipe, groups = config.recipe, []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -159,19 +159,19 @@ def build_optimizer(config: Config, model: Module) -> SGD:
 
 
 def build_schedules(config: Config, optimizer: SGD, epoch_steps: int) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
-    """The learning-rate schedule of a run: one that is stepped after every batch, or one that is given every epoch's error."""
+    """The learning-rate schedule of a run: one that is stepped after every batch, or one that gets every epoch's test error."""
     recipe = config.recipe
     rates = [group["lr"] for group in optimizer.param_groups]
     if recipe.schedule == "step":
         return StepLR(optimizer, recipe.step_epochs * epoch_steps), None
     if recipe.schedule == "one-cycle":
         return OneCycleLR(optimizer, rates, recipe.epochs * epoch_steps), None
-    # Three divisions by ten, as in the paper's section 5.
+    # Three divisions by ten, as in Krizhevsky 2012, section 5.
     return None, ReduceLROnPlateau(optimizer, patience=recipe.step_epochs - 1, min_lr=[rate * 1e-3 for rate in rates])
 
 
 def build_loaders(config: Config, dataset: Dataset, rank: int, size: int, labelled: bool = True) -> tuple[DataLoader, DataLoader]:
-    """Training images, shuffled and augmented, and test images: the shards of the device numbered `rank` of `size`."""
+    """Loaders of training images, shuffled and augmented, and of test images: the shards of rank `rank` of `size`."""
     train, test = dataset.train.first(config.limit_train, "--limit-train"), dataset.test.first(config.limit_test, "--limit-test")
     batch_size, in_files = config.recipe.batch_size, not isinstance(dataset.train.images, np.ndarray)
     shared: dict[str, Any] = {"rank": rank, "size": size, "threads": LOADER_THREADS if in_files else 1, "labelled": labelled}
@@ -198,20 +198,20 @@ def training_transform(config: Config) -> Transform:
 
 
 def evaluation_transform(config: Config) -> Transform:
-    """The views of a test image that the recipe takes, and (pixel - mean) / std."""
+    """The recipe's views of a test image, and (pixel - mean) / std."""
     recipe, size = config.recipe, prepared(config).image_size
     views = Views(size, recipe.test_views, recipe.crop_padding, recipe.reflection, recipe.padding_mode)
     return Compose([views, normalization(config)])
 
 
 def normalization(config: Config) -> Transform:
-    """What every image goes through."""
+    """(pixel - mean) / std, for training and test images."""
     preparation = prepared(config)
     return Normalize(preparation.mean, preparation.std, config.dtype)
 
 
 def class_weights(config: Config, labels: np.ndarray) -> np.ndarray | None:
-    """What an image of each class counts, so that all classes count the same and an image of the set counts 1 in the mean."""
+    """(classes,): the weight of an image's loss by its class. All classes count the same, and the mean over the images is 1."""
     if not config.balance:
         return None
     counts = np.bincount(labels, minlength=len(config.classes or ()))
@@ -219,9 +219,10 @@ def class_weights(config: Config, labels: np.ndarray) -> np.ndarray | None:
 
 
 def freeze(config: Config, model: Module) -> None:
-    """Keep the parameters still whose names begin with one of config.freeze, and the batch norms that they belong to.
+    """Freeze the parameters whose names begin with one of the prefixes in config.freeze. A batch normalisation whose parameters
+    are frozen also keeps its running statistics, see train_one_epoch.
 
-    Raises UserError if there are none, or no others.
+    Raises UserError if a prefix fits no parameter, or if no parameter is left to train.
     """
     if not config.freeze:
         return
@@ -231,7 +232,7 @@ def freeze(config: Config, model: Module) -> None:
         if not any(name.startswith(prefix) for name in parameters):
             first = dict.fromkeys(name.partition(".")[0] for name in parameters)
             raise UserError(
-                f"--freeze {prefix}: no parameter's name begins so; those of {config.model} begin with {', '.join(first)}"
+                f"--freeze {prefix}: no parameter's name begins with it; those of {config.model} begin with {', '.join(first)}"
             )
     for name, parameter in parameters.items():
         parameter.requires_grad = not name.startswith(tuple(prefixes))
@@ -240,7 +241,7 @@ def freeze(config: Config, model: Module) -> None:
 
 
 def start_from(config: Config, model: Module) -> None:
-    """Load the weights of config.init. A last layer of another size stays as it was initialised, which is said.
+    """Load the weights of config.init. A last layer of another size keeps its initial weights, and a note is printed.
 
     Raises UserError if the weights are those of another network.
     """
@@ -249,10 +250,10 @@ def start_from(config: Config, model: Module) -> None:
     last = [name for name, layer in models.layers(model) if isinstance(layer, Linear)][-1]
     if f"{last}.weight" in loaded and loaded[f"{last}.weight"].shape != own[f"{last}.weight"].shape:
         before, now = len(loaded[f"{last}.weight"]), len(own[f"{last}.weight"])
-        print(f"{last} is started anew: it has {now} classes, and in {config.init} {before}", flush=True)
+        print(f"{last} keeps its initial weights: it has {now} classes, but in {config.init} {before}", flush=True)
         loaded = {name: array for name, array in loaded.items() if not name.startswith(f"{last}.")}
         loaded |= {name: array for name, array in own.items() if name.startswith(f"{last}.")}
     try:
         model.load_state_dict(loaded)
     except ValueError as error:
-        raise UserError(f"--init {config.init}: {error}; choose its network with --model") from None
+        raise UserError(f"--init {config.init}: {error}; give the network of the weights with --model") from None

@@ -1,6 +1,6 @@
-"""The files of CIFAR-10: six batches in a folder, or in the archive as which it is published.
+"""The files of CIFAR-10: six batches, in a folder or in the archive that is published.
 
-Whatever lies in their place is read or refused in bounded time and memory, as anybody may have made it.
+A file may be damaged or malicious: it is read or refused in bounded time and memory.
 """
 
 import tarfile
@@ -20,7 +20,8 @@ FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 BATCH = 10_000  # images
 
-# Officially a batch has 31 MB, the archive 170 MB, and unpacked 186 MB and 9 members. Python 3 can write a batch twice as large.
+# The original has 31 MB in a batch, 170 MB in the archive, and 186 MB and 9 members when unpacked. Python 3 can write a batch
+# twice as large.
 MOST_BATCH_BYTES, MOST_ARCHIVE_BYTES, MOST_UNPACKED_BYTES, MOST_MEMBERS = 1 << 26, 1 << 28, 1 << 28, 1000
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images (N, 3, 32, 32) uint8, labels (N,) int64
@@ -72,20 +73,20 @@ def _arrays(source: Path, batches: Mapping[str, bytes | memoryview]) -> tuple[Ar
 
 
 def _unzip(packed: bytes) -> memoryview:
-    """What gzip has packed, if its checksum is right."""
+    """The content of a gzip file, whose checksum is checked."""
     stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     unpacked = stream.decompress(packed, MOST_UNPACKED_BYTES)
     if not stream.eof:
-        raise ValueError(f"it is cut, or unpacks to more than {MOST_UNPACKED_BYTES:,} bytes")
+        raise ValueError(f"it is cut off, or unpacks to more than {MOST_UNPACKED_BYTES:,} bytes")
     if stream.unused_data:
-        raise ValueError("more follows its end")
+        raise ValueError("there is data after its end")
     return memoryview(unpacked)
 
 
 def _batches_of_tar(tar: memoryview) -> dict[str, memoryview]:
-    """The batches by their names. What else is in it is passed over, and so are headers that rename the next member.
+    """The batches by their names. Other members are skipped, and so are headers that rename the next member.
 
-    tarfile reads single headers here only: many of its versions do not end, or take all memory, on a hostile file.
+    Only single headers are read with tarfile: many of its versions hang or use all memory on a malicious file.
     """
     batches: dict[str, memoryview] = {}
     at = 0
@@ -97,7 +98,7 @@ def _batches_of_tar(tar: memoryview) -> dict[str, memoryview]:
         at += tarfile.BLOCKSIZE
         size = 0 if member.isdir() or member.islnk() or member.issym() or member.isdev() else member.size
         if not 0 <= size <= len(tar) - at:
-            raise ValueError(f"it has a member of {size:,} bytes, and {len(tar) - at:,} follow")
+            raise ValueError(f"it has a member of {size:,} bytes, but only {len(tar) - at:,} follow")
         folder, _, name = member.name.rpartition("/")
         if folder == FOLDER and name in NAMES:
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or size > MOST_BATCH_BYTES:

@@ -1,9 +1,9 @@
-"""The pickle of a CIFAR-10 batch file, read without doing what it says.
+"""Read the pickle of a CIFAR-10 batch file without executing it.
 
-A pickle is a program that may call any function. This reader knows only the opcodes that image data needs, and calls only its
-own stand-ins. It makes numbers, texts, tuples, lists, dicts and, at the end, two arrays. It never compares or hashes anything
-nested, so time and memory are bounded by the size of the file. The file may be an official one, which Python 2 wrote, or the
-same data written again by Python 3 and any version of NumPy.
+A pickle is a program that can call any function. This reader knows only the opcodes that image data needs, and calls only its
+own stand-ins for NumPy's functions. It makes numbers, texts, tuples, lists, dicts and, at the end, two arrays. It never compares
+or hashes nested objects, so time and memory are bounded by the size of the file. The file may be an original one, written by
+Python 2, or the same data written again by Python 3 and any version of NumPy.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_OPCODES = 200_000  # an official file has 30,000; Python 3 writes 130,000 in protocol 0
+MOST_OPCODES = 200_000  # an original file has 30,000; Python 3 writes 130,000 in protocol 0
 LONGEST_KEY = 100
 
 
@@ -28,12 +28,12 @@ def read_batch(content: bytes | memoryview, count: int) -> tuple[np.ndarray, np.
     except (UnpicklingError, MemoryError):
         raise
     except Exception:  # a damaged pickle can raise anything
-        raise UnpicklingError("it is cut, or no pickle of image data") from None
+        raise UnpicklingError("it is cut off, or not a pickle of image data") from None
 
 
 @dataclasses.dataclass(eq=False)
 class _Array:
-    """Stands in for an array. What the pickle says of it is looked at when all is read."""
+    """A stand-in for an array. Its attributes are checked after the whole pickle is read."""
 
     raw: Any = b""
     dtype: Any = None
@@ -55,21 +55,21 @@ def _labels(labels: Any, count: int) -> np.ndarray:
     raise UnpicklingError(f"its labels are not {count:,} numbers from 0 to 9")
 
 
-# --- what stands in for the names in a pickle ----------------------------------------------------------------------
+# --- stand-ins for the names in a pickle ---------------------------------------------------------------------------
 
 _NDARRAY, _UINT8 = object(), object()
 
 
 def _encode(text: Any, encoding: Any) -> Any:
-    """Bytes, as Python 3 writes them in the old protocols. They stay text here, as the strings of Python 2 do."""
+    """For _codecs.encode, with which Python 3 writes bytes in old protocols. They stay text here, as do Python 2's strings."""
     if encoding != "latin1":
-        raise UnpicklingError("it encodes text in another way than bytes are written")
+        raise UnpicklingError("it encodes text with an encoding other than latin1")
     return text
 
 
 def _dtype(code: Any, align: Any, copy: Any) -> object:
     if code != "u1":
-        raise UnpicklingError("it holds an array of something else than bytes")
+        raise UnpicklingError("it holds an array that is not of bytes")
     return _UINT8
 
 
@@ -98,12 +98,12 @@ _VALUES = frozenset(
     "INT BININT BININT1 BININT2 LONG1 BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
     "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
 )
-_TAKES_ALL = frozenset({"TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS"})  # that lies above the last mark
+_TAKES_ALL = frozenset({"TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS"})  # take all items above the last mark
 _TAKES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1}
 
 
 def _run(content: bytes | memoryview) -> Any:
-    """What the pickle makes. Strings of Python 2 become str, as do the keys of dicts, which may be bytes."""
+    """The object in the pickle. Strings of Python 2 become str, and so do keys of dicts that are bytes."""
     stack: list[Any] = []
     below: list[list[Any]] = []  # the part of the stack under each mark
     memo: dict[Any, Any] = {}
@@ -159,7 +159,7 @@ def _run(content: bytes | memoryview) -> Any:
 
 def _checked(thing: Any, kind: type) -> Any:
     if type(thing) is not kind:
-        raise UnpicklingError(f"it has something else where a {kind.__name__} must be")
+        raise UnpicklingError(f"it has something else where a {kind.__name__} is needed")
     return thing
 
 
@@ -167,7 +167,7 @@ def _pairs(items: list[Any]) -> dict[str, Any]:
     pairs = {}
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str | bytes) or len(key) > LONGEST_KEY:
-            raise UnpicklingError("it has a dict whose keys are no short texts")
+            raise UnpicklingError("it has a dict whose keys are not short texts")
         pairs[key.decode("latin1") if isinstance(key, bytes) else key] = value
     return pairs
 
@@ -181,7 +181,7 @@ def _stand_in(module: Any, name: Any) -> Any:
 
 def _call(function: Any, arguments: Any) -> Any:
     if not callable(function):
-        raise UnpicklingError("it calls what is no function")
+        raise UnpicklingError("it calls something that is not a function")
     return function(*_checked(arguments, tuple))
 
 
@@ -189,5 +189,5 @@ def _build(thing: Any, state: Any) -> None:
     if isinstance(thing, _Array):
         _, thing.shape, thing.dtype, fortran, thing.raw = _checked(state, tuple)
         thing.order = "F" if fortran else "C"
-    elif thing is not _UINT8:  # its state tells of byte order and fields; a byte has neither
-        raise UnpicklingError("it sets the state of what is no array")
+    elif thing is not _UINT8:  # the state of a dtype is its byte order and fields; a byte has neither
+        raise UnpicklingError("it sets the state of something that is not an array")

@@ -1,4 +1,4 @@
-"""Numbers that a process has on the host, and the other ranks' too: they go by way of the device that each computes on."""
+"""Collectives for values on the host. They are copied to the device of each rank, communicated, and copied back."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ def sum_over_ranks(communicators: Communicators, device: str, values: npt.ArrayL
 
 
 def from_rank_0(communicators: Communicators, device: str, content: bytes) -> bytes:
-    """Rank 0's bytes."""
+    """Rank 0's content, on all ranks."""
     length = to_device(np.array([len(content)]), device)
     communicators.main.broadcast(length)
     array = to_device(np.frombuffer(content.ljust(int(length[0]))[: int(length[0])], np.uint8).copy(), device)

@@ -1,4 +1,4 @@
-"""Runs side by side, on a page: their curves, and what differs in their settings."""
+"""The page that compares runs: their results, their curves, and the settings that differ."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from .report import MOST_EPOCHS, environment, settings, state, thinned
 
 
 class Run(NamedTuple):
-    """A run to be compared: its folder, config as in config.json, the lines of metrics.jsonl, and whether it goes on."""
+    """A run to compare: its folder, its config as in config.json, the lines of metrics.jsonl, and whether it is running."""
 
     path: Path
     config: dict[str, Any]
@@ -17,7 +17,7 @@ class Run(NamedTuple):
 
 
 def write(path: Path, runs: list[Run]) -> None:
-    """Write the page. Raises OSError; then what was there before is as it was."""
+    """Write the page atomically. Raises OSError; an earlier page is then unchanged."""
     configs = [settings(run.config) | environment(run.config) for run in runs]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     data = {
@@ -41,7 +41,7 @@ def write(path: Path, runs: list[Run]) -> None:
 
 
 def names(paths: list[Path]) -> list[str]:
-    """The folders' names; if some are equal, each with as many of the folders around it as tell all apart."""
+    """The folders' names; if some are equal, all with as many parent folders as make them different."""
     parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         found = ["/".join(own[-count:]) for own in parts]

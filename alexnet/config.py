@@ -11,10 +11,10 @@ from .models import NETWORKS
 from .preparation import PerChannel, Preparation
 from .recipes import MOST, Count, Recipe
 
-# config.json is flat: the recipe's fields lie among the others, under their own names, but for its name.
+# config.json is flat: it has the recipe's fields under their own names, except that the recipe's name is "recipe".
 RECIPE_KEYS = {field.name: field.name for field in dataclasses.fields(Recipe)} | {"name": "recipe"}
 PREPARATION_KEYS = [field.name for field in dataclasses.fields(Preparation)]
-# What is found in the data before the first step, and stays with the run.
+# Settings that are found in the data before the first step, and then stay fixed.
 FOUND = ["classes", *PREPARATION_KEYS, "color_vectors", "skipped", "files"]
 # Values for config.json files written before these settings existed.
 ADDED_LATER: dict[str, Any] = {
@@ -39,7 +39,7 @@ ADDED_LATER: dict[str, Any] = {
     "skipped": [],
 }
 
-MOST_DEVICES = 256  # of one machine
+MOST_DEVICES = 256  # on one machine
 Text = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 Device = Annotated[int, Meta(ge=0, le=9999)]
 Minutes = Annotated[float, Meta(gt=0, le=1e6)]
@@ -66,27 +66,27 @@ class Config:
     save_minutes: Minutes
     tensorboard: bool
     versions: Annotated[dict[Text, Text], Meta(max_length=100)]
-    # Images of the training set to test on, in place of the test set: how many, or which share.
+    # Training images that are held out, and tested on in place of the test set: their number, or their share of each class.
     validation: Count | Annotated[float, Meta(gt=0, lt=1)] | None = None
-    balance: bool = False  # whether the loss weighs images so that all classes count the same
-    init: Text | None = None  # a run or file whose weights are started from
-    freeze: Text | None = None  # prefixes of the names of parameters that stay as they are, with commas between
+    balance: bool = False  # whether the loss is weighted so that all classes count the same
+    init: Text | None = None  # a run or file with the initial weights
+    freeze: Text | None = None  # prefixes of the names of frozen parameters, with commas between
     classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST)] | None = None
     preparation: Preparation | None = None
-    # The principal components of the channels over the training set, a row each, as long as the standard deviation along it.
+    # The principal components of the channels over the training set, one in a row; its length is the standard deviation along it.
     color_vectors: Annotated[list[PerChannel], Meta(min_length=1, max_length=3)] | None = None
-    skipped: Annotated[list[Text], Meta(max_length=MOST)] = dataclasses.field(default_factory=list)  # files, in the data's folder
+    skipped: Annotated[list[Text], Meta(max_length=MOST)] = dataclasses.field(default_factory=list)  # unreadable files
     files: Annotated[str, Meta(min_length=64, max_length=64)] | None = None  # checksum of the names and sizes of the others
 
     def flat(self) -> dict[str, Any]:
-        """One key a setting, as in config.json."""
+        """One key for each setting, as in config.json."""
         settings = dataclasses.asdict(self)
         recipe, preparation = settings.pop("recipe"), settings.pop("preparation")
         settings |= {key: recipe[field] for field, key in RECIPE_KEYS.items()}
         return settings | (preparation or dict.fromkeys(PREPARATION_KEYS))
 
     def differences(self, before: "Config") -> str:
-        """The settings that have changed, in a line; nothing, if none has."""
+        """The settings that have changed since `before`, in one line; "" if none has."""
         old, new = before.flat(), self.flat()
         for settings in (old, new):
             settings |= {f"version of {name}": version for name, version in settings.pop("versions").items()}
@@ -98,7 +98,7 @@ class Config:
 
     @classmethod
     def from_flat(cls, given: Any) -> "Config":
-        """The settings that flat() gives. Raises ValueError if one is missing, unknown, or not what it may be."""
+        """The config of the settings that flat() returns. Raises ValueError if one is missing, unknown, or not allowed."""
         if not isinstance(given, dict):
             raise ValueError("it is not a JSON object of settings")
         settings = ADDED_LATER | given
@@ -118,32 +118,32 @@ class Config:
         """The settings of an earlier run, from config.json. Raises ValueError as from_flat does."""
 
         def no_number(name: str) -> None:
-            raise ValueError(f"{name} is no number that a setting may be")
+            raise ValueError(f"{name} is not allowed as a setting")
 
         try:
             return cls.from_flat(
                 json.loads(text, parse_constant=no_number)
-            )  # which takes names of folders that are not UTF-8, as msgspec's does not
+            )  # json, unlike msgspec, reads names of folders that are not UTF-8
         except RecursionError:
             raise ValueError("it is nested too deep") from None
 
     def check(self) -> None:
-        """Raise ValueError for settings that do not go together."""
+        """Raise ValueError for settings that do not fit together."""
         if self.model not in NETWORKS:
             raise ValueError(f"there is no model {self.model!r:.80}")
         if len(set(self.devices)) < len(self.devices):
-            raise ValueError(f"devices {self.devices} has one twice")
+            raise ValueError(f"devices {self.devices} names a device twice")
         if self.world_size < len(self.devices):
             raise ValueError(f"world_size {self.world_size} is less than the number of devices, {len(self.devices)}")
         if self.precision != "fp32" and (self.backend, self.dtype) != ("cupy", "float32"):
             raise ValueError(f"precision {self.precision} is for backend cupy and dtype float32")
         if (self.preparation is None) != (self.classes is None):
-            raise ValueError("it has only one of the classes and how images are prepared")
+            raise ValueError("it has the classes without the preparation of images, or the reverse")
         if self.preparation is not None and self.recipe.color_noise:
             channels = self.preparation.channels
             if [len(vector) for vector in self.color_vectors or []] != [channels] * channels:
-                raise ValueError(f"color_vectors are to be {channels} of {channels} numbers")
+                raise ValueError(f"color_vectors must be {channels} of {channels} numbers")
         if self.recipe.test_views == 2 and not self.recipe.reflection:
-            raise ValueError("test_views 2 is an image and its reflection, and reflection is false")
+            raise ValueError("test_views 2 is an image and its reflection, but reflection is false")
         if self.recipe.schedule != "one-cycle" and not self.recipe.step_epochs:
             raise ValueError(f"schedule {self.recipe.schedule} needs step_epochs of at least 1")

@@ -37,22 +37,22 @@ class Split:
         return len(self.labels)
 
     def chosen(self, indices: np.ndarray) -> "Split":
-        """These of the images."""
+        """The images with these indices."""
         images = self.images[indices] if isinstance(self.images, np.ndarray) else self.images.chosen(indices)
         return Split(images, self.labels[indices])
 
     def first(self, n: int | None, option: str) -> "Split":
-        """The first n images of the fixed class-balanced order; all of them, as they lie, for None."""
+        """The first n images of the fixed class-balanced order; for None, all images in their own order."""
         if n is None:
             return self
         if not 1 <= n <= len(self):
-            raise UserError(f"{option} {n}: give a number from 1 to {len(self)}, the images that there are")
+            raise UserError(f"{option} {n}: give a number from 1 to {len(self)}, the number of images")
         return self.chosen(class_balanced_order(self.labels)[:n])
 
 
 @dataclasses.dataclass
 class Dataset:
-    """Images to train on and images to test on, of one size; mean and std of a channel's pixels over the training images."""
+    """Training and test images of one size; mean and std (C,) are those of the training images' pixels, from 0 to 255."""
 
     name: str
     classes: tuple[str, ...]
@@ -78,8 +78,10 @@ class Dataset:
         return self.train.images.shape[1:]
 
     def hold_out(self, validation: float, seed: int) -> None:
-        """Test on a part of the training images, and train on the rest: so many of them, or with less than 1 that share of each
-        class. Which ones is a pure function of the seed. Raises UserError if a class would have none to train or to test on.
+        """Test on a part of the training images, and train on the rest. The choice depends only on the seed.
+
+        validation: their number, or, below 1, their share of each class. Raises UserError if a class would have no images to
+        train on, or none to test on.
         """
         order = class_balanced_order(self.train.labels, seed)
         counts = np.bincount(self.train.labels, minlength=len(self.classes))
@@ -90,7 +92,8 @@ class Dataset:
         if (out := np.flatnonzero((wanted < 1) | (wanted >= counts))).size:
             name, count = self.classes[out[0]], counts[out[0]]
             raise UserError(
-                f"--validation {validation:g} would leave class {name!r}, which has {count} images, none to train or to test on"
+                f"--validation {validation:g} holds out all or none of class {name!r}, which has {count} images; choose another "
+                "value"
             )
         of_class = self.train.labels[order]
         rank = np.empty(len(order), np.int64)  # of an image in the order, among those of its class
@@ -100,7 +103,7 @@ class Dataset:
         self.train, self.test = self.train.chosen(np.sort(order[~held_out])), self.train.chosen(np.sort(order[held_out]))
 
     def close(self) -> None:
-        """Let go of the images, and end the processes that read them, if there are any."""
+        """Release the images, and end the processes that read them, if there are any."""
         for split in (self.train, self.test):
             if not isinstance(split.images, np.ndarray):
                 split.images.readers.close()
@@ -110,8 +113,8 @@ class Dataset:
 def load(name: str, data_dir: str | None = None, *, side: int = 224, sharers: int = 1) -> Dataset:
     """A data set by the name that --data takes. Raises UserError with one line that says what to do.
 
-    side: the images of a folder are resized to so many pixels on the shorter side, and the centre is cut out. sharers: how many
-    processes on this machine load them, and share the memory that there is for images.
+    side: the images of a folder are resized to this many pixels on the shorter side, and their centre is cut out. sharers: the
+    number of processes on this machine that load them, and share the memory for images.
     """
     if name == "digits":
         return digits()
@@ -125,7 +128,9 @@ def load(name: str, data_dir: str | None = None, *, side: int = 224, sharers: in
 
 
 def class_balanced_order(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """A fixed shuffle in which every run of as many images as there are classes has one of each, as long as they last."""
+    """Indices in a fixed random order: in every group of as many images as there are classes, each class that has images left
+    occurs once.
+    """
     shuffled = random.permutation(len(labels), random.SUBSET, 0, seed)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
@@ -139,7 +144,7 @@ def class_balanced_order(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 def digits() -> Dataset:
     """1,797 handwritten digits, 1,437 to train on and 360 (36 of each) to test on; shipped in the package.
 
-    Each of their 8 x 8 pixels is shown as 2 x 2, as three overlapping poolings need images of 15 x 15 at least.
+    Each of their 8 x 8 pixels is repeated as 2 x 2, as three overlapping poolings need images of at least 15 x 15.
     """
     with gzip.open(Path(__file__).parent / "digits" / "digits.csv.gz") as file:
         rows = np.loadtxt(file, delimiter=",", dtype=np.uint8)
@@ -156,8 +161,8 @@ def digits() -> Dataset:
 def cifar10(data_dir: str | None = None) -> Dataset:
     """CIFAR-10: 50,000 and 10,000 colour images of 32 x 32, in ten classes. Krizhevsky 2009.
 
-    Only one place is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl. It holds the folder cifar-10-batches-py or
-    the archive cifar-10-python.tar.gz; if neither, the archive is downloaded there.
+    Only one folder is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl. It holds the folder cifar-10-batches-py or
+    the archive cifar-10-python.tar.gz; if it has neither, the archive is downloaded into it.
     """
     place = cifar10_place(data_dir)
     folder, archive = place / cifar10_files.FOLDER, place / cifar10_files.ARCHIVE
@@ -171,15 +176,15 @@ def cifar10(data_dir: str | None = None) -> Dataset:
 
 
 def cifar10_place(data_dir: str | None) -> Path:
-    """The one place that is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl."""
+    """The folder in which CIFAR-10 is searched: data_dir, else $MINIDL_DATA, else ~/.cache/minidl."""
     place = os.path.expanduser(data_dir or os.environ.get("MINIDL_DATA") or "~/.cache/minidl")
     if place.startswith("~"):
-        raise UserError(f"there is no home folder for {place}; say with --data-dir or MINIDL_DATA where CIFAR-10 is to be")
+        raise UserError(f"there is no home folder for {place}; give the folder for CIFAR-10 with --data-dir or MINIDL_DATA")
     return Path(os.path.abspath(place))
 
 
 def _download(place: Path) -> None:
-    """Get the archive, with a progress bar on a terminal; it appears in its place whole and with the right md5, or not at all."""
+    """Download the archive, with a progress bar on a terminal. The file is written atomically, and only if its md5 is right."""
     import pooch
     import requests
     from tqdm import tqdm
@@ -189,7 +194,7 @@ def _download(place: Path) -> None:
         with bar, _folder(place), replacing(place / cifar10_files.ARCHIVE) as part:
             pooch.HTTPDownloader(progressbar=bar, timeout=30)(CIFAR10_URL, str(part), None)
             if pooch.file_hash(part, "md5") != CIFAR10_MD5:
-                raise UserError(f"what {CIFAR10_URL} sent is not CIFAR-10 (its md5 is wrong); try again, or use --data digits")
+                raise UserError(f"the file from {CIFAR10_URL} is not CIFAR-10 (wrong md5); try again, or use --data digits")
     except (requests.RequestException, ValueError):
         raise UserError(f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits") from None
     except OSError as error:
@@ -198,13 +203,13 @@ def _download(place: Path) -> None:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """The folder is there inside. If anything is raised, those of its parents and it that were made for this are removed."""
+    """A context in which the folder exists. If it raises, the folder and its parents are removed if they were made here."""
     made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
         path.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for folder in made:
-            with contextlib.suppress(OSError):  # it is in use, or was not made
+            with contextlib.suppress(OSError):  # in use, or not made
                 folder.rmdir()
         raise

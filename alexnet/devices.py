@@ -11,8 +11,8 @@ from minidl.parallel.communicator import timeout
 def join(
     backend: str, devices: Sequence[int], precision: str, threads: int, communicators: Communicators
 ) -> tuple[str, Communicators]:
-    """The device that this process is to use from now on, one of `devices`, and how it reaches the others'."""
-    set_num_threads(threads)  # sums are added up in another order on another number
+    """Set the device that this process uses from now on, one of `devices`. Returns it, and communicators for such devices."""
+    set_num_threads(threads)  # the number of threads affects the order, and so the rounding, of sums
     if backend == "numpy":
         return "numpy", communicators
     place = mpi.local_rank()[0] if mpi.started() else communicators.rank

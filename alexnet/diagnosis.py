@@ -12,7 +12,7 @@ from .collectives import sum_over_ranks
 
 
 def first_not_finite(model: Module, batch: Batch, communicators: Communicators) -> str:
-    """Run the batch again, on all ranks, and tell the first layer whose output is not finite on any of them."""
+    """Run the batch again on all ranks. Returns text that names the first layer with a NaN or infinite output on any rank."""
     outputs: list[tuple[str, Module, bool]] = []
 
     def watch(name: str):
@@ -28,10 +28,10 @@ def first_not_finite(model: Module, batch: Batch, communicators: Communicators) 
         handle.remove()
     wrong = sum_over_ranks(communicators, device_of(batch.images), [float(wrong) for _, _, wrong in outputs])
     if not wrong.any():
-        return "all layers are finite, the loss itself overflowed"
+        return "the outputs of all layers are finite, the loss itself overflowed"
     name, module, _ = outputs[int(np.flatnonzero(wrong)[0])]
     own = [p for p in vars(module).values() if isinstance(p, Parameter)]
     wrong_weights = not all(np.isfinite(to_numpy(p.data)).all() for p in own)
     anywhere = sum_over_ranks(communicators, device_of(batch.images), float(wrong_weights))
-    weights = ", as its weights are not" if anywhere else ""
-    return f"the first layer whose output is not finite is {name} ({type(module).__name__}){weights}"
+    weights = ", and so are its weights" if anywhere else ""
+    return f"the first layer whose output is NaN or infinite is {name} ({type(module).__name__}){weights}"

@@ -1,6 +1,6 @@
-"""The way into every command: it ends with an exit status and at most one line on standard error, never a traceback.
+"""The entry point of every command: it ends with an exit status and at most one line on standard error, never a traceback.
 
-This needs the standard library only, and is at work before the rest is imported, which takes a second.
+This module needs the standard library only. It handles signals and errors before the rest is imported, which takes a second.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ COMMANDS = {
     "train": "train a network (as python train.py does)",
     "report": "write the report of a run again",
     "compare": "write a page that shows runs side by side",
-    "predict": "tell what is on images",
+    "predict": "classify images",
     "evaluate": "test a network on images whose classes are known",
-    "reproduce": "run what the deck and the paper claim, and say what of it holds",
+    "reproduce": "test the claims of the AlexNet paper and of the study deck",
     "export": "write a network's weights to a file, for other programs too",
 }
-# Those that ask a program to end; what it inherited as ignored, as under nohup, stays ignored.
+# Signals that ask a program to end. One that is ignored from the start, as under nohup, stays ignored.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-THREAD_BYTES = 256 << 20  # of address space that a thread takes: stack, heap and OpenBLAS's buffer
-SAME_SIGNAL = 0.2  # seconds in which a signal may come twice and be meant once
+THREAD_BYTES = 256 << 20  # address space of a thread: stack, heap and OpenBLAS's buffer
+SAME_SIGNAL = 0.2  # seconds within which a signal that comes twice counts once
 
 _name = "train.py"
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     )
     if arguments[:1] in (["--help"], ["-h"]):
         prepare_streams()
-        print(usage + "Each of them takes --help.")
+        print(usage + "Each command has a --help of its own.")
         return 0
     if not arguments or arguments[0] not in COMMANDS:
         prepare_streams()
@@ -63,14 +63,14 @@ def run(command: str, arguments: list[str]) -> int:
         finally:
             ignore_signals()
     except Interrupted as error:
-        status, line = 128 + error.signum, "stopped before anything was begun"
+        status, line = 128 + error.signum, "stopped before anything began"
     if line:
         tell(line)
     return status
 
 
 def _call(command: str, arguments: list[str]) -> tuple[int, str]:
-    """The exit status, and what is to be told on standard error."""
+    """(exit status, line for standard error; "" for none)."""
     try:
         from minidl.errors import TrainingError, UserError
         from minidl.parallel import mpi
@@ -82,36 +82,36 @@ def _call(command: str, arguments: list[str]) -> tuple[int, str]:
     try:
         return module.main(arguments), ""
     except UserError as error:
-        return 2, f"error: {error}" if mpi.first_on_machine() else ""  # all ranks have the same to say
+        return 2, f"error: {error}" if mpi.first_on_machine() else ""  # all ranks have the same error
     except TrainingError as error:
         return 1, f"training failed: {error}"
-    except OSError as error:  # of a name that was given, before there was a run
+    except OSError as error:  # a path on the command line, before there was a run
         return 2, f"error: {error.strerror or error}: {error.filename or 'the current folder'}"
     except Exception as error:
         return 1, f"unexpected error: {describe(error)}"
 
 
 def tell(message: str, name: str | None = None) -> None:
-    """A line on standard error; what would begin another line, or cannot be shown, is escaped."""
+    """Print one line on standard error; line breaks and unprintable characters are escaped."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     print(f"{name or _name}: {line}", file=sys.stderr, flush=True)
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong first, in a line. With MINIDL_TRACEBACK=1 the traceback is printed, too."""
+    """The first error of the chain, in one line. With MINIDL_TRACEBACK=1, also print the traceback."""
     if os.environ.get("MINIDL_TRACEBACK"):
         traceback.print_exception(error)
     while before := error.__cause__ or error.__context__:
         error = before
     if isinstance(error, MemoryError):
         return "the memory is full; end other programs, or raise the limit (ulimit -v)"
-    return f"{type(error).__name__}: {error} (MINIDL_TRACEBACK=1 tells where)"
+    return f"{type(error).__name__}: {error} (MINIDL_TRACEBACK=1 shows where)"
 
 
 def limit_threads() -> None:
-    """Where memory (ulimit -v) or processes (ulimit -u) are scarce, OpenBLAS starts as many threads as it has room for.
+    """If memory (ulimit -v) or processes (ulimit -u) are limited, let OpenBLAS start only as many threads as there is room for.
 
-    Else it prints four lines, and sends SIGINT to its own process.
+    With too many, OpenBLAS prints four lines, and sends SIGINT to its own process.
     """
     with contextlib.suppress(ImportError):  # there are no limits on Windows
         import resource
@@ -125,7 +125,7 @@ def limit_threads() -> None:
 
 
 def _threads_to_start(wanted: int) -> int:
-    """How many threads there may be in this process, of so many (ulimit -u)."""
+    """How many threads this process can have, up to `wanted` (ulimit -u)."""
     done, threads = threading.Event(), [threading.Thread(target=lambda: done.wait()) for _ in range(wanted - 1)]
     started = []
     try:
@@ -147,9 +147,9 @@ _first: tuple[int, float] | None = None  # the first signal to stop, and when it
 
 
 def handle_signals(first: Callable[[int], object], again: Callable[[int], object]) -> None:
-    """From here on, call first(signum) at the first signal to stop, and again(signum) at each after it; not at those ignored.
+    """From now on, call first(signum) at the first stop signal and again(signum) at each later one. Ignored signals stay ignored.
 
-    `timeout` sends its signal to the program and to the group that this is in: both together are one.
+    `timeout` sends its signal to the program and to its process group: these two count as one.
     """
 
     def handler(signum: int, frame: FrameType | None) -> None:
@@ -167,37 +167,37 @@ def handle_signals(first: Callable[[int], object], again: Callable[[int], object
 
 
 def ignore_signals() -> None:
-    """How the program ends is decided, and only to be told. Python takes a while to end, and would then die of a signal."""
+    """Ignore stop signals once the exit status is decided: Python takes a while to end, and a signal would change the status."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to end before it has begun anything that could be gone on with."""
+    """A signal asked the program to end before there was a run that could be resumed."""
 
     def __init__(self, signum: int):
         self.signum = signum
 
 
 def end_at_once(signum: int) -> None:
-    """During the imports, say: there is nothing to save, and nothing to clean up."""
+    """End the process if there is nothing to save or to clean up, as during the imports."""
     os._exit(128 + signum)
 
 
 def clean_up_and_end(signum: int) -> None:
-    """Whoever is writing a file removes it on the way out."""
+    """Raise Interrupted, so that a function that is writing a file removes it."""
     raise Interrupted(signum)
 
 
 def end_with(message: str, status: int) -> NoReturn:
-    """End the process, in a signal handler: a stream may be half-way through a line there."""
+    """End the process in a signal handler. It writes to the file descriptor, as the stream may be in the middle of a line."""
     with contextlib.suppress(OSError):
         os.write(2, f"{_name}: {message}\n".encode())
     os._exit(status)
 
 
 def _end_all_the_same(unraisable: Any) -> None:
-    """Python drops what is raised in a destructor or callback that a signal has interrupted."""
+    """End the process also if a signal comes in a destructor or callback, where Python ignores exceptions."""
     if isinstance(unraisable.exc_value, Interrupted):
         os._exit(128 + unraisable.exc_value.signum)
     sys.__unraisablehook__(unraisable)
@@ -207,12 +207,12 @@ def _end_all_the_same(unraisable: Any) -> None:
 
 
 class Output:
-    """A standard stream for which it is no failure that nobody reads it, or that it is full: then the rest is given up."""
+    """A standard stream that raises no error if its reader has gone or its disk is full: it drops the rest of the output."""
 
     def __init__(self, stream: Any):
         self.stream, self.given_up = stream, False
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # for what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
     def write(self, text: str) -> int:
         self._unless_given_up("write", text)
@@ -233,7 +233,7 @@ class Output:
 
 
 def prepare_streams() -> None:
-    """Give standard output and error to Output, and the numbers 0 to 2 to nothing else, such as a file of the run."""
+    """Wrap standard output and error in Output. Open file descriptors 0 to 2, so that no file of the run gets their numbers."""
     for number in range(3):
         try:
             os.fstat(number)

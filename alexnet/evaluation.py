@@ -1,4 +1,4 @@
-"""A trained network, tested on images whose classes are known."""
+"""Test a trained network on images whose classes are known."""
 
 import contextlib
 import dataclasses
@@ -29,12 +29,12 @@ MOST_MISTAKES = 12
 
 @dataclasses.dataclass
 class Job:
-    """What is to be tested on what: the options of `python -m alexnet evaluate`."""
+    """The options of `python -m alexnet evaluate`: which network to test, and on which images."""
 
     source: Path
     data: str | None = None
     data_dir: str | None = None
-    views: int = 1  # of an image
+    views: int = 1  # of each image
     checkpoint: str = "newest"
     batch_size: int | None = None
     backend: str = "numpy"
@@ -47,14 +47,14 @@ class Job:
         if self.source.is_dir():
             RunFolder.read(self.source)
         elif self.data is None:
-            raise UserError(f"{self.source} has no test images of its own; say with --data on which to test it")
+            raise UserError(f"{self.source} has no test images of its own; give some with --data")
 
 
 @dataclasses.dataclass
 class Found:
-    """An evaluation, the classes and labels of its images, and the mistakes the network was most certain of.
+    """An evaluation, the classes and labels of its images, and the mistakes of which the network was most certain.
 
-    mistakes: (image (C, H, W) uint8, its class, the class predicted, the probability of that), the most certain first.
+    mistakes: (image (C, H, W) uint8, its class, the predicted class, the probability of the latter), the most certain first.
     """
 
     evaluation: Evaluation
@@ -63,7 +63,7 @@ class Found:
     mistakes: list[tuple[np.ndarray, str, str, float]]
 
     def summary(self) -> dict[str, Any]:
-        """What `evaluate --json` prints."""
+        """The object that `evaluate --json` prints."""
         result, n = self.evaluation, len(self.classes)
         images = np.bincount(self.labels, minlength=n)
         right = np.bincount(self.labels[result.predictions == self.labels], minlength=n)
@@ -80,7 +80,7 @@ class Found:
 
 
 def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -> Found:
-    """Called by all ranks; each takes its share of the images. Raises UserError for what the user can mend."""
+    """Evaluate on all ranks, each with its shard of the images. Raises UserError for an error that the user can fix."""
     threads = max(1, get_num_threads() // communicators.size)
     device, communicators = join(job.backend, job.devices, "fp32", threads, communicators)
     loaded = weights.read(job.source, job.checkpoint)
@@ -117,7 +117,7 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
 
 @contextlib.contextmanager
 def _images(job: Job, loaded: Weights) -> Iterator[Split]:
-    """The images to test on, with labels that count in the network's classes."""
+    """The images to test on; their labels are indices of the network's classes."""
     if job.data is None:
         config = RunFolder.read(job.source).config
         if job.data_dir is not None:
@@ -136,21 +136,21 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
             image_folders.survey(dataset, None, None)
         elif dataset.image_shape != _stored(loaded):
             shapes = [" x ".join(map(str, shape)) for shape in (dataset.image_shape, _stored(loaded))]
-            raise UserError(f"--data {job.data}: its images are {shapes[0]}, and those of the network {shapes[1]}")
+            raise UserError(f"--data {job.data}: its images are {shapes[0]}, but those of the network {shapes[1]}")
         yield Split(dataset.test.images, labels[dataset.test.labels])
     finally:
         dataset.close()
 
 
 def _stored(loaded: Weights) -> tuple[int, int, int]:
-    """(C, H, W) of the images that the network's are cut from."""
+    """(C, H, W) of the images that the network's inputs are cut from."""
     preparation = loaded.preparation
     return preparation.channels, preparation.resize, preparation.resize
 
 
 def _labels(dataset: Dataset, loaded: Weights) -> np.ndarray:
-    """The network's number of each class of the data set. Raises UserError if it has none."""
-    if loaded.classes == [str(i) for i in range(len(dataset.classes))]:  # they have no names
+    """The network's index of each class of the data set. Raises UserError if the network lacks one."""
+    if loaded.classes == [str(i) for i in range(len(dataset.classes))]:  # the network's classes have no names
         return np.arange(len(dataset.classes))
     if unknown := [name for name in dataset.classes if name not in loaded.classes]:
         raise UserError(

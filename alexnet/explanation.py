@@ -1,4 +1,4 @@
-"""What an answer of a network rests on: three maps of an image, each with its own question."""
+"""Explain a prediction: three maps that show which parts of an image it depends on."""
 
 import contextlib
 import dataclasses
@@ -20,8 +20,8 @@ from .prediction import Prediction, prepare
 from .views import Views
 from .weights import Weights
 
-WINDOW = 1 / 5  # side of the square that covers a part, as a share of the image's
-STEP = 1 / 3  # of the square's side, from one place to the next
+WINDOW = 1 / 5  # side of the square that covers a part / shorter side of the image
+STEP = 1 / 3  # distance from one square to the next / side of the square
 BATCH_SIZE = 32
 
 
@@ -30,9 +30,9 @@ class Explanation:
     """Maps (H, W) float32 of an image, for one class.
 
     gradient: how much the class's logit changes with a pixel: |d logit / d pixel|, the largest of the channels (Simonyan,
-    Vedaldi and Zisserman 2014). grad_cam: where the maps of the last convolution speak for the class, 0 to 1 (Selvaraju et al.
-    2017). occlusion: how far the class's probability falls if a square of the mean colour covers the place (Zeiler and Fergus
-    2014); below 0 where it rises.
+    Vedaldi and Zisserman 2014). grad_cam: where the maps of the last convolution are evidence for the class, 0 to 1 (Selvaraju et
+    al. 2017). occlusion: how much the class's probability falls if a square of the mean colour covers the pixel (Zeiler and
+    Fergus 2014); below 0 if it rises.
     """
 
     gradient: np.ndarray
@@ -41,10 +41,10 @@ class Explanation:
 
 
 def explain(network: Module, image: Array, label: int) -> Explanation:
-    """Of one image (1, C, H, W) as the network takes it. The network is left as it was, but for evaluation mode."""
+    """Explain the logit of class `label` for one normalised image (1, C, H, W). The network is then in evaluation mode."""
     network.eval()
     gradient, activations, slopes = _gradients(network, image, label)
-    # Grad-CAM: each map weighs as much as the logit rises with it in the mean, and what speaks against the class is left out.
+    # Grad-CAM: the weight of a map is the mean of the logit's gradient over it. Negative sums are evidence against the class.
     weights = slopes.mean(axis=(1, 2))
     cam = np.maximum(np.tensordot(weights, activations, 1), 0)
     size = image.shape[3], image.shape[2]
@@ -53,7 +53,7 @@ def explain(network: Module, image: Array, label: int) -> Explanation:
 
 
 def _gradients(network: Module, image: Array, label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(d logit / d image (C, H, W), the maps behind the last convolution's ReLU (K, h, w), d logit / d these maps)."""
+    """(d logit / d image (C, H, W), the maps after the last convolution's ReLU (K, h, w), d logit / d these maps)."""
     chain = [layer for _, layer in layers(network)]
     last = max(i for i, layer in enumerate(chain) if isinstance(layer, Conv2d))
     end = next(i for i in range(last, len(chain)) if isinstance(chain[i], ReLU))
@@ -73,7 +73,7 @@ def _gradients(network: Module, image: Array, label: int) -> tuple[np.ndarray, n
 
 @contextlib.contextmanager
 def _still(network: Module) -> Iterator[None]:
-    """Inside, backward leaves no gradients in the parameters."""
+    """A context in which the parameters get no gradients."""
     before = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     network.requires_grad_(False)
     try:
@@ -84,7 +84,7 @@ def _still(network: Module) -> Iterator[None]:
 
 
 def occlusion(network: Module, image: Array, label: int) -> np.ndarray:
-    """(H, W): the fall of the class's probability, a pixel's in the mean of all squares that cover it."""
+    """(H, W): the fall of the class's probability; for each pixel, the mean over all squares that cover it."""
     _, _, H, W = image.shape
     window = max(1, round(WINDOW * min(H, W)))
     step = max(1, round(STEP * window))
@@ -100,7 +100,7 @@ def occlusion(network: Module, image: Array, label: int) -> np.ndarray:
         part = corners[start : start + BATCH_SIZE]
         covered = get_array_module(image).repeat(image, len(part), axis=0)
         for i, (top, left) in enumerate(part):
-            covered[i, :, top : top + window, left : left + window] = 0  # the mean, once images are normalised
+            covered[i, :, top : top + window, left : left + window] = 0  # the mean of normalised images
         for (top, left), probability in zip(part, probabilities(covered), strict=True):
             falls[top : top + window, left : left + window] += whole - probability
             counts[top : top + window, left : left + window] += 1
@@ -108,13 +108,13 @@ def occlusion(network: Module, image: Array, label: int) -> np.ndarray:
 
 
 def _places(length: int, window: int, step: int) -> list[int]:
-    """Where squares begin, so that all of the length is covered: about `step` apart."""
+    """The first pixels of the squares along a side: about `step` apart, so that they cover the whole length."""
     count = ceil_div(length - window, step) + 1
     return [round(i * (length - window) / max(1, count - 1)) for i in range(count)]
 
 
 def write(folder: Path, number: int, weights: Weights, prediction: Prediction) -> Path:
-    """Draw what the most probable class of a prediction rests on, into the folder. Returns the file. Raises OSError."""
+    """Draw the explanation of a prediction's most probable class into the folder. Returns the file. Raises OSError."""
     images = prediction.image[None]
     label = int(prediction.probabilities.argmax())
     device = device_of(next(weights.network.parameters()).data)

@@ -1,6 +1,4 @@
-"""What can be seen of a network once it has been tested: what it mixes up, what its first layer looks for, what it makes of an
-image.
-"""
+"""What a report shows of a tested network: its confusion matrix, its kernels, its layers' outputs and its worst mistakes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,8 +20,8 @@ MOST_MAPS = 16  # of a layer's outputs
 
 @dataclasses.dataclass
 class Mistake:
-    """An image (C, H, W) uint8 taken for another class: its place among the test images, its class, the class predicted, the
-    probability that the network gave each of the two, and the loss.
+    """A misclassified image (C, H, W) uint8: its index among the test images, its class, the predicted class, the probabilities
+    of the two, and the loss.
     """
 
     place: int
@@ -37,7 +35,7 @@ class Mistake:
 
 @dataclasses.dataclass
 class Output:
-    """What a layer makes of an image: its first maps (K, H, W), or all numbers (F,) where it has no maps; `shape` is of all."""
+    """The output of a layer for an image: its first maps (K, H, W), or all features (F,) if it has no maps. shape: of all."""
 
     layer: str
     kind: str
@@ -47,11 +45,11 @@ class Output:
 
 @dataclasses.dataclass
 class Findings:
-    """What a network has done with the test images.
+    """The results of a network on the test images.
 
-    confusion (n, n): how many images of each class (rows) were taken for each class (columns). kernels: of the first
-    convolution, as pictures.of_kernels gives them; None if there is none. image (C, H, W) uint8 is the first test image,
-    probabilities (n,) and outputs are what the network makes of it. mistakes: those of the highest loss, the worst first.
+    confusion (n, n): how many images of each class (rows) were predicted as each class (columns). kernels: those of the first
+    convolution, as pictures.of_kernels returns them; None if there is none. image (C, H, W) uint8: the first test image; label,
+    probabilities (n,) and outputs belong to it. mistakes: those with the highest loss, the worst first.
     """
 
     classes: Sequence[str]
@@ -65,7 +63,7 @@ class Findings:
 
 
 def find(model: Module, classes: Sequence[str], loader: DataLoader, evaluation: Evaluation) -> Findings:
-    """Look at a network after its evaluation on the loader's images. It computes on rank 0 alone, in evaluation mode."""
+    """Collect the findings after a network's evaluation on the loader's images. Computes on rank 0 only, in evaluation mode."""
     labels, n = loader.labels, len(classes)
     first = next((module for module in model.modules() if isinstance(module, Conv2d)), None)
     outputs, probabilities = _outputs(model, loader)
@@ -82,7 +80,7 @@ def find(model: Module, classes: Sequence[str], loader: DataLoader, evaluation: 
 
 
 def _outputs(model: Module, loader: DataLoader) -> tuple[list[Output], np.ndarray]:
-    """What each layer makes of the first image, and the probabilities of its classes."""
+    """Each layer's output for the first image, and the probabilities of the image's classes."""
     outputs: list[Output] = []
 
     def watch(name: str):
@@ -117,7 +115,7 @@ def _mistakes(model: Module, loader: DataLoader, evaluation: Evaluation) -> list
 
 
 def _probabilities(model: Module, loader: DataLoader, places: np.ndarray) -> np.ndarray:
-    """(len(places), classes): the softmax of what the network gives for these images."""
+    """(len(places), classes): the probabilities of these images' classes, the mean over the views."""
     images = loader.transform(loader.images[places], places, 0)
     with no_grad():
         logits = model.eval()(Tensor(to_device(images, device_of(next(model.parameters()).data))))

@@ -1,4 +1,4 @@
-"""A whole run: epoch by epoch, with the files it leaves and goes on from."""
+"""A whole run, epoch by epoch: the files that it writes, and resuming from them."""
 
 import json
 from collections.abc import Callable
@@ -32,11 +32,11 @@ from .saving import Facts, Saver
 from .statistics import LayerStatistics
 from .training import Evaluation, Progress, Stopped, evaluate, never, train_one_epoch
 
-# How often the layers are measured: about ten times an epoch, in no more than one step of 20, so that it takes less than 1 %.
+# How often the layers are measured: about ten times an epoch, and in at most one step of 20, so that it takes less than 1 %.
 SAMPLES, FEWEST_STEPS = 10, 20
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite is told with its step and layer, not by warnings
+@np.errstate(over="ignore", invalid="ignore")  # NaN and infinity are reported with their step and layer, not by warnings
 def fit(
     folder: RunFolder,
     dataset: Dataset,
@@ -48,8 +48,8 @@ def fit(
 ) -> Evaluation:
     """Train as folder.config says, from the start or the last checkpoint, on this device, and write the run's files.
 
-    After each epoch its line goes to metrics.jsonl, then a checkpoint is saved. Raises Stopped, after saving, once stop()
-    is true, and TrainingError if the loss is NaN or infinite, or a file cannot be written. Called by all ranks; rank 0 alone
+    After each epoch, its line is appended to metrics.jsonl, then a checkpoint is saved. Raises Stopped, after saving, once stop()
+    is true, and TrainingError if the loss is NaN or infinite, or a file cannot be written. Called by all ranks; only rank 0
     prints, reads and writes. Its last line on standard output is the result.
     """
     config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
@@ -61,7 +61,7 @@ def fit(
     way = parallelism.way(config, model)
     parallelism.divide(model, way, communicators)
     model = model.to(device)
-    if way == "towers":  # both read all images, and rank 0 knows what they show
+    if way == "towers":  # both ranks read all images, and rank 0 their labels
         train_loader, test_loader = build_loaders(config, dataset, 0, 1, labelled=rank == 0)
     else:
         train_loader, test_loader = build_loaders(config, dataset, rank, communicators.size)
@@ -77,9 +77,9 @@ def fit(
         facts = saver.restore()
         restored = json.dumps(msgspec.to_builtins(facts)).encode()
         if differences := config.differences(Config.from_flat(facts.config)):
-            entry.tell(f"going on with {differences}")
+            entry.tell(f"resuming with {differences}")
     saver.distribute()
-    parallel = DataParallel(model, optimizer, communicators)  # gives all ranks what rank 0 has loaded
+    parallel = DataParallel(model, optimizer, communicators)  # sends all ranks what rank 0 has loaded
     if resume:
         facts = msgspec.convert(json.loads(from_rank_0(communicators, device, restored)), Facts)
         progress = saver.restore_schedules(facts, scheduler)
@@ -161,9 +161,9 @@ def fit(
 
 
 def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]:
-    """The network of a run's newest checkpoint that is whole and fits, and where the run was then.
+    """The network of a run's newest checkpoint that can be used, and the progress of the run then.
 
-    Without any checkpoint it is as at the start. Raises UserError if there are only ones that cannot be used.
+    Without any checkpoint, it is the initial network. Raises UserError if there are checkpoints, but none can be used.
     """
     loader, _ = build_loaders(folder.config, dataset, 0, 1)
     model = build_model(folder.config)
@@ -177,7 +177,7 @@ def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]
 
 
 def _metrics(progress: Progress, evaluation: Evaluation, of_views: Evaluation) -> dict[str, Any]:
-    """The line of metrics.jsonl of an epoch that is complete."""
+    """The line of metrics.jsonl for a complete epoch."""
     return {
         "epoch": progress.epoch + 1,
         "train_loss": progress.loss / progress.seen,

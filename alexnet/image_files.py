@@ -1,6 +1,6 @@
-"""Image files: which there are in a folder, and an image as the array that a network is fed from.
+"""Image files: find them in a folder, and read one as an array.
 
-Imported by the processes that read images, so it needs NumPy and Pillow only.
+The processes that read images import this module, so it needs only NumPy and Pillow.
 """
 
 import errno
@@ -21,12 +21,12 @@ from PIL import Image
 from minidl.errors import UserError
 
 EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]  # by what is in the file, whatever it is called
-IGNORED = {"__MACOSX", "@eaDir", "lost+found", "System Volume Information"}  # folders that systems make
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow warns of more, and refuses twice as many
-LONGEST = 16  # times as long as high, or less, an image is no very long one
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]  # by the content of the file, not by its name
+IGNORED = {"__MACOSX", "@eaDir", "lost+found", "System Volume Information"}  # folders that operating systems make
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow warns above this, and refuses twice as many
+LONGEST = 16  # longer side / shorter side above which an image counts as very long
 ORIENTATION = 0x0112  # the EXIF tag
-TURNS = {  # what brings an image upright, by its orientation
+TURNS = {  # orientation -> the operation that turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,16 +35,16 @@ TURNS = {  # what brings an image upright, by its orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Those that bring the right side to the left or the top, and the lower one.
+# Operations that move the right edge to the left or to the top, and those that move the lower edge there.
 TO_THE_LEFT = {Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE}
 TO_THE_TOP = {Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE}
-# What Pillow raises for files that are damaged.
+# Exceptions that Pillow raises for damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, struct.error, zlib.error)
 WHITE = (255, 255, 255, 255)
 
 
 class ImageError(ValueError):
-    """A file is no image that can be read. The message says why, without the name of the file."""
+    """A file is not a readable image. The message is the reason, without the name of the file."""
 
 
 # --- an image -----------------------------------------------------------------------------------------------------------
@@ -54,9 +54,9 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
     """(channels, side, side) uint8: the image resized to `side` pixels on the shorter side, and the centre of it.
 
     channels: 3 for RGB, 1 for grey. draft: whether a JPEG may be decoded at a half, a quarter or an eighth of its size, if that
-    is still large enough; without it the pixels are exactly those of torchvision's Resize and CenterCrop. The first frame of
-    several is read. What is transparent lies on white, 16 bits become 8, and the image stands upright as its EXIF data say.
-    Resizing is bilinear, with antialiasing. Raises ImageError.
+    is still large enough; without it the pixels are exactly those of torchvision's Resize and CenterCrop. Only the first frame
+    is read. Transparent images are put on white, 16 bits are reduced to 8, and the image is turned upright by its EXIF
+    orientation. Resizing is bilinear, with antialiasing. Raises ImageError.
     """
     try:
         with _regular(path) as file, warnings.catch_warnings():
@@ -64,7 +64,7 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
-                    raise ImageError(f"it has {width} x {height} pixels, and more than {MOST_PIXELS:,} are not read")
+                    raise ImageError(f"it has {width} x {height} pixels, and at most {MOST_PIXELS:,} are read")
                 if draft:
                     image.draft("RGB", (side, side))
                 upright = TURNS.get(_orientation(image))
@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("it is no image of a kind that is read: JPEG, PNG, WebP, BMP, GIF, TIFF") from None
+        raise ImageError("it is not an image of a supported format: JPEG, PNG, WebP, BMP, GIF, TIFF") from None
     except Image.DecompressionBombError:
         raise ImageError(f"it has more than {MOST_PIXELS:,} pixels") from None
     except DAMAGE as error:
@@ -82,24 +82,24 @@ def read_image(path: str | os.PathLike[str], side: int, channels: int = 3, draft
 
 
 def _regular(path: str | os.PathLike[str]) -> Any:
-    """The open file. Raises ImageError if it is none, and does not wait for one that is a pipe."""
+    """The open file. Raises ImageError if it is empty or not a regular file; does not wait for a pipe."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     about = os.fstat(descriptor)
     if stat.S_ISREG(about.st_mode) and about.st_size:
         return open(descriptor, "rb")
     os.close(descriptor)
-    raise ImageError("it is empty" if stat.S_ISREG(about.st_mode) else "it is no regular file")
+    raise ImageError("it is empty" if stat.S_ISREG(about.st_mode) else "it is not a regular file")
 
 
 def _orientation(image: Image.Image) -> int:
-    """From 1, upright, to 8. What cannot be made out is upright."""
+    """The EXIF orientation, from 1, upright, to 8; 1 if it is missing or damaged."""
     try:
         if image.format in ("PNG", "TIFF"):
-            image.load()  # in a PNG it may stand behind the pixels; a TIFF is turned by Pillow itself, which then says so
+            image.load()  # in a PNG it may follow the pixels; Pillow turns a TIFF itself, and then sets this to 1
         return image.getexif().get(ORIENTATION, 1)
     except OSError:
-        raise  # of the pixels
-    except Exception:  # whatever is made of damaged EXIF data
+        raise  # the pixels are damaged
+    except Exception:  # damaged EXIF data can raise anything
         return 1
 
 
@@ -109,7 +109,7 @@ def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-            raise ImageError("it has 32 bits a pixel; save it with 8 or 16")
+            raise ImageError("it has 32 bits per channel; save it with 8 or 16")
         image = Image.fromarray(((values.astype(np.uint32) * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))
     elif image.has_transparency_data or image.mode in ("La", "RGBa"):
         image = image.convert("RGBA")
@@ -120,14 +120,14 @@ def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
 def _centre(image: Image.Image, side: int, upright: Image.Transpose | None, exact: bool) -> Image.Image:
     """The centre of the resized image, with sizes rounded as torchvision does.
 
-    Only the centre is computed, which is faster, and needs no memory for the rest of an image that is very long. As Pillow keeps
-    the box in float32, a pixel may then differ by 1; exact: it does not, if the image is not very long.
+    Only the centre is computed: this is faster, and a very long image needs no memory for the rest. Pillow keeps the box in
+    float32, so a pixel may then differ by 1. exact: resize the whole image, unless it is very long, so that no pixel differs.
     """
     width, height = image.size
     short = min(width, height)
     size = (side * width // short, side * height // short)
     left, top = (round((n - side) / 2) for n in size)
-    if upright in TO_THE_LEFT:  # it is turned once it is small, and where the margins are uneven, the larger one goes along
+    if upright in TO_THE_LEFT:  # the image is turned after resizing; if the margins are uneven, they must be swapped before
         left = size[0] - side - left
     if upright in TO_THE_TOP:
         top = size[1] - side - top
@@ -146,7 +146,7 @@ def _centre(image: Image.Image, side: int, upright: Image.Transpose | None, exac
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is taken for an image, by its name; hidden ones are not."""
+    """Whether the name is that of an image, by its extension. Hidden files do not count."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
@@ -157,9 +157,9 @@ def natural_order(name: str) -> Any:
 
 
 def images_below(folder: str | os.PathLike[str]) -> list[str]:
-    """The images in a folder and the folders in it, as deep as they are: names relative to it, in natural order.
+    """The images in a folder and in all folders below it: names relative to the folder, in natural order.
 
-    Links are followed, but not round in circles. Raises OSError if a folder cannot be read.
+    Symbolic links are followed, but not in cycles. Raises OSError if a folder cannot be read.
     """
     return list(_walk(os.fspath(folder), "", []))
 
@@ -179,7 +179,7 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]]) -> Iterator[st
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is one that may hold images."""
+    """Whether the entry is a folder that may hold images."""
     try:
         return not entry.name.startswith(".") and entry.name not in IGNORED and entry.is_dir()
     except OSError as error:
@@ -189,7 +189,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def class_folders(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Class -> its images, relative to the folder, in which each class has a folder; the classes in natural order.
+    """Class -> its images, as names relative to the folder. Each class is a folder in it; the classes are in natural order.
 
     Raises UserError for a name that is not UTF-8, and OSError if a folder cannot be read.
     """
@@ -201,6 +201,6 @@ def class_folders(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
         try:
             title.encode()
         except UnicodeEncodeError:
-            raise UserError(f"{Path(folder) / name}: the name of a class is to be UTF-8; rename the folder") from None
+            raise UserError(f"{Path(folder) / name}: the name of a class must be UTF-8; rename the folder") from None
         classes.setdefault(title, []).extend(f"{name}/{file}" for file in images_below(os.path.join(folder, name)))
     return classes

@@ -1,4 +1,4 @@
-"""Data sets in folders: a folder a class, the images of a class anywhere below it."""
+"""Data sets in folders: each class has a folder, and its images are anywhere below that."""
 
 import hashlib
 import os
@@ -20,19 +20,19 @@ from .datasets import Dataset, Split
 from .image_files import class_folders, read_image
 from .pixels import Pixels, moments
 
-TRAINING, TEST = "train", ("val", "valid", "validation", "test")  # names of folders; of several for tests the first is taken
-CACHE_BYTES, CACHE_SHARE = 2 << 30, 0.25  # of decoded images kept in memory, in all, and of the memory; the less counts
-MOST_SKIPPED, MOST_SKIPPED_SHARE = 10, 0.01  # files that cannot be read, and are left out; the more counts
-NAMED = 10  # files that messages name
-BLOCK = 512  # images that are read at a time, to look at all of them
+TRAINING, TEST = "train", ("val", "valid", "validation", "test")  # names of folders; the first existing one has the test images
+CACHE_BYTES, CACHE_SHARE = 2 << 30, 0.25  # limits of the cache of decoded images: bytes, share of the memory; the smaller counts
+MOST_SKIPPED, MOST_SKIPPED_SHARE = 10, 0.01  # limits of unreadable files: number, share of all files; the larger counts
+NAMED = 10  # files that a message names
+BLOCK = 512  # images that the survey reads at a time
 NICE = 5  # the readers' priority
 
 
 class Readers:
-    """Processes that read images (3, side, side), for the sets of images of a data set. They start once there is one to read,
-    and end once nobody has the images any more.
+    """Processes that read images (3, side, side) for a data set. They start at the first image, and end when the data set's
+    images are deleted.
 
-    cache_bytes: what there is left for images to be kept in memory. sharers: how many processes on this machine keep some.
+    cache_bytes: the memory left for the cache of images. sharers: how many processes on this machine have such a cache.
     """
 
     def __init__(self, side: int, sharers: int):
@@ -42,7 +42,7 @@ class Readers:
         self.workers = Workers(get_num_threads(), _read, (3, side, side), name="image reader", nice=NICE)
 
     def read(self, paths: Sequence[str], out: np.ndarray, measured: bool) -> list[Any]:
-        """Fill out[i] with the image in paths[i]. Returns for each its moments, if they are asked for, or a Failure."""
+        """Fill out[i] with the image in paths[i]. Returns for each its moments if `measured`, else None; or a Failure."""
         return self.workers.map([(path, measured) for path in paths], out)
 
     def close(self) -> None:
@@ -54,16 +54,16 @@ class Readers:
 
 
 def _read(task: tuple[str, bool], row: np.ndarray) -> list[int] | None:
-    """In a reader: fill row with an image."""
+    """In a reader process: fill row with an image, and return its moments if they are wanted."""
     path, measured = task
     row[...] = read_image(path, row.shape[1])
     return moments(row) if measured else None
 
 
 class ImageFiles:
-    """Images (N, 3, side, side) uint8 that are read when they are asked for: images[0], images[:8], images[[7, 1]].
+    """Images (N, 3, side, side) uint8 that are read when they are indexed: images[0], images[:8], images[[7, 1]].
 
-    All of them are kept in memory if there is room.
+    They are kept in memory if there is room for all of them.
     """
 
     dtype = np.dtype(np.uint8)
@@ -73,14 +73,14 @@ class ImageFiles:
         self.shape = (len(names), 3, readers.side, readers.side)
         self._kept: np.ndarray | None = None
         self._has = np.zeros(len(names), bool)
-        self._keeping = threading.Lock()  # several threads read
+        self._keeping = threading.Lock()  # for threads that read at the same time
         self._part: tuple[bytes, ImageFiles] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Raises TrainingError if one cannot be read, all of which could be when the run began."""
+        """Raises TrainingError if an image, which was readable when the run began, can no longer be read."""
         indices = np.arange(len(self))[key]
         images, results = self.read(indices.reshape(-1))
         for i, result in zip(indices.reshape(-1), results, strict=True):
@@ -94,7 +94,7 @@ class ImageFiles:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def read(self, indices: np.ndarray, measured: bool = False) -> tuple[np.ndarray, list[Any]]:
-        """(images (n, 3, side, side), for each what Readers.read gives)."""
+        """(images (n, 3, side, side), the results of Readers.read for them)."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         results: list[Any] = [None] * len(indices)
         has = self._has[indices]
@@ -120,7 +120,7 @@ class ImageFiles:
         return images, results
 
     def _keeps(self) -> bool:
-        """Whether there is room for all images; it is taken at the first call."""
+        """Whether there is room for all images. The first call allocates it."""
         size = int(np.prod(self.shape, dtype=np.int64))
         if self._kept is None and size <= self.readers.cache_bytes:
             self.readers.cache_bytes -= size
@@ -128,7 +128,7 @@ class ImageFiles:
         return self._kept is not None
 
     def chosen(self, indices: np.ndarray) -> "ImageFiles":
-        """These of the images, and what is kept of them moves there. Asked again for the same ones, it is the same object."""
+        """The images with these indices; they take over their part of the cache. The same indices return the same object."""
         key = np.asarray(indices, np.int64).tobytes()
         if self._part is None or self._part[0] != key:
             part = ImageFiles(self.root, [self.names[i] for i in indices], self.readers)
@@ -144,11 +144,10 @@ class ImageFiles:
 
 
 def load(root: Path, side: int, sharers: int = 1) -> Dataset:
-    """FOLDER/train and FOLDER/val (or valid, validation, test) with a folder a class in each, as ImageNet has them.
+    """FOLDER/train and FOLDER/val (or valid, validation, test), each with one folder per class, as in ImageNet.
 
-    Without train, the classes are in FOLDER itself, and there are no images to test on. Raises UserError naming what is wrong:
-    a class without images, only one class, or classes in one of the folders that the other does not have. side, sharers: as
-    Readers takes them.
+    Without train, the classes are in FOLDER itself, and there are no images to test on. Raises UserError for a class without
+    images, for only one class, and for classes that only one of the two folders has. side, sharers: as in Readers.
     """
     root = Path(os.path.abspath(root))
     readers = Readers(side, sharers)
@@ -156,7 +155,7 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     test = next((root / name for name in TEST if _has_folders(root / name)), None)
     if test and training is root:
         raise UserError(
-            f"--data {root}: there is {test.name}, and no {TRAINING} beside it; name the folder of training images so"
+            f"--data {root}: there is {test.name}, but no {TRAINING} beside it; give the folder of training images that name"
         )
     classes = _classes(training)
     train = _split(root, training, classes, readers)
@@ -170,7 +169,7 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
 
 
 def load_test(root: Path, side: int) -> Dataset:
-    """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with a folder a class."""
+    """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with one folder per class."""
     root = Path(os.path.abspath(root))
     readers = Readers(side, 1)
     folder = next((root / name for name in TEST if _has_folders(root / name)), root)
@@ -180,22 +179,22 @@ def load_test(root: Path, side: int) -> Dataset:
 
 
 def _has_folders(folder: Path) -> bool:
-    """Whether it can hold classes: a folder of images called train may be the class of trains."""
+    """Whether it is a folder with folders in it. A folder named train that has only images may be a class of trains."""
     return folder.is_dir() and any(file.is_dir() and not file.name.startswith(".") for file in folder.iterdir())
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:
-    """The files of each class, in a folder that has some."""
+    """Class -> its files. Raises UserError if there are no images, a class has none, or there is only one class."""
     try:
         classes = class_folders(folder)
     except OSError as error:
         raise UserError(f"--data: cannot read {error.filename or folder}: {error.strerror or error}") from None
     if not any(classes.values()):
-        raise UserError(f"--data: there are no images in {folder}; it needs a folder a class, with images in it")
+        raise UserError(f"--data: there are no images in {folder}; it needs a folder for each class, with images in it")
     if empty := [name for name, files in classes.items() if not files]:
-        raise UserError(f"--data: in {folder} there are no images of {named(empty)}; put some there, or remove the folder")
+        raise UserError(f"--data: {folder} has no images of {named(empty)}; add some, or remove the folder")
     if len(classes) == 1:
-        raise UserError(f"--data: in {folder} there is only one class, {named(classes)}; it needs a folder for each of several")
+        raise UserError(f"--data: {folder} has only one class, {named(classes)}; it needs several, each with a folder")
     return classes
 
 
@@ -207,13 +206,13 @@ def _split(root: Path, folder: Path, classes: Mapping[str, list[str]], readers: 
 
 
 def named(names: Sequence[str] | Mapping[str, Any]) -> str:
-    """The first few names."""
+    """The first few names, as text."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(list(names)[:NAMED]) + more
 
 
 def checksum(dataset: Dataset) -> str:
-    """Of the names, labels and sizes of all its files, but for those that are left out."""
+    """The checksum of the names, labels and sizes of all files of the data set, without skipped ones."""
     digest = hashlib.sha256(repr(dataset.classes).encode())
     for split in (dataset.train, dataset.test):
         digest.update(split.labels.astype("<i8").tobytes())
@@ -232,9 +231,10 @@ def _files(split: Split) -> ImageFiles:
 
 
 def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) -> tuple[Pixels, list[str]]:
-    """Read every image that the run will use: what they are like, and the files that cannot be read.
+    """Read every image that the run will use. Returns (pixel statistics of the training images, files that cannot be read).
 
-    Those are named and left out of the data set. Raises UserError if there are too many, or if a class loses all its images.
+    The latter are named in warnings, and left out of the data set. Raises UserError if there are too many, or if a class loses
+    all its images.
     """
     skipped: list[str] = []
     while True:
@@ -260,7 +260,7 @@ def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) ->
         most = max(MOST_SKIPPED, int(MOST_SKIPPED_SHARE * (len(train) + len(test))))
         if len(skipped) > most:
             raise UserError(
-                f"{len(skipped)} files cannot be read, and at most {most} are left out: {named(skipped)}; mend or remove them"
+                f"{len(skipped)} files cannot be read, and at most {most} are left out: {named(skipped)}; repair or remove them"
             )
         leave_out(dataset, unreadable)
 
@@ -276,5 +276,5 @@ def leave_out(dataset: Dataset, names: Sequence[str] | Mapping[str, str]) -> Non
         counts = np.bincount(split.labels[stays], minlength=len(dataset.classes))
         if not counts.all():
             name = dataset.classes[counts.argmin()]
-            raise UserError(f"no image of class {name!r} to {part} on can be read; put some there, or remove the class")
+            raise UserError(f"class {name!r} has no {part} image that can be read; add some, or remove the class")
         setattr(dataset, part, split.chosen(np.flatnonzero(stays)))

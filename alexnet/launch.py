@@ -1,4 +1,4 @@
-"""Start a run, end it at a signal, and say how it ended."""
+"""Start or resume a run, stop it at a signal, and report how it ended."""
 
 import contextlib
 import multiprocessing
@@ -27,19 +27,22 @@ from .memory import out_of_memory
 from .run import RunFolder
 from .training import Evaluation, Stopped
 
-UNEVEN = 1.5  # times as many images in the largest class as in the smallest, and it is told
+UNEVEN = 1.5  # images in the largest class / in the smallest: above this a note is printed
 
 
 def start(config: Config, out: Path | None) -> int:
-    """A new run, in the folder `out` or one named after it. Returns the exit status; raises UserError before it begins."""
+    """Do a new run in the folder `out`, or in one named after the settings. Returns the exit status.
+
+    Raises UserError before the run begins.
+    """
     with _checked(config) as (complete, dataset):
         return _run(complete, dataset, lambda: RunFolder.create(out, complete), resume=False)
 
 
 def resume(folder: RunFolder, config: Config) -> int:
-    """Go on with a run from its last checkpoint, with the settings of config. Returns the exit status.
+    """Resume a run from its last checkpoint, with the settings of config. Returns the exit status.
 
-    Raises UserError before it goes on; then the folder is as it was.
+    Raises UserError before the run continues; the folder is then unchanged.
     """
     with _checked(config, resumed=True) as (complete, dataset):
 
@@ -53,9 +56,9 @@ def resume(folder: RunFolder, config: Config) -> int:
 
 @contextlib.contextmanager
 def _checked(config: Config, resumed: bool = False) -> Iterator[tuple[Config, Dataset | None]]:
-    """The config with what was found in the data, and the data set; None if the processes that train load it themselves.
+    """(config completed from the data, data set); no data set if the processes that train load it themselves.
 
-    Raises UserError if the data set is not there or does not fit the settings, or something else that they need is missing.
+    Raises UserError if the data set is missing or does not fit the settings, or something else that they need is missing.
     """
     if config.tensorboard:
         tensorboard.check_installed()
@@ -73,15 +76,15 @@ def _checked(config: Config, resumed: bool = False) -> Iterator[tuple[Config, Da
 
 
 def _tell_sizes(config: Config, dataset: Dataset) -> None:
-    """Whether the classes are of uneven size, and nothing makes up for it."""
+    """Print a note if the classes are unbalanced and config.balance does not correct it."""
     counts = np.bincount(dataset.train.first(config.limit_train, "--limit-train").labels, minlength=len(dataset.classes))
     if not config.balance and counts.max() > UNEVEN * counts.min() and mpi.first_on_machine():
         least, most = (f"{counts[i]} of {dataset.classes[i]!r}" for i in (counts.argmin(), counts.argmax()))
-        entry.tell(f"the classes are of uneven size, from {least} to {most}; with --balance all count the same")
+        entry.tell(f"the classes are unbalanced, from {least} to {most}; with --balance all count the same")
 
 
 def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool) -> int:
-    """Train in processes started here, one a device, or as one of those that MPI has started."""
+    """Train in processes started here, one for each device, or as one of the processes that MPI has started."""
     received = stop_signal()
     if mpi.started():
         return _run_under_mpi(config, dataset, make_folder, resume, received)
@@ -103,7 +106,7 @@ def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunF
 def _run_under_mpi(
     config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool, received: list[int]
 ) -> int:
-    """A rank that fails ends all. Rank 0 is the first to say why, as what fails often fails on all."""
+    """Train as a rank of MPI. A rank that fails ends all ranks; rank 0 is the first to print why, as often all fail alike."""
     communicators = mpi.communicators(timeout())
     rank = communicators.rank
     folder = None
@@ -126,11 +129,11 @@ def _run_under_mpi(
 
 def _tell_if_not_locked(folder: RunFolder) -> None:
     if not folder.locked:
-        entry.tell(f"warning: there are no file locks where {folder.path} is: do not go on with this run twice at a time")
+        entry.tell(f"warning: there are no file locks for {folder.path}: do not resume this run twice at the same time")
 
 
 def _failed(folder: RunFolder | None, error: Exception) -> TrainingError:
-    """An error as a line. What nobody foresaw leaves its traceback in the run's folder."""
+    """The error as a TrainingError of one line. The traceback of an unforeseen error is saved in the run's folder."""
     remote = isinstance(error.__cause__, RemoteTraceback)
     if isinstance(error, TrainingError) and not remote:
         return error
@@ -150,7 +153,7 @@ def _failed(folder: RunFolder | None, error: Exception) -> TrainingError:
 def _train(
     communicators: Communicators, stop: Callable[[], bool], folder: RunFolder, dataset: Dataset | None, resume: bool
 ) -> Evaluation | None:
-    """What each device does; None if it was stopped."""
+    """Train on the device of this process. Returns None if the run was stopped."""
     entry.prepare_streams()
     config = folder.config
     device, communicators = join(config.backend, config.devices, config.precision, config.threads, communicators)
@@ -164,7 +167,7 @@ def _train(
         except Stopped:
             return None
         except MemoryError:
-            pass  # and with it goes what it holds of the failed step
+            pass  # the error is deleted here, and with it the arrays of the failed step
         shards = 1 if config.parallel == "towers" else communicators.size
         raise TrainingError(out_of_memory(config, dataset, device, shards))
 
@@ -172,19 +175,19 @@ def _train(
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:
     entry.ignore_signals()
     if evaluation is None:
-        entry.tell(f"stopped, and saved; go on with: python train.py --resume {shlex.quote(str(folder.path))}")
+        entry.tell(f"stopped and saved; resume with: python train.py --resume {shlex.quote(str(folder.path))}")
         return 128 + (received or [signal.SIGTERM])[0]
     return 0
 
 
 def stop_signal() -> list[int]:
-    """A list that a signal puts its number into, so that the run can save and stop. Another one ends all processes at once."""
+    """A list that gets the number of the first stop signal, so that the run can save and stop. A second ends all at once."""
     received: list[int] = []
 
     def end(signum: int) -> None:
         for process in multiprocessing.active_children():
             process.kill()
-        entry.end_with("stopped at once; --resume goes on from the last checkpoint", 128 + signum)
+        entry.end_with("stopped at once; --resume continues from the last checkpoint", 128 + signum)
 
     entry.handle_signals(received.append, end)
     return received

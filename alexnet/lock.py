@@ -1,4 +1,4 @@
-"""The lock on a run's folder: the kernel's, so that it is gone with the processes that hold it, whatever ends them."""
+"""The lock on a run's folder. The kernel holds it, so it ends with the processes that have it, even if they are killed."""
 
 import errno
 import os
@@ -15,14 +15,14 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-ATTEMPTS = 4  # at a lock, a tenth of a second apart: who only looks whether a run is in use has it for a moment
-NONE_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # how a file system says that it has no locks
+ATTEMPTS = 4  # a tenth of a second apart: a process that calls in_use() holds the lock for a moment
+NONE_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # errors of file systems without locks
 
 
 class FolderLock:
-    """Held from acquire() to release() or the end of the process, and of every process that is spawned with it as an argument.
+    """Held from acquire() until release(), or until this process and all processes that were spawned with it have ended.
 
-    What is locked is a file in the folder, as not every file system can lock a folder. The file stays when the lock is gone.
+    The lock is on a file in the folder, as not every file system can lock a folder. The file stays after the release.
     """
 
     FILE = ".lock"
@@ -67,7 +67,7 @@ class FolderLock:
         except UserError:
             return True
         except OSError:
-            pass  # it is not to be written in; then no process here does
+            pass  # the folder cannot be written to; then no process here writes in it
         finally:
             lock.release()
         return False
@@ -85,13 +85,13 @@ class FolderLock:
                 )
 
     def release(self) -> None:
-        """Give up this process's hold."""
+        """Release the lock in this process."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A process that is being spawned gets the open file itself, and holds the lock with this one."""
+        """A process that is being spawned gets the open file, so that it holds the lock together with this process."""
         if self._handle is None or context.get_spawning_popen() is None:
             return {"handle": None}
         return {"handle": reduction.DupFd(self._handle)}

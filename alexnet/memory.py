@@ -1,4 +1,4 @@
-"""What to say when a device's memory is full."""
+"""The message for a full memory."""
 
 import gc
 
@@ -15,7 +15,7 @@ from .datasets import Dataset
 
 
 def out_of_memory(config: Config, dataset: Dataset, device: str, size: int) -> str:
-    """A line that tells the largest batch size that fits, of those got by halving: each is tried.
+    """One line with the largest batch size that fits. The batch size is halved until a training step succeeds.
 
     size: the number of devices that divide a batch.
     """
@@ -30,7 +30,7 @@ def out_of_memory(config: Config, dataset: Dataset, device: str, size: int) -> s
 
 
 def _fits(config: Config, device: str, images: int) -> bool:
-    """Whether a device can train on so many images a step."""
+    """Whether the device has the memory to train on batches of `images` images."""
     gc.collect()
     try:
         model = build_model(config).to(device)

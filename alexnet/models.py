@@ -1,4 +1,7 @@
-"""The networks, one line a layer, with the shape (C x H x W) that each gives for its usual input."""
+"""The networks, one line for each layer, with the shape (C x H x W) of its output for an image of the usual size.
+
+"The paper" is Krizhevsky 2012.
+"""
 
 from collections import ChainMap
 from collections.abc import Callable
@@ -25,7 +28,7 @@ from .variants import VARIANTS
 
 
 def cifar_bn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> Sequential:
-    """AlexNet for small images with batch normalisation after every convolution: variant 1 of the deck."""
+    """AlexNet for small images with batch normalisation after every convolution: variant 1 of the study deck."""
     side = _side_after_pooling(image_size)
     network = Sequential(
         {
@@ -62,7 +65,7 @@ def cifar_bn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) 
 
 
 def cifar_lrn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> Sequential:
-    """AlexNet for small images with local response normalisation after conv1 and conv2: variant 2 of the deck."""
+    """AlexNet for small images with local response normalisation after conv1 and conv2: variant 2 of the study deck."""
     side = _side_after_pooling(image_size)
     network = Sequential(
         {
@@ -96,7 +99,7 @@ def cifar_lrn(num_classes: int = 10, in_channels: int = 3, image_size: int = 32)
 
 
 class CeilConv2d(Conv2d):
-    """A convolution whose last window may hang over the image: OH = ceil((H - KH) / stride) + 1, as in cuda-convnet."""
+    """A convolution whose last window may extend beyond the image: OH = ceil((H - KH) / stride) + 1, as in cuda-convnet."""
 
     def forward(self, x):
         over = [-(n - k) % s for n, k, s in zip(x.shape[2:], self.weight.shape[2:], self.stride, strict=True)]
@@ -104,7 +107,7 @@ class CeilConv2d(Conv2d):
 
 
 class SameMapNorm(Module):
-    """Response normalisation within each map, which net 145 has after its second cross-map one (cuda-convnet's rnorm):
+    """Response normalisation within each map (cuda-convnet's rnorm), which net 145 has after lrn2:
 
     y = x / (1 + alpha mean of x^2 in the size x size window around x)^beta, with zeros beyond the map's borders.
     """
@@ -120,10 +123,10 @@ class SameMapNorm(Module):
 
 
 class HalvedDropout(Dropout):
-    """Dropout as the paper has it (section 4.2): what is kept stays as it is in training, and all is halved in tests.
+    """Dropout as in the paper, section 4.2: kept activations are not scaled in training, and all are halved in evaluation.
 
-    That is half of what Dropout gives, in both. With Dropout's own, twice as large, the paper's weights give logits four times as
-    large, and its learning rate throws them about.
+    In both cases the output is half of Dropout's. With Dropout, the paper's initial weights would give logits four times as
+    large, too large for the paper's learning rate.
     """
 
     def forward(self, x):
@@ -133,7 +136,8 @@ class HalvedDropout(Dropout):
 def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int = 224) -> Sequential:
     """The paper's network (section 3.5, figure 2). The two GPUs' towers are the groups of conv2, conv4, conv5 and the LRNs.
 
-    The paper says 224, and its figures fit 227: its code rounds the size of conv1's output up, which makes 55 of both.
+    The paper gives the image size 224, but its map sizes need 227. Its code rounds the size of conv1's output up, so that both
+    image sizes give 55.
     """
     side = _side_after_pooling(ceil_div(image_size - 11, 4) + 1)
     network = Sequential(
@@ -170,8 +174,8 @@ def alexnet_2012(num_classes: int = 1000, in_channels: int = 3, image_size: int 
 def net_145(num_classes: int = 1000, in_channels: int = 3, image_size: int = 224) -> Sequential:
     """The paper's network as its code ran it (net 145, released in 2025), where that differs from the text.
 
-    ReLU comes behind the pooling that follows conv1 and conv5; a second normalisation, within each map, follows lrn2; and
-    conv3, conv4 and conv5 start from N(0, .03).
+    After conv1 and conv5 the ReLU follows the pooling; a second normalisation, within each map, follows lrn2; and conv3, conv4
+    and conv5 start from N(0, .03).
     """
     side = _side_after_pooling(ceil_div(image_size - 11, 4) + 1)
     network = Sequential(
@@ -207,9 +211,9 @@ def net_145(num_classes: int = 1000, in_channels: int = 3, image_size: int = 224
 
 
 def alexnet_torchvision(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
-    """torchvision's AlexNet, the one tower of "One weird trick" (Krizhevsky 2014); its state has the names of theirs.
+    """torchvision's AlexNet, the network of one tower in Krizhevsky 2014 ("One weird trick"), with torchvision's names.
 
-    Adaptive pooling makes the same network take images of any size from 63 x 63.
+    Adaptive pooling allows images of any size from 63 x 63.
     """
     network = Sequential(
         {
@@ -253,9 +257,9 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     "alexnet-torchvision": alexnet_torchvision,
 }
 NETWORKS = ChainMap(MODELS, VARIANTS)  # those of MODELS can be chosen with --model
-# Height and width of the images that each is made for.
+# Height and width of the images that each network is made for.
 IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "net-145": 224, "alexnet-torchvision": 224}
-# Height or width of the smallest images that leave something after the last pooling.
+# Height and width of the smallest images that have a pixel left after the last pooling.
 LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "net-145": 64, "alexnet-torchvision": 63}
 LEAST_IMAGE_SIZE |= dict.fromkeys(VARIANTS, 15)
 
@@ -263,8 +267,8 @@ LEAST_IMAGE_SIZE |= dict.fromkeys(VARIANTS, 15)
 def create(name: str, num_classes: int | None = None, in_channels: int = 3, image_size: int | None = None) -> Sequential:
     """A network by name, freshly initialised from minidl.random's seed.
 
-    num_classes: unless given, 10 for the cifar networks and 1000 for the others. image_size: height and width that its
-    images will have; unless given, 32 and 224.
+    num_classes: by default 10 for the cifar networks and 1000 for the others. image_size: height and width of the images, by
+    default 32 for the cifar networks and 224 for the others.
     """
     if name not in NETWORKS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
@@ -279,14 +283,14 @@ def create(name: str, num_classes: int | None = None, in_channels: int = 3, imag
 
 
 def layers(network: Module) -> list[tuple[str, Module]]:
-    """(name, layer) one after the other, as an image passes them."""
+    """(name, layer) in the order of the forward pass."""
     return [(name, module) for name, module in network.named_modules() if not list(module.named_children())]
 
 
 def _start_as_in_2012(network: Module, wider: dict[str, float] | None = None) -> None:
-    """Section 5: N(0, .01) everywhere, and biases of 1 where they hand ReLUs positive inputs from the start.
+    """Initialise as in section 5: weights from N(0, .01); biases of 1 in the layers where these give ReLUs positive inputs.
 
-    wider: the standard deviations of layers that have another.
+    wider: layer -> another standard deviation.
     """
     for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
         layer = getattr(network, name)
@@ -295,8 +299,10 @@ def _start_as_in_2012(network: Module, wider: dict[str, float] | None = None) ->
 
 
 def _start_small(network: Module) -> None:
-    """The paper's N(0, .01) for the wide layers. He's would keep their 4,096 activations large, and dropout doubles their
-    squares: the logits start far apart, and a rate that suits the convolutions throws the last layers about.
+    """Initialise the fully connected layers from N(0, .01), as in the paper.
+
+    He's initialisation would keep their 4,096 activations large, and dropout doubles the mean of their squares: the logits would
+    start far apart, and a learning rate that suits the convolutions would be too large for the last layers.
     """
     for _, layer in network.named_modules():
         if isinstance(layer, Linear):

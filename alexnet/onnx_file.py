@@ -1,4 +1,4 @@
-"""A network as an ONNX file: a graph that other programs run."""
+"""Write a network to an ONNX file, a graph that other programs can run."""
 
 import json
 from pathlib import Path
@@ -26,12 +26,12 @@ from minidl.nn import (
 from .models import CeilConv2d, HalvedDropout, SameMapNorm, layers
 from .weights import Weights
 
-OPSET, IR_VERSION = 13, 8  # so old that every ONNX Runtime since 1.8 takes them
-TOLERANCE = 1e-4  # of logits, in multiples of the largest, which counts 1 at least
+OPSET, IR_VERSION = 13, 8  # old enough for every ONNX Runtime since 1.8
+TOLERANCE = 1e-4  # of logits, in multiples of the largest one, or of 1 if that is larger
 
 
 class Graph:
-    """Nodes in a row, each with the output of the one before, and the arrays that they use."""
+    """A chain of nodes, each of which takes the output of the one before, and the arrays that they use."""
 
     def __init__(self, helper: Any, numpy_helper: Any, x: str, shape: tuple[int, ...]):
         self.helper, self.numpy_helper = helper, numpy_helper
@@ -55,7 +55,7 @@ class Graph:
         self.x = output
 
     def layer(self, name: str, layer: Module) -> None:
-        """Add what a layer does in evaluation mode. Raises UserError for a layer that ONNX has no like of here."""
+        """Add the nodes of a layer in evaluation mode. Raises UserError for a layer that cannot be written to an ONNX file."""
         _, H, W = (*self.shape, 0, 0)[:3]
         if isinstance(layer, Conv2d):
             (KH, KW), (SH, SW), (PH, PW) = layer.weight.shape[2:], layer.stride, layer.padding
@@ -98,10 +98,10 @@ class Graph:
                 weights.append(self.array(f"{name}.bias", layer.bias.data))
             self.add("Gemm", name, *weights, transB=1)
         elif not isinstance(layer, Dropout):
-            raise UserError(f"{name} is a {layer!r}, for which there is nothing in ONNX files yet")
+            raise UserError(f"{name} is a {layer!r}, which cannot be written to an ONNX file yet")
 
     def _normalise(self, name: str, layer: LocalResponseNorm) -> None:
-        """Groups of channels as images of their own."""
+        """Local response normalisation. ONNX has no groups, so each group of channels becomes an image."""
         settings = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
         if layer.groups == 1:
             self.add("LRN", name, **settings)
@@ -112,11 +112,11 @@ class Graph:
         self.add("Reshape", name, self.shape_array(f"{name}.of all", -1, C, H, W))
 
     def _adaptive(self, name: str, layer: AdaptiveAvgPool2d, H: int, W: int) -> None:
-        """As plain pooling, where the windows are all of one size."""
+        """Adaptive average pooling, as plain pooling. Raises UserError if the windows have several sizes."""
         OH, OW = _pair(layer.output_size)
         if H % OH or W % OW:
-            raise UserError(f"{name} makes {OH} x {OW} of {H} x {W}, which are windows of several sizes, and ONNX has none; "
-                            "take another image size")  # fmt: skip
+            raise UserError(f"{name} makes {OH} x {OW} from {H} x {W} with windows of several sizes, which ONNX does not have; "
+                            "choose another image size")  # fmt: skip
         self.add("AveragePool", name, kernel_shape=[H // OH, W // OW], strides=[H // OH, W // OW])
 
 
@@ -133,8 +133,8 @@ def _window(layer: Any) -> dict[str, Any]:
 def write(path: Path, weights: Weights) -> None:
     """Write the network as ONNX: "pixels" (N, C, H, W) float32 from 0 to 255 -> "logits" (N, classes).
 
-    It normalises the pixels itself. Written whole or not at all, once ONNX Runtime gives the logits that the network gives here.
-    Raises UserError if it does not, or onnx and onnxruntime are not installed, and OSError.
+    The graph normalises the pixels itself. The file is written atomically, after a check that ONNX Runtime returns the network's
+    logits. Raises UserError if it does not, or if onnx or onnxruntime is not installed, and OSError.
     """
     try:
         import onnx
@@ -177,7 +177,7 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def _compare(content: bytes, network: Module, preparation: Any, shape: tuple[int, ...]) -> None:
-    """Raise UserError if ONNX Runtime's logits are others than the network's."""
+    """Raise UserError if ONNX Runtime's logits differ from the network's."""
     try:
         import onnxruntime
     except ImportError:
@@ -191,4 +191,4 @@ def _compare(content: bytes, network: Module, preparation: Any, shape: tuple[int
     largest = max(1.0, float(abs(expected).max()))
     difference = float(abs(logits - expected).max())
     if not difference <= TOLERANCE * largest:
-        raise UserError(f"ONNX Runtime's logits differ by {difference:.2g} from those here; use a .safetensors file")
+        raise UserError(f"ONNX Runtime's logits differ by {difference:.2g} from minidl's; use a .safetensors file")

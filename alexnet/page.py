@@ -1,4 +1,4 @@
-"""Pages of one file each, which load nothing: text, style, scripts, Plotly and the data that they show lie within."""
+"""Pages of one file each, which load nothing: text, style, scripts, Plotly and data are all in the file."""
 
 import html
 from pathlib import Path
@@ -13,8 +13,8 @@ PARTS = Path(__file__).parent / "pages"
 
 
 def write(path: Path, name: str, title: str, data: Any) -> None:
-    """Write the page `name`, pages/NAME.html with pages/NAME.js, which finds the data in `data`. Raises OSError."""
-    from plotly.offline import get_plotlyjs  # here, as it takes a while
+    """Write the page `name`: pages/NAME.html, and pages/NAME.js, which reads the data from `data`. Raises OSError."""
+    from plotly.offline import get_plotlyjs  # imported here, as it takes a while
 
     content = Template(_part("page.html")).substitute(
         title=html.escape(_text(title)),
@@ -29,15 +29,15 @@ def write(path: Path, name: str, title: str, data: Any) -> None:
 
 
 def embeddable(data: Any) -> str:
-    """JSON that can stand in a script element: in it, no text can end that element or begin another.
+    """JSON that is safe in a script element: no text in it can end that element or begin another.
 
-    NumPy's numbers count as numbers; what is not finite is null.
+    NumPy's numbers are written as numbers, NaN and infinity as null.
     """
     return msgspec.json.encode(_text(data), enc_hook=lambda number: number.item()).replace(b"<", rb"\u003c").decode()
 
 
 def _text(data: Any) -> Any:
-    """The same, with a mark for each byte in the name of a file that is no text."""
+    """The data with each byte of a file name that is not text replaced by a mark."""
     if isinstance(data, str):
         return data.encode("utf-8", "replace").decode()
     if isinstance(data, dict):

@@ -8,7 +8,7 @@ from minidl.parallel.traffic import bytes_sent
 from . import builders, models
 from .config import Config
 
-TOWERS = ("alexnet-2012", "net-145")  # the networks that are made of two
+TOWERS = ("alexnet-2012", "net-145")  # the networks that have two towers
 
 
 def check(config: Config) -> None:
@@ -16,25 +16,25 @@ def check(config: Config) -> None:
     devices = config.world_size
     if config.parallel == "towers":
         if config.model not in TOWERS:
-            raise UserError(f"--parallel towers is for {' and '.join(TOWERS)}, which have two towers; {config.model} has not")
+            raise UserError(f"--parallel towers is for {' and '.join(TOWERS)}, which have two towers; {config.model} does not")
         if devices != 2:
-            raise UserError(f"--parallel towers takes two devices, and there {'is 1' if devices == 1 else f'are {devices}'}")
+            raise UserError(f"--parallel towers needs two devices, and there {'is 1' if devices == 1 else f'are {devices}'}")
     if config.parallel == "hybrid":
         with init.skipped():
             network = builders.build_model(config)
         name, outputs = _fewest_outputs(network)
         if outputs < devices:
             raise UserError(
-                f"--parallel hybrid divides the outputs of each fully connected layer, and {name} has {outputs} for {devices} "
-                "devices; choose --parallel data"
+                "--parallel hybrid divides the outputs of each fully connected layer, but "
+                f"{name} has only {outputs} for {devices} devices; choose --parallel data"
             )
 
 
 def way(config: Config, network: Module) -> str:
-    """What config.parallel says, "data", "hybrid" or "towers"; for "auto" the faster one of the first two.
+    """config.parallel, "data", "hybrid" or "towers"; for "auto" the faster one of the first two.
 
-    On CPUs that is the one in which the ranks send fewer bytes a step. On GPUs it is data parallelism, whose sums go on beside
-    backward. network: the whole one.
+    On CPUs that is the one in which the ranks send fewer bytes per step. On GPUs it is data parallelism, which sums gradients
+    during the backward pass. network: the whole network.
     """
     if config.world_size == 1:
         return "data"
@@ -47,7 +47,7 @@ def way(config: Config, network: Module) -> str:
 
 
 def divide(network: Module, way: str, communicators: Communicators) -> None:
-    """Leave of a network, in place, what this rank is to compute of it. All ranks begin with the weights of rank 0."""
+    """Reduce a network, in place, to the part that this rank computes. All ranks begin with the weights of rank 0."""
     if way == "hybrid":
         hybrid(network, communicators.main)
     elif way == "towers":
@@ -55,7 +55,7 @@ def divide(network: Module, way: str, communicators: Communicators) -> None:
 
 
 def _fewest_outputs(network: Module) -> tuple[str, int]:
-    """The fully connected layer with the fewest outputs, and how many."""
+    """The name of the fully connected layer with the fewest outputs, and their number."""
     return min(
         ((name, layer.out_features) for name, layer in models.layers(network) if isinstance(layer, Linear)),
         key=lambda named: named[1],

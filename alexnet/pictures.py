@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves, confusion matrix, and what conv1 looks for."""
+"""The pictures of a run: learning curves, confusion matrix, and conv1's kernels."""
 
 import logging
 import textwrap
@@ -13,7 +13,7 @@ from minidl.files import replacing
 from minidl.nn import Conv2d, Module
 from minidl.partition import ceil_div
 
-MOST_NAMES = 30  # classes that a confusion matrix names
+MOST_NAMES = 30  # class names along a confusion matrix
 ACROSS = 6  # images in a row
 
 
@@ -25,7 +25,7 @@ def draw(
     classes: Sequence[str],
     model: Module,
 ) -> dict[str, Exception]:
-    """Write curves.png, confusion.png and filters.png into the folder. Returns what went wrong, by the name of the file."""
+    """Write curves.png, confusion.png and filters.png into the folder. Returns the errors, by the name of the file."""
     pictures = {
         "curves.png": lambda: _curves(metrics),
         "confusion.png": lambda: _confusion(labels, predictions, classes),
@@ -43,8 +43,8 @@ def draw(
 
 
 def _figure(width: float, height: float):
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it cannot keep its list of fonts is nobody's concern
-    from matplotlib.figure import Figure  # here, so that training needs matplotlib at its end only
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no warning if it cannot save its list of fonts
+    from matplotlib.figure import Figure  # imported here, so that training needs matplotlib only at its end
 
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
@@ -65,7 +65,7 @@ def _curves(metrics: list[dict[str, Any]]):
 
 
 def _confusion(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]):
-    """How many images of each class (rows) were taken for each class (columns)."""
+    """How many images of each class (rows) were predicted as each class (columns)."""
     figure = _figure(6.4, 6)
     _draw_confusion(figure.subplots(), labels, predictions, classes)
     return figure
@@ -79,7 +79,9 @@ def _draw_confusion(axes: Any, labels: np.ndarray, predictions: np.ndarray, clas
     named = range(0, n, ceil_div(n, MOST_NAMES))
     axes.set_xticks(named, [shortened(classes[i]) for i in named], rotation=45, ha="right")
     axes.set_yticks(named, [shortened(classes[i]) for i in named])
-    axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts):,} of {len(labels):,} test images are right")
+    axes.set(
+        xlabel="predicted", ylabel="true", title=f"{np.trace(counts):,} of {len(labels):,} test images are classified correctly"
+    )
     if n <= MOST_NAMES:
         for (i, j), count in np.ndenumerate(counts):
             if count:
@@ -87,7 +89,7 @@ def _draw_confusion(axes: Any, labels: np.ndarray, predictions: np.ndarray, clas
 
 
 def shortened(name: str, most: int = 24) -> str:
-    """A name that has room in a picture, as plain text: matplotlib would take $ for the beginning of a formula."""
+    """A name short enough for a picture, as plain text: for matplotlib, $ would begin a formula."""
     return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
 
 
@@ -98,7 +100,7 @@ def draw_evaluation(
     classes: Sequence[str],
     mistakes: Sequence[tuple[np.ndarray, str, str, float]],
 ) -> None:
-    """A PNG with what is mixed up, and below it mistakes: (image (C, H, W) uint8, its class, the one predicted, probability).
+    """A PNG with the confusion matrix, and mistakes below it: (image (C, H, W) uint8, its class, predicted class, probability).
 
     Raises OSError.
     """
@@ -129,9 +131,9 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def of_kernels(weight: np.ndarray) -> np.ndarray:
-    """Kernels (O, C, KH, KW) as pictures (O, KH, KW, 3 or 1) of values from 0 to 1, as the paper's figure 3.
+    """Kernels (O, C, KH, KW) as pictures (O, KH, KW, 3 or 1) of values from 0 to 1, as in Krizhevsky 2012, figure 3.
 
-    In colour if C is 3, else of the first channel. Grey, 0.5, is zero; each is on a scale of its own.
+    In colour if C is 3; if not, only the first channel. Grey, 0.5, is zero; each kernel has its own scale.
     """
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
     pictures = 0.5 + 0.5 * weight / np.maximum(largest, 1e-12)
@@ -157,7 +159,7 @@ def _filters(weight: np.ndarray):
 
 
 def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str, float]]) -> None:
-    """A PNG of images (C, H, W) uint8, each with its class and the probability of it below. Raises OSError."""
+    """A PNG of images (C, H, W) uint8, each with its predicted class and probability below. Raises OSError."""
     across = min(len(images), ACROSS)
     rows = ceil_div(len(images), across)
     figure = _figure(max(3.0, 2 * across), 2.6 * rows)
@@ -166,7 +168,7 @@ def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str, float]]) -> No
         axes.set_axis_off()
     for axes, (image, name, probability) in zip(places, images, strict=False):
         show(axes, image)
-        axes.set_axis_on()  # for the label, which has room kept for it; but no ticks and no frame
+        axes.set_axis_on()  # only visible axes get room for the label; ticks and frame are hidden
         axes.set(xticks=[], yticks=[], frame_on=False)
         axes.set_xlabel(f"{textwrap.fill(shortened(name, 44), 24)}\n{probability:.0%}", fontsize=9)
     _save(figure, path)
@@ -175,7 +177,7 @@ def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str, float]]) -> No
 def draw_explanation(
     path: Path, image: np.ndarray, title: str, gradient: np.ndarray, grad_cam: np.ndarray, occlusion: np.ndarray
 ) -> None:
-    """A PNG of an image (C, H, W) uint8 and beside it three maps (H, W) as alexnet.explanation makes them. Raises OSError."""
+    """A PNG of an image (C, H, W) uint8 and the three maps (H, W) of alexnet.explanation. Raises OSError."""
     figure = _figure(11, 3.3)
     figure.suptitle(shortened(title, 60))
     axes = figure.subplots(1, 4)
@@ -183,7 +185,7 @@ def draw_explanation(
         place.set_title(name, fontsize=9)
         place.set_axis_off()
     show(axes[0], image)
-    # One pixel in a hundred may be darker than black, so that a few do not leave the rest invisible.
+    # One pixel in a hundred is above the scale, so that a few large values do not make the rest invisible.
     axes[1].imshow(gradient, cmap="gray_r", vmin=0, vmax=max(np.percentile(gradient, 99), 1e-12), interpolation="nearest")
     grey = np.broadcast_to(image.mean(axis=0, keepdims=True).astype(np.uint8), image.shape)
     show(axes[2], grey)

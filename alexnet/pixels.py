@@ -1,4 +1,4 @@
-"""The mean, the deviation and the principal components of the pixels of many images."""
+"""The mean, the standard deviation and the principal components of the pixels of many images."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ BLOCK = 1000  # small images at a time: they stay in the cache
 
 
 def moments(images: np.ndarray) -> list[int]:
-    """The sums of the pixels of each channel, and of the products of each two, over images (C, H, W) or (N, C, H, W) uint8.
+    """The sums over the pixels of images (C, H, W) or (N, C, H, W) uint8: of each channel, and of the products of each two.
 
-    Exact: so the sums over a data set do not depend on who adds them up in which order.
+    They are exact integers, so the sums over a data set do not depend on the order of the images.
     """
     pixels = images.swapaxes(0, -3).reshape(images.shape[-3], -1).astype(np.float64)
     return [round(total) for total in (*pixels.sum(axis=1), *(pixels @ pixels.T).ravel())]
@@ -25,7 +25,7 @@ class Pixels:
 
     @classmethod
     def of(cls, images: np.ndarray) -> "Pixels":
-        """Those of an array of images (N, C, H, W)."""
+        """The sums over an array of images (N, C, H, W)."""
         pixels = cls(images.shape[1])
         for i in range(0, len(images), BLOCK):
             block = images[i : i + BLOCK]
@@ -33,7 +33,7 @@ class Pixels:
         return pixels
 
     def add(self, totals: Sequence[int], count: int) -> None:
-        """Add the moments of images of so many pixels."""
+        """Add the moments of images; count: the number of their pixels."""
         self.totals = [a + b for a, b in zip(self.totals, totals, strict=True)]
         self.count += count
 
@@ -47,16 +47,16 @@ class Pixels:
 
     @property
     def covariance(self) -> np.ndarray:
-        """(C, C), of the channels of a pixel."""
+        """(C, C): the covariance of the channels of a pixel."""
         mean = np.array(self.totals[: self.channels]) / self.count
         products = np.array(self.totals[self.channels :]).reshape(self.channels, -1) / self.count
         return products - np.outer(mean, mean)
 
     @property
     def color_vectors(self) -> list[list[float]]:
-        """The principal components, a row each, the largest first, each as long as the standard deviation along it."""
+        """The principal components, one in a row, the largest first; the length of each is the standard deviation along it."""
         variances, components = np.linalg.eigh(self.covariance)
         rows = (components * np.sqrt(np.maximum(variances, 0))).T[::-1]
-        # An eigenvector's sign is the solver's choice.
+        # The sign of an eigenvector is arbitrary: make its largest component positive.
         rows = rows * np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])[:, None]
         return [[round(float(value), 4) + 0.0 for value in row] for row in rows]

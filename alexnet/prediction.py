@@ -1,4 +1,4 @@
-"""What a network says of images."""
+"""Predict the classes of images."""
 
 import dataclasses
 import glob
@@ -22,7 +22,7 @@ from .weights import Weights
 
 @dataclasses.dataclass
 class Prediction:
-    """A file, its image (C, H, W) uint8 as it is prepared, before the centre is cut out, and the probability of each class."""
+    """A file, its image (C, H, W) uint8, resized but before the centre is cut out, and the probability of each class."""
 
     file: str
     image: np.ndarray
@@ -35,7 +35,7 @@ class Prediction:
 
 
 def find_files(names: Sequence[str]) -> list[str]:
-    """The files that are meant: a folder's images, those that a pattern such as *.jpg fits, or the file itself.
+    """The files for each name: a folder's images, those that match a pattern such as *.jpg, or the file itself.
 
     Raises UserError for a folder or a pattern without images.
     """
@@ -57,7 +57,7 @@ def find_files(names: Sequence[str]) -> list[str]:
 
 
 def prepare(weights: Weights, images: np.ndarray, views: int = 1) -> np.ndarray:
-    """What the network is given of images (N, C, side, side) uint8: (views N, C, H, W), as training prepares them."""
+    """The network's inputs (views N, C, H, W) for images (N, C, side, side) uint8, prepared as in training."""
     preparation = weights.preparation
     dtype = next(weights.network.parameters()).dtype
     cut = Views(preparation.image_size, views, weights.padding, weights.reflection, weights.padding_mode)(images, None, 0)
@@ -67,7 +67,7 @@ def prepare(weights: Weights, images: np.ndarray, views: int = 1) -> np.ndarray:
 def predict(
     weights: Weights, files: Sequence[str], views: int = 1, batch_size: int = 32
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
-    """For each file in turn its prediction, or why it cannot be read. views: of an image, averaged."""
+    """For each file in order its prediction, or the error if it cannot be read. views: number averaged for each image."""
     preparation = weights.preparation
     device = device_of(next(weights.network.parameters()).data)
     for start in range(0, len(files), batch_size):
@@ -91,12 +91,12 @@ def predict(
 
 
 def read_classes(path: Path, count: int) -> list[str]:
-    """Names of classes, one a line. Raises UserError if there are not as many as the network has outputs."""
+    """Names of classes, one per line. Raises UserError if their number is not that of the network's classes."""
     try:
         names = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--classes {path}: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}") from None
+        raise UserError(f"--classes {path}: {getattr(error, 'strerror', None) or 'it is not text in UTF-8'}") from None
     names = [name.strip() for name in names if name.strip()]
     if len(names) != count:
-        raise UserError(f"--classes {path}: it has {len(names)} lines, and the network has {count} classes")
+        raise UserError(f"--classes {path}: it has {len(names)} lines, but the network has {count} classes")
     return names

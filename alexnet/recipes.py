@@ -1,4 +1,7 @@
-"""Recipes: how a network is trained. Each value says where it comes from."""
+"""Recipes: the hyper-parameters of training, each with its source.
+
+"Section n" without a name is a section of Krizhevsky 2012, the AlexNet paper.
+"""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -27,27 +30,27 @@ class Recipe:
     momentum: Share
     weight_decay: Share
     bias_lr: Annotated[float, Meta(ge=0, le=1000)]  # the biases' learning rate, in multiples of lr
-    bias_decay: bool  # whether weight decay pulls at biases too
-    # "one-cycle": up to lr and down to zero, every step. "step": a tenth of lr after step_epochs. "plateau": a tenth each time
-    # the test error has not fallen for step_epochs.
+    bias_decay: bool  # whether weight decay is applied to biases too
+    # "one-cycle": up to lr and down to zero, changed at every step. "step": a tenth of lr after step_epochs. "plateau": a tenth
+    # whenever the test error has not fallen for step_epochs.
     schedule: Literal["one-cycle", "step", "plateau"]
     step_epochs: Annotated[int, Meta(ge=0, le=MOST)]
     crop_padding: Annotated[int, Meta(ge=0, le=1000)]  # pixels that a random crop may shift the image by; 0 for no crops
     reflection: bool
-    crop: Annotated[float, Meta(gt=0, le=1)] = 1.0  # side of the crops that are trained on, as a share of the images'
+    crop: Annotated[float, Meta(gt=0, le=1)] = 1.0  # side of the training crops / side of the images
     color_noise: Share = 0.0  # of each principal component of RGB, in multiples of the standard deviation along it
-    divide_by_std: bool = True  # whether pixels are divided by their standard deviation, once the mean is subtracted
-    # Of a test image, for test_accuracy_views: its centre; that and its reflection; or the corners too, and the reflections of
-    # all five.
+    divide_by_std: bool = True  # whether pixels are divided by their standard deviation, after the mean is subtracted
+    # Views of a test image, for test_accuracy_views. 1: its centre. 2: the centre and its reflection. 10: the centre, the four
+    # corners, and the reflections of all five.
     test_views: Literal[1, 2, 10] = 1
-    nesterov: bool = False  # whether the gradient is taken ahead of the step that the momentum makes
-    label_smoothing: Share = 0.0  # of the target, which is spread over all classes
-    padding_mode: PaddingMode = "constant"  # what random crops see beyond an image: zeros, or its reflection
+    nesterov: bool = False  # Nesterov momentum
+    label_smoothing: Share = 0.0  # share of the target that is spread over all classes
+    padding_mode: PaddingMode = "constant"  # padding of an image for random crops: zeros, or its reflection
 
 
 _ALL = (
-    # The deck: ten epochs, no augmentation. It does not tell its optimiser, so the rest is the paper's section 5: batches of
-    # 128, momentum .9, decay .0005, a rate of .01 that is divided by ten once the error no longer falls.
+    # The study deck: ten epochs, no augmentation. It does not name its optimiser, so the rest is from section 5: batches of 128,
+    # momentum .9, decay .0005, a learning rate of .01 that is divided by ten when the error no longer falls.
     Recipe(
         name="deck",
         epochs=10,
@@ -62,8 +65,8 @@ _ALL = (
         crop_padding=0,
         reflection=False,
     ),
-    # ImageNet's 2012 recipe: Krizhevsky 2012, and where the paper is silent or differs, the code that it was written with (net
-    # 145, released in 2025). The network brings its initial weights.
+    # ImageNet's 2012 recipe: Krizhevsky 2012, and the paper's code (net 145, released in 2025) if the paper says nothing or
+    # differs. The initial weights are part of the network, not of the recipe.
     Recipe(
         name="alexnet-2012",
         epochs=90,  # section 5: "roughly 90 cycles"
@@ -71,25 +74,24 @@ _ALL = (
         lr=PAPER_LR,
         momentum=0.9,  # section 5
         weight_decay=5e-4,  # section 5
-        # The code begins with biases at twice the rate, and gives them no decay; it later lowers the weights' rate only, where
-        # here both fall.
+        # In the code, biases begin at twice the rate, without decay. Later it lowers only the weights' rate; here both fall.
         bias_lr=2.0,
         bias_decay=False,
-        # Section 5: a tenth each time the error on the validation images stopped falling, done by hand; so how many epochs that
-        # takes is ours to choose. And never below a thousandth: "three times".
+        # Section 5: a tenth whenever the error on the validation images stopped falling, done by hand; so the number of epochs to
+        # wait is our choice. The rate is lowered at most "three times", to a thousandth.
         schedule="plateau",
         step_epochs=5,
         crop_padding=0,
         reflection=True,  # section 4.1
-        crop=224 / 256,  # section 4.1: crops of 224 x 224 of images of 256 x 256, which are the centre of the resized image
+        crop=224 / 256,  # section 4.1: crops of 224 x 224 from images of 256 x 256, the centres of the resized images
         color_noise=0.1,  # section 4.1, and the code's color_noise
-        # Section 2: the mean is subtracted, no more. Here it is that of each channel; the code's is that of each pixel.
+        # Section 2: only the mean is subtracted. Here it is the mean of each channel; in the code, that of each pixel.
         divide_by_std=False,
         test_views=10,  # section 4.1
     ),
     # Ours, for ten epochs: the paper's batches and augmentation (sections 4.1 and 5) with the one-cycle schedule (Smith and Topin
-    # 2017), which needs fewer epochs than steps do. What else is not the paper's was tried on images held out from training; what
-    # that gave, and what did not help, is in docs/results.
+    # 2017), which needs fewer epochs than a step schedule. All other changes were chosen on images held out from training;
+    # docs/results shows their effect, and what did not help.
     Recipe(
         name="default",
         epochs=10,
@@ -127,8 +129,8 @@ _ALL = (
 )
 RECIPES = {recipe.name: recipe for recipe in _ALL}
 
-# The highest rate by recipe and network, where it is not the paper's. Ours: batch norm bears a larger one than local response
-# normalisation.
+# The highest learning rate by recipe and network, if it is not the paper's. Our choice: batch normalisation allows a larger rate
+# than local response normalisation.
 TUNED_LR = {
     ("default", "cifar-bn"): 0.1,
     ("default", "cifar-lrn"): 0.03,
@@ -137,9 +139,9 @@ TUNED_LR = {
 
 
 def find_recipe(name: str | None, data: str, model: str, image_size: int = 32) -> Recipe:
-    """A recipe by name, with the learning rate for the network; without a name, the one made for the data set.
+    """A recipe by name, or by default that of the data set, with the learning rate for the network.
 
-    Crops of images that are larger than CIFAR-10's are shifted further in proportion.
+    The shifts of random crops grow with the image size, relative to CIFAR-10's 32 pixels.
     """
     name = name or ("digits" if data == "digits" else "default")
     if name not in RECIPES:

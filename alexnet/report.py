@@ -1,4 +1,4 @@
-"""A run's report: a page with its curves, its layers over time, what it mixes up and what it looks for."""
+"""A run's report: a page with its curves, its layers over time, its confusion matrix, its worst mistakes and its kernels."""
 
 import base64
 import io
@@ -11,12 +11,12 @@ import numpy as np
 from . import page
 from .findings import Findings, Mistake, Output
 
-ENVIRONMENT = ("backend", "devices", "world_size", "threads", "dtype", "precision")  # and the versions; all else is a setting
-MOST_EPOCHS, MOST_SAMPLES = 2000, 300  # that the page shows
+ENVIRONMENT = ("backend", "devices", "world_size", "threads", "dtype", "precision")  # and the versions; the rest are settings
+MOST_EPOCHS, MOST_SAMPLES = 2000, 300  # shown on the page
 MOST_IN_MATRIX = 100  # classes
-MOST_PAIRS = 12  # of classes that are mixed up
-LARGEST_IMAGE, LARGEST_MAP = 128, 64  # pixels a side; what is larger is made smaller
-ROW = 256  # numbers of a layer without maps, side by side
+MOST_PAIRS = 12  # confused classes
+LARGEST_IMAGE, LARGEST_MAP = 128, 64  # height and width in pixels; larger pictures are reduced
+ROW = 256  # features in a row, for a layer without maps
 
 Row = TypeVar("Row")
 
@@ -31,10 +31,10 @@ def write(
     running: bool = False,
     note: str = "",
 ) -> None:
-    """Write a run's report. Raises OSError; then what was there before is as it was.
+    """Write a run's report atomically. Raises OSError; an earlier report is then unchanged.
 
-    config: as in config.json; metrics and statistics: the lines of those files; findings: of the network as it is now. note
-    says why there are none. running: whether the run goes on.
+    config: as in config.json; metrics and statistics: the lines of these files; findings: those of the current network; note:
+    why there are none. running: whether the run continues.
     """
     name = path.resolve().parent.name
     page.write(
@@ -59,33 +59,33 @@ def write(
 
 
 def state(config: dict[str, Any], metrics: list[dict[str, Any]], running: bool) -> str:
-    """How far a run is, in a word."""
+    """The state of a run: "running", "finished" or "stopped"."""
     if running:
         return "running"
     return "finished" if len(metrics) >= config["epochs"] else "stopped"
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What a run was asked to do."""
+    """The settings that determine what a run computes."""
     return {key: value for key, value in config.items() if key not in (*ENVIRONMENT, "versions")}
 
 
 def environment(config: dict[str, Any]) -> dict[str, Any]:
-    """Where and how it was computed, and with which versions."""
+    """The devices, threads and versions of a run."""
     return {key: config[key] for key in ENVIRONMENT if key in config} | config.get("versions", {})
 
 
 def thinned(rows: list[Row], most: int) -> list[Row]:
-    """Rows at equal distances, the last among them, at most so many."""
+    """At most `most` rows at equal distances, including the last."""
     step = -(-len(rows) // most) or 1
     return rows[::-1][::step][::-1]
 
 
-# --- what the network has done with the test images -------------------------------------------------------------------
+# --- the network's results on the test images -------------------------------------------------------------------------
 
 
 def _seen(findings: Findings) -> dict[str, Any]:
-    """The findings as the page's script takes them: lists, and pictures as data URIs."""
+    """The findings in the form that the page's script needs: lists, and pictures as data URIs."""
     counts = findings.confusion
     return {
         "classes": list(findings.classes),
@@ -103,7 +103,7 @@ def _seen(findings: Findings) -> dict[str, Any]:
 
 
 def _pairs(counts: np.ndarray) -> list[dict[str, int]]:
-    """The classes that are mixed up most: how many images of one (`of` so many) were taken for the other."""
+    """The classes that are confused most: `count` of the `of` images of class label were predicted as class prediction."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     largest = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
     places = [(int(i), int(j)) for i, j in zip(*np.unravel_index(largest, counts.shape), strict=True)]
@@ -113,7 +113,7 @@ def _pairs(counts: np.ndarray) -> list[dict[str, int]]:
 
 
 def _largest(probabilities: np.ndarray, most: int = 5) -> list[tuple[int, float]]:
-    """(class, probability) of the likeliest classes."""
+    """(class, probability) of the most probable classes."""
     return [(int(i), float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:most]]
 
 
@@ -150,7 +150,7 @@ def _output(output: Output) -> dict[str, Any]:
 
 
 def _in_rows(values: np.ndarray) -> np.ndarray:
-    """(F,) -> (1, H, W): row by row, with zeros behind them."""
+    """(F,) -> (1, H, W): row by row, filled up with zeros."""
     width = min(len(values), ROW)
     height = -(-len(values) // width)
     return np.pad(values, (0, width * height - len(values))).reshape(1, height, width)
@@ -160,7 +160,7 @@ def _in_rows(values: np.ndarray) -> np.ndarray:
 
 
 def _palette() -> bytes:
-    """255 colours: from light blue for -1 by way of black for 0 to light orange for 1. Both can be told apart by everyone."""
+    """255 colours from light blue for -1 over black for 0 to light orange for 1, which colour-blind readers can distinguish."""
     stops = np.array([(190, 232, 255), (56, 150, 220), (0, 0, 0), (225, 120, 20), (255, 236, 170)], float)
     at = np.linspace(0, len(stops) - 1, 255)
     return np.stack([np.interp(at, range(len(stops)), stops[:, c]) for c in range(3)], axis=1).round().astype(np.uint8).tobytes()
@@ -170,7 +170,7 @@ PALETTE = _palette()
 
 
 def _map(values: np.ndarray, largest: float, side: int) -> str:
-    """A map (H, W) in the palette's colours, as a data URI of at most `side` pixels a side; largest: the value that is 1."""
+    """A map (H, W) in the palette's colours, as a data URI with sides of at most `side` pixels; largest: the value shown as 1."""
     from PIL import Image
 
     image = Image.fromarray(np.round(127 + 127 * (values / (largest or 1))).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What a run writes for people to look at: its report, event files for TensorBoard, and pictures at its end."""
+"""Write a run's report, its event files for TensorBoard, and its pictures at the end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ from .training import Evaluation
 
 
 class Reporter:
-    """Keeps the report and the event files up to date. What cannot be written costs one warning, and is not tried again.
+    """Keeps the report and the event files up to date. If one cannot be written, it prints a warning, and is not tried again.
 
-    step: the number of steps that the run has behind it.
+    step: the number of steps that the run has done.
     """
 
     def __init__(self, folder: RunFolder, classes: tuple[str, ...], loader: DataLoader, step: int):
@@ -30,21 +30,21 @@ class Reporter:
         self._events = TensorBoard(self.folder.path / "tensorboard", first_step)
 
     def sample(self, row: dict[str, Any]) -> None:
-        """What was measured of the layers."""
+        """Record a line of the layers' statistics."""
         if events := self._events:
             self._try("tensorboard", lambda: events.add_statistics(row))
 
     def metrics(self, row: dict[str, Any], step: int) -> None:
-        """An epoch has ended with this step."""
+        """Record an epoch that ended with this step."""
         if events := self._events:
             self._try("tensorboard", lambda: events.add_metrics(row, step))
 
     def update(self, evaluation: Evaluation, network: Module) -> None:
-        """The run goes on with another epoch. network: the whole one, as it was evaluated."""
+        """Update the report after an epoch that is not the last. network: the whole network, as it was evaluated."""
         self._report(evaluation, network, running=True)
 
     def end(self, evaluation: Evaluation, network: Module) -> None:
-        """The run is done, with this network."""
+        """Write the report and the pictures of a finished run. network: the whole network."""
         self._close()
         rows, labels = self.folder.metrics(), self.loader.labels
         problems = pictures.draw(self.folder.path, rows, labels, evaluation.predictions, self.classes, network)
@@ -53,7 +53,7 @@ class Reporter:
         self._report(evaluation, network, running=False)
 
     def stop(self) -> None:
-        """The run is stopped, somewhere in an epoch."""
+        """Write the report of a run that was stopped during an epoch."""
         self._close()
         self._report(None, None, running=False)
 

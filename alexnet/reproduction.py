@@ -1,4 +1,4 @@
-"""The runs of the studies: what they are, which are done, how long the others take, and what they say."""
+"""The runs of the studies: their settings, which are done, how long the others take, and the report on them."""
 
 import dataclasses
 import json
@@ -27,18 +27,18 @@ from .studies import ARMS, Study
 from .verdicts import MEASURES, Rows
 
 TRAINING, TEST = 50_000, 10_000  # images of CIFAR-10
-FORWARD = 1 / 3  # of a step's time
+FORWARD = 1 / 3  # the forward pass's share of a step's time
 
 State = Literal["done", "begun", "in use", "to do"]
 
 
 def run_name(arm: str, seed: int) -> str:
-    """Of a run's folder."""
+    """The name of a run's folder."""
     return f"{arm}-{seed}"
 
 
 def run_config(base: Config, arm: str, seed: int) -> Config:
-    """The settings of a run that computes, and finds its data, where base says."""
+    """The settings of a run; its devices and the folder of its data are those of base."""
     chosen = ARMS[arm]
     return dataclasses.replace(
         base,
@@ -51,14 +51,16 @@ def run_config(base: Config, arm: str, seed: int) -> Config:
 
 
 def find(path: Path, wanted: Config) -> RunFolder | None:
-    """The run there, if it has begun. Raises UserError if it is damaged, or has other settings than are wanted."""
+    """The run in that folder, None if there is none. Raises UserError if it is damaged or has other settings than `wanted`."""
     if not path.exists():
         return None
     found = RunFolder.read(path)
     own, its = wanted.flat(), found.config.flat()
     for key in own:
         if key not in MAY_CHANGE | set(FOUND) and own[key] != its[key]:
-            raise UserError(f"{path} has {key} {its[key]!r}, and the study {own[key]!r} now; remove it, or give another --runs")
+            raise UserError(
+                f"{path} has {key} {its[key]!r}, but the study now has {own[key]!r}; remove it, or give another --runs"
+            )
     return found
 
 
@@ -71,7 +73,7 @@ def state(run: RunFolder | None) -> State:
 
 
 def minutes_left(run: RunFolder | None, config: Config, device: str) -> float:
-    """About how long the rest of the run takes here, judged by a few steps."""
+    """An estimate of the minutes that the rest of the run takes here, from the time of a few steps."""
     recipe = config.recipe
     epochs = recipe.epochs - (len(run.metrics()) if run else 0)
     images = config.limit_train or TRAINING
@@ -81,7 +83,7 @@ def minutes_left(run: RunFolder | None, config: Config, device: str) -> float:
 
 @cache
 def _seconds_an_image(model: str, batch_size: int, device: str) -> float:
-    """Of training: the faster of two steps, behind a first that is slower."""
+    """Seconds of training for each image: the fastest of three steps, the first of which is slower."""
     network = create(model).to(device)
     optimizer = SGD(network.parameters(), 1e-6, 0.9)
     images = to_device(np.zeros((batch_size, 3, 32, 32), np.float32), device)
@@ -99,9 +101,9 @@ def _seconds_an_image(model: str, batch_size: int, device: str) -> float:
 
 
 def keep(run: RunFolder, place: Path) -> None:
-    """Copy what a run has found, config.json and metrics.jsonl, into a folder of its name in `place`.
+    """Copy a run's config.json and metrics.jsonl into a folder of its name in `place`. Raises OSError.
 
-    Without what is this machine's: the folder of the data. Raises OSError.
+    The copy leaves out the folder of the data, which is this machine's.
     """
     folder = place / run.path.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ def done(study: Study, place: Path) -> dict[tuple[str, int], Rows]:
 
 
 def report(study: Study, place: Path) -> list[str]:
-    """What the runs in `place` say, in lines: a table of the arms, and a verdict on each claim."""
+    """The lines of a report on the runs in `place`: a table of the arms, and a verdict on each claim."""
     values = verdicts.measured(study, done(study, place))
     _, unit = MEASURES[study.measure]
     width = max(len(ARMS[arm].label) for arm in study.arms)

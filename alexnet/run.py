@@ -24,11 +24,11 @@ from .lock import FolderLock
 from .statistics import Sample
 
 NEWEST_KEPT = 2  # checkpoints, beside the best one
-DAMAGED = ".damaged"  # how the name of a checkpoint ends that cannot be used
-UNMADE = ".minidl-"  # how the name of a run's folder begins, before it is whole; it ends with PART
-ABANDONED = 3600.0  # seconds after which such a folder is nobody's, if it has no lock
+DAMAGED = ".damaged"  # added to the name of a checkpoint that cannot be used
+UNMADE = ".minidl-"  # prefix of the name of a run's folder while it is made; the name ends with PART
+ABANDONED = 3600.0  # seconds after which such a folder is removed if it has no lock file
 MOST_CONFIG_BYTES, MOST_METRICS_BYTES, MOST_STATISTICS_BYTES = 1 << 20, 1 << 28, 1 << 30
-# What is opened to be written into. Through a symbolic link it would be written somewhere else.
+# Files and folders that are written in place: through a symbolic link, a run would write somewhere else.
 WRITTEN_INTO = ("metrics.jsonl", "statistics.jsonl", "checkpoints", "tensorboard", FolderLock.FILE)
 
 Number = Annotated[float, Meta(ge=0, le=1e300)]  # so that sums are finite
@@ -38,7 +38,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A line of metrics.jsonl: mean losses and accuracies of an epoch, and the learning rate of its last step.
 
-    test_accuracy is of one view of each image, its centre; test_accuracy_views is of the average of the recipe's test_views.
+    test_accuracy is that of one view of each image, its centre; test_accuracy_views averages the recipe's test_views.
     """
 
     epoch: Annotated[int, Meta(ge=1)]
@@ -49,15 +49,15 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     seconds: Number
     images_per_second: Number
     lr: Number
-    test_accuracy_views: Share | None = None  # in runs of before it was counted; test_top5, too
+    test_accuracy_views: Share | None = None  # None, as test_top5, in runs of earlier versions
     test_top5: Share | None = None
 
 
 class RunFolder:
-    """runs/NAME. Files in it are whole at every moment: a kill loses the work since the last checkpoint, nothing else.
+    """The folder runs/NAME. Its files are written atomically: a kill loses only the work since the last checkpoint.
 
-    Whoever writes in it holds its lock, and so do the processes that it is handed to. `locked` is False where the system or
-    the file system has no locks.
+    A process that writes in it holds its lock, and so do the processes that this object is sent to. `locked` is False if the
+    system or the file system has no locks.
     """
 
     def __init__(self, path: Path, config: Config):
@@ -67,9 +67,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, config: Config) -> "RunFolder":
-        """A new folder, locked, which appears whole; without a path, one named after the run and the time.
+        """Make a new folder atomically, and lock it; without a path, one named after the settings and the time.
 
-        Raises UserError if it is there already or cannot be made; then nothing is left.
+        Raises UserError if it exists already or cannot be made; then nothing is left.
         """
         default = Path("runs") / f"{config.model}-{Path(config.data).name}-{config.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         wanted = path or default
@@ -92,7 +92,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run, not locked, to be looked into. Raises UserError if it is none, or is damaged."""
+        """The folder of an earlier run, not locked, to read from. Raises UserError if it is not a run, or is damaged."""
         file = path / "config.json"
         if not path.is_dir():
             raise UserError(f"{path}: this is not a run, there is no such folder")
@@ -104,7 +104,7 @@ class RunFolder:
             raise UserError(f"{file} is damaged ({reason(error)}); put it back as it was, or start a new run") from None
 
     def hold(self) -> None:
-        """Lock the folder of an earlier run, to go on with it. Raises UserError if it is in use, or may not be written in."""
+        """Lock the folder of an earlier run to resume it. Raises UserError if it is in use or cannot be written to."""
         for name in WRITTEN_INTO:
             if (self.path / name).is_symlink():
                 raise UserError(f"{self.path / name} is a symbolic link; a run writes in its own folder only: put the file there")
@@ -117,7 +117,7 @@ class RunFolder:
             raise UserError(f"{self.path}: another process has changed its config.json meanwhile; try again")
 
     def remove(self) -> None:
-        """Leave nothing of a run that could not begin."""
+        """Remove the folder of a run that could not begin."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.lock.release()
         with contextlib.suppress(OSError):  # another run's folder is in it
@@ -125,10 +125,10 @@ class RunFolder:
                 parent.rmdir()
 
     def resume_at(self, epoch: int, step: int) -> None:
-        """Bring the folder to the state of the checkpoint of this epoch and step; to be called once all was checked.
+        """Bring the folder to the state of the checkpoint of this epoch and step; to be called after all checks.
 
-        Writes the configuration, removes later lines of metrics and statistics, and the parts of files that a kill has left.
-        Later checkpoints, which could not be used, are renamed. Raises OSError.
+        Writes the configuration, removes later lines of metrics and statistics, and unfinished files that a kill has left. Later
+        checkpoints, which could not be used, are renamed. Raises OSError.
         """
         (self.path / "checkpoints").mkdir(exist_ok=True)
         for unusable in self.checkpoints():
@@ -158,7 +158,7 @@ class RunFolder:
         return rows
 
     def statistics(self) -> list[dict[str, Any]]:
-        """What was measured of the layers so far, checked as metrics() is."""
+        """The layers' statistics written so far, checked as in metrics()."""
         return self._lines("statistics.jsonl", Sample, MOST_STATISTICS_BYTES)
 
     def add_metrics(self, row: dict[str, Any]) -> None:
@@ -167,11 +167,11 @@ class RunFolder:
         append(self.path / "metrics.jsonl", _line(row))
 
     def add_statistics(self, row: dict[str, Any]) -> None:
-        """Append what was measured in a step. Raises OSError."""
+        """Append the layers' statistics of a step. Raises OSError."""
         append(self.path / "statistics.jsonl", _line(row))
 
     def _lines(self, name: str, kind: type[msgspec.Struct], most_bytes: int) -> list[dict[str, Any]]:
-        """A last line without its end was cut short by a kill, and does not count."""
+        """The checked lines of a file. A last line without a line end was cut off by a kill, and is ignored."""
         file = self.path / name
         try:
             lines = read_regular(file, most_bytes).split(b"\n")[:-1]
@@ -184,16 +184,16 @@ class RunFolder:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, arrays: dict[str, Any], facts: dict[str, Any], epoch: int, step: int) -> None:
-        """Save, and remove all but the newest two and the best. epoch: those that are complete; step: of the whole run.
+        """Save a checkpoint, and remove all but the newest two and the best. Raises OSError.
 
-        Raises OSError.
+        epoch: the number of complete epochs; step: the number of steps in the whole run.
         """
         self.lock.check(self.path)
         checkpoint.save(self.path / "checkpoints" / f"epoch-{epoch:04d}-step-{step:06d}.safetensors", arrays, facts)
         files = self.checkpoints()
         rows = self.metrics()[:epoch]
         best = max(rows, key=lambda row: row["test_accuracy"])["epoch"] if rows else 0
-        kept = {*files[-NEWEST_KEPT:], *[file for file in files if place(file)[0] == best][:1]}  # the first of its epoch
+        kept = {*files[-NEWEST_KEPT:], *[file for file in files if place(file)[0] == best][:1]}  # the epoch's first
         for old in set(files) - kept:
             if not old.is_dir():
                 old.unlink(missing_ok=True)
@@ -215,10 +215,10 @@ def place(file: Path) -> tuple[int, int]:
 
 
 def _rename(part: Path, wanted: Path, numbered: bool) -> Path:
-    """Give a folder the wanted name; if numbered, with the first number behind it that is free. Returns the name."""
+    """Rename a folder to `wanted`; if numbered and the name is taken, to wanted-2, wanted-3, ... Returns the name."""
     for number in itertools.count(1):
         name = wanted.with_name(f"{wanted.name}-{number}") if number > 1 else wanted
-        if os.path.lexists(name):  # an empty folder would be replaced
+        if os.path.lexists(name):  # os.rename would replace an empty folder
             taken = OSError(errno.EEXIST, "exists already")
         else:
             try:
@@ -232,10 +232,10 @@ def _rename(part: Path, wanted: Path, numbered: bool) -> Path:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove folders of runs that were killed before they were whole."""
+    """Remove folders of runs that were killed while the folder was made."""
     for folder in parent.glob(f"{UNMADE}*{PART}"):
         lock = FolderLock()
-        with contextlib.suppress(OSError, UserError):  # gone meanwhile, or in the making
+        with contextlib.suppress(OSError, UserError):  # removed meanwhile, or being made
             unlocked = (folder / FolderLock.FILE).exists() and lock.acquire(folder)
             if unlocked or time.time() - folder.stat().st_mtime > ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -247,7 +247,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without the name of the file."""
+    """The reason of an error, without the name of the file."""
     if isinstance(error, MemoryError):
         return "the memory is full"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

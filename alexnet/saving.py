@@ -31,12 +31,12 @@ from .datasets import Dataset
 from .run import RunFolder, place
 from .training import Progress
 
-# What may differ when a run goes on. All else decides its numbers, and is to be what the checkpoint was made with.
+# Settings that may change when a run is resumed. The others determine its numbers, and must be those of the checkpoint.
 MAY_CHANGE = {
     *("backend", "devices", "world_size", "threads", "parallel", "precision", "data_dir", "versions"),
     *("save_minutes", "tensorboard"),
 }
-MOST_FACTS_BYTES = 1 << 24  # of a checkpoint, beside its arrays
+MOST_FACTS_BYTES = 1 << 24  # of a checkpoint, not counting its arrays
 
 Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Count = Annotated[int, Meta(ge=0)]
@@ -52,9 +52,9 @@ class Plateau(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Facts(msgspec.Struct, forbid_unknown_fields=True):
-    """What a checkpoint holds beside its arrays.
+    """The contents of a checkpoint other than its arrays.
 
-    Random numbers are drawn by a counter: the configuration has their key, the seed, and the progress has the counters.
+    The random numbers come from a counter-based generator: its key is the seed in config, its counters are in progress.
     """
 
     progress: Progress
@@ -66,7 +66,7 @@ class Facts(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def arrays(model: Module, optimizer: SGD) -> dict[str, Any]:
-    """The network's parameters and buffers, running averages among them, and the velocity of each that is trained."""
+    """The network's parameters and buffers, and the velocity of each trained parameter."""
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     velocities = zip(names, optimizer.momentum_buffers, strict=True)
     return {f"model.{name}": array for name, array in model.state_dict().items()} | {
@@ -75,9 +75,9 @@ def arrays(model: Module, optimizer: SGD) -> dict[str, Any]:
 
 
 class Saver:
-    """Writes a run's checkpoints and restores the newest one that is whole; rank 0 does, and the others have their part in it.
+    """Writes a run's checkpoints, and restores the newest one that can be used. All ranks take part; rank 0 reads and writes.
 
-    A checkpoint has the whole network, whichever rank has which part of it.
+    A checkpoint has the whole network, however it is divided among the ranks.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Saver:
 
     @cached_property
     def images(self) -> str:
-        """The checksum of all images and labels; of files, of their names and sizes."""
+        """The checksum of all images and labels; for image files, that of their names, labels and sizes."""
         if self.folder.config.files is not None:
             return self.folder.config.files
         digest = hashlib.sha256()
@@ -110,15 +110,15 @@ class Saver:
         return digest.hexdigest()
 
     def due(self) -> bool:
-        """Whether the last checkpoint, or the start, is config.save_minutes ago."""
+        """Whether the last checkpoint, or the start, is more than config.save_minutes ago."""
         return time.monotonic() - self._saved > 60 * self.folder.config.save_minutes
 
     def whole(self) -> dict[str, Any]:
-        """On rank 0 what a checkpoint holds, `arrays` of the whole network. Called by all ranks."""
+        """The arrays of a checkpoint, `arrays` of the whole network, on rank 0. Called by all ranks."""
         return whole_arrays(arrays(self.model, self.optimizer), self._sizes, self.communicators.main)
 
     def whole_network(self, whole: dict[str, Any]) -> Module:
-        """The network, with the parts that other ranks have. On rank 0, given what whole() gave."""
+        """The network including the shards of other ranks, from the result of whole(). Called by rank 0."""
         if not self._sizes:
             return self.model
         with init.skipped():
@@ -129,7 +129,7 @@ class Saver:
         return network
 
     def save(self, progress: Progress, row: dict[str, Any] | None, whole: dict[str, Any]) -> None:
-        """Write a checkpoint of what whole() gave, and before it the metrics of the epoch that it ends; on rank 0.
+        """Write the metrics of a complete epoch, if given, then a checkpoint with the result of whole(). Called by rank 0.
 
         Raises TrainingError if that fails.
         """
@@ -141,7 +141,7 @@ class Saver:
         self._saved = time.monotonic()
 
     def add_statistics(self, row: dict[str, Any]) -> None:
-        """Append what was measured of the layers. Raises TrainingError if that fails."""
+        """Append the layers' statistics of a step. Raises TrainingError if that fails."""
         with self._failing():
             self.folder.add_statistics(row)
 
@@ -162,10 +162,10 @@ class Saver:
         return Facts(progress, rates, state, self.images, metrics, self.folder.config.flat())
 
     def restore(self) -> Facts:
-        """Read the newest checkpoint that is whole and fits; those that are not are named. Nothing is written. On rank 0.
+        """Read the newest checkpoint that can be used, and print why newer ones cannot. Writes nothing. Called by rank 0.
 
-        distribute() puts what was read into its places. Without any checkpoint the run starts again. Raises UserError if
-        there are only ones that cannot be used.
+        distribute() then copies the arrays to the network and the optimiser. Without any checkpoint the run starts again. Raises
+        UserError if there are checkpoints, but none can be used.
         """
         files, rows = self.folder.checkpoints(), self.folder.metrics()
         self.folder.statistics()
@@ -181,7 +181,7 @@ class Saver:
                 problems.append(str(error))
                 continue
             for problem in problems:
-                entry.tell(f"{problem}; going on from {file.name}")
+                entry.tell(f"{problem}; resuming from {file.name}")
             return facts
         raise UserError(f"{problems[0]}; none before it can be used")
 
@@ -194,9 +194,9 @@ class Saver:
             self._check(facts, file, rows)
             for name in {*loaded, *own}:
                 if name not in loaded or name not in own:
-                    raise ValueError(f"{name} is in one of them only")
+                    raise ValueError(f"{name} is not in both the file and the network")
                 if (loaded[name].shape, loaded[name].dtype) != own[name]:
-                    raise ValueError(f"{name} is {loaded[name].dtype} {loaded[name].shape} there")
+                    raise ValueError(f"{name} is {loaded[name].dtype} {loaded[name].shape} in the file")
         except (ValueError, RecursionError) as error:
             raise UserError(f"{file} does not fit this run ({error})") from None
         self._restored = loaded
@@ -206,7 +206,7 @@ class Saver:
         return (sum(self._sizes[name]), *array.shape[1:]) if name in self._sizes else array.shape
 
     def distribute(self) -> None:
-        """Give all ranks their parts of what rank 0 has restored, if there was a checkpoint; rank 0 the rest, too."""
+        """If rank 0 has restored a checkpoint, send each rank its shards; arrays that are not sharded go to rank 0 only."""
         own = arrays(self.model, self.optimizer)
         device = device_of(next(iter(own.values())))
         if sum_over_ranks(self.communicators, device, float(bool(self._restored))):
@@ -214,18 +214,18 @@ class Saver:
         self._restored = {}
 
     def _check(self, facts: Facts, file: Path, rows: list[dict[str, Any]]) -> None:
-        """Raise ValueError unless the facts can be those of a checkpoint of this run, by that name."""
+        """Raise ValueError unless the facts fit this run and the name of the file."""
         config, progress = self.folder.config, facts.progress
         saved, own = Config.from_flat(facts.config).flat(), config.flat()
         for key in own:
-            unknown = key in FOUND and saved[key] is None  # in a checkpoint of before these were saved
+            unknown = key in FOUND and saved[key] is None  # in a checkpoint of an earlier version
             moved = key == "data" and own["files"] is not None  # the same files, in another folder
             if key not in MAY_CHANGE | {"epochs"} and saved[key] != own[key] and not unknown and not moved:
-                raise ValueError(f"it was saved with {key} {saved[key]!r}, and config.json has {own[key]!r}")
+                raise ValueError(f"it was saved with {key} {saved[key]!r}, but config.json has {own[key]!r}")
         if own["epochs"] < saved["epochs"]:
-            raise ValueError(f"it is of a run of {saved['epochs']} epochs, and config.json has {own['epochs']}")
+            raise ValueError(f"it is from a run of {saved['epochs']} epochs, but config.json has {own['epochs']}")
         if facts.images != self.images:
-            raise ValueError("it was trained on other images than there are now; choose the right place with --data-dir")
+            raise ValueError("it was trained on other images than these; give the right folder with --data-dir")
         steps, images = len(self.loader), len(self.loader.labels)
         if (
             progress.batch > steps
@@ -243,10 +243,10 @@ class Saver:
         if len(rows) < progress.epoch:
             raise ValueError(f"metrics.jsonl lacks epochs: it has {len(rows)} of {progress.epoch}")
         if facts.metrics != checksum(rows[: progress.epoch]):
-            raise ValueError("the epochs in metrics.jsonl are not those that it had; put them back as they were")
+            raise ValueError("the epochs in metrics.jsonl have changed since; put them back as they were")
 
     def restore_schedules(self, facts: Facts, scheduler: LRScheduler | None) -> Progress:
-        """Set the learning rates and the plateau as they were; on all ranks."""
+        """Restore the learning rates and the state of the plateau schedule. Called by all ranks."""
         if scheduler is not None:
             scheduler.resume(facts.progress.step)
         else:
@@ -258,6 +258,6 @@ class Saver:
 
 
 def checksum(rows: list[dict[str, Any]]) -> str:
-    """Of the epochs, without the time that they took: two runs of the same settings have the same checkpoints."""
+    """The checksum of epochs without their times, so that two runs of the same settings have the same checkpoints."""
     timeless = [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
     return hashlib.sha256(msgspec.json.encode(timeless)).hexdigest()

@@ -1,4 +1,4 @@
-"""What each layer does over time: how large its weights, updates and gradients are, and how many of its outputs are zero."""
+"""Statistics of each layer over time: the size of its weights, updates and gradients, and how many of its outputs are zero."""
 
 import collections
 import math
@@ -17,16 +17,16 @@ from minidl.parallel import Communicators
 from minidl.parallel.sharding import Sharded
 from minidl.partition import chunks
 
-PIECE = 1 << 18  # elements of an array that a CPU adds up at a time: they stay in its cache
+PIECE = 1 << 18  # elements of an array that a CPU sums at a time: they stay in its cache
 
 Size = Annotated[float, msgspec.Meta(ge=0)] | None
 
 
 class Layer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A layer in one step, each value to six digits. What it does not have, or is NaN or infinite, is None."""
+    """The statistics of a layer in one step, to six digits; None for a value that it lacks, or that is NaN or infinite."""
 
     weight: Size = None  # mean |w| after the step
-    weight_update: Size = None  # mean |dw|, where the step has made w + dw of w
+    weight_update: Size = None  # mean |dw|, if the step changed w to w + dw
     bias: Size = None  # mean |b|
     bias_update: Size = None  # mean |db|
     gradient: Size = None  # the L2 norm of the gradient of weight and bias together
@@ -46,8 +46,8 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
 class LayerStatistics:
     """Measures the layers of a network in one step of `every`, the first one too.
 
-    A layer is a module with none inside it, or with a weight or bias of its own. write gets each Sample as a dict, on rank 0
-    only. On a GPU that is a step late, so that the host does not wait for the GPU; flush() writes what is still to come.
+    A layer is a module that contains no other, or that has a weight or bias of its own. write gets each Sample as a dict, on
+    rank 0 only. On a GPU it gets it one step late, so that the host does not wait for the GPU; flush() writes the rest.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LayerStatistics:
 
     @contextmanager
     def watch(self, epoch: int, step: int) -> Iterator[None]:
-        """Around a training step (forward, backward, sums of gradients, update), on all ranks. step: its number, from 1."""
+        """A context for a training step (forward, backward, sums of gradients, update), on all ranks. step: from 1."""
         if (step - 1) % self.every:
             yield
             self.flush()
@@ -76,7 +76,7 @@ class LayerStatistics:
         self.communicators.main.all_reduce(outputs)
         self.flush()
         rank = self.communicators.rank
-        # Each rank's own rows, and rank 0's parameters, which are equal on all.
+        # Each rank's shards, and rank 0's other parameters, which are equal on all ranks.
         own = {name: module for name, module in layers.items() if rank == 0 or isinstance(module, Sharded)}
         parameters = _parameter_sums(layers, own, self.optimizer, rates)
         if any(isinstance(module, Sharded) for module in layers.values()):
@@ -87,7 +87,7 @@ class LayerStatistics:
                 self.flush()
 
     def flush(self) -> None:
-        """Write the samples that are measured and not yet written."""
+        """Write the samples that are not written yet."""
         while self._unread:
             self.write(self._unread.popleft()())
 
@@ -106,7 +106,7 @@ def _weight_and_bias(module: Module) -> list[Tensor | None]:
 
 
 def _adding_to(sums: Array) -> Callable[..., None]:
-    """A forward hook that adds to `sums` that of the outputs, the number of zeros, and that of outputs."""
+    """A forward hook that adds to `sums` (3,): the sum of the outputs, the number of zeros, the number of outputs."""
 
     @np.errstate(over="ignore", invalid="ignore")
     def hook(module: Module, args: tuple, output: Any) -> None:
@@ -121,9 +121,9 @@ def _adding_to(sums: Array) -> Callable[..., None]:
 
 @np.errstate(over="ignore", invalid="ignore")
 def _parameter_sums(layers: dict[str, Module], own: dict[str, Module], optimizer: SGD, rates: list[float]) -> Array:
-    """For each layer the sums of |w|, |dw|, |b| and |db|, that of the squares of both gradients, and the numbers of w and b.
+    """(layers, 7): the sums of |w|, |dw|, |b| and |db|, the sum of the squares of both gradients, the numbers of w and of b.
 
-    Zeros for layers that are not in `own`. rates: of the groups.
+    Zeros for layers that are not in `own`. rates: the learning rates of the optimiser's groups.
     """
     groups = [(group | {"lr": lr}, p) for group, lr in zip(optimizer.param_groups, rates, strict=True) for p in group["params"]]
     updates = {id(p): (group, v) for (group, p), v in zip(groups, optimizer.momentum_buffers, strict=True)}
@@ -158,12 +158,12 @@ def _total(function: Callable[..., Any], *arrays: Array) -> Any:
     """function(*arrays), a sum over their elements, piece by piece on a CPU; 0 if there are none."""
     if not isinstance(arrays[0], np.ndarray):
         return function(*arrays)
-    flat = [array.ravel(order="K") for array in arrays]  # views: whole arrays, in whichever order their axes lie in memory
+    flat = [array.ravel(order="K") for array in arrays]  # views: the arrays are contiguous, in any order of axes
     return sum(float(function(*(array[piece] for array in flat))) for piece in chunks(flat[0].size, PIECE))
 
 
 def _sample(epoch: int, step: int, lr: float, layers: dict[str, Module], parameters, outputs) -> Callable[[], dict[str, Any]]:
-    """What makes the sample, once parameters() and outputs() give the sums."""
+    """A function that makes the sample. It calls parameters() and outputs(), which wait for the sums."""
 
     def make() -> dict[str, Any]:
         rows = zip(layers, parameters(), outputs(), strict=True)

@@ -1,4 +1,7 @@
-"""What `python -m alexnet reproduce` runs: the deck's table, and the paper's claims, with networks that differ in one thing."""
+"""The studies of `python -m alexnet reproduce`: the study deck's table, and the claims of Krizhevsky 2012, the AlexNet paper.
+
+Each claim is tested with networks, or training, that differ in one thing.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,7 +25,7 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """That `better` has a lower measure than `worse`. factor: how many times lower, where that is what is claimed."""
+    """The claim that arm `better` has a lower measure than arm `worse`. factor: how many times lower, if the claim says so."""
 
     text: str
     better: str
@@ -32,7 +35,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Arms by name, how often each is run (with the seeds 0, 1, 2, ...), and what is claimed of them, by whom and where."""
+    """Arms and the claims about them. arms: name -> number of runs, with the seeds 0, 1, 2, ... source: of the claims."""
 
     title: str
     source: str
@@ -45,17 +48,17 @@ class Study:
         return sorted(((arm, seed) for arm, count in self.arms.items() for seed in range(count)), key=lambda run: run[1])
 
 
-# --- the deck's table -------------------------------------------------------------------------------------------------------
+# --- the study deck's table -------------------------------------------------------------------------------------------------
 
 
 def _whole(model: str, recipe: str) -> Arm:
-    """As train.py trains it."""
+    """An arm with the full training set, as train.py trains it."""
     return Arm(f"{model}, recipe {recipe}", model, find_recipe(recipe, "cifar10", model))
 
 
 # --- the paper's claims, at a reduced size ----------------------------------------------------------------------------------
 
-# A quarter of the kernels, 10,000 training images, five epochs. Batches of 32, as batches of 128 would make 395 steps of them.
+# A quarter of the kernels, 10,000 training images, five epochs. Batches of 32, as with batches of 128 there are only 395 steps.
 # Momentum and weight decay are those of Krizhevsky 2012, section 5; the schedule and the size of the crops are recipe default's.
 REDUCED = Recipe(
     name="reduced",
@@ -79,7 +82,7 @@ def _reduced(label: str, model: str = "small-lrn", **changes: Any) -> Arm:
 
 
 def _overfitting(label: str, model: str = "small-lrn", **changes: Any) -> Arm:
-    """A quarter of the images, four times as often, so that the network overfits without dropout and augmentation."""
+    """A quarter of the images, each seen four times as often, so that the network overfits without dropout and augmentation."""
     return Arm(label, model, dataclasses.replace(REDUCED, epochs=20, **changes), FEWER // 4, 2_000)
 
 
@@ -87,7 +90,7 @@ def _overfitting(label: str, model: str = "small-lrn", **changes: Any) -> Arm:
 
 
 def _figure_1(activation: str, lr: float, epochs: int) -> Arm:
-    """No regularisation, no augmentation, and a rate that stays as it is."""
+    """An arm without regularisation and augmentation, with a constant learning rate."""
     unregularised = dataclasses.replace(
         RECIPES["deck"], name="figure-1", epochs=epochs, lr=lr, weight_decay=0.0, schedule="step", step_epochs=epochs
     )
@@ -95,7 +98,7 @@ def _figure_1(activation: str, lr: float, epochs: int) -> Arm:
 
 
 RATES = {"ReLU": (0.003, 0.01, 0.03), "tanh": (0.003, 0.01, 0.03)}
-EPOCHS = {"ReLU": 30, "tanh": 60}  # in which each reaches 25 % training error, with the best of its rates
+EPOCHS = {"ReLU": 30, "tanh": 60}  # enough to reach 25 % training error at the best of the rates
 
 ARMS: dict[str, Arm] = {
     "cifar-bn-default": _whole("cifar-bn", "default"),
@@ -106,7 +109,7 @@ ARMS: dict[str, Arm] = {
     "base": _reduced("LRN, overlapping pooling, dropout, crops and reflections"),
     "bn": _reduced("batch normalisation", "small-bn"),
     "no-norm": _reduced("no normalisation", "small-none"),
-    "lrn-paper": _reduced("LRN, alpha as the paper prints it", "small-lrn-paper"),
+    "lrn-paper": _reduced("LRN, alpha as printed in the paper", "small-lrn-paper"),
     "lrn-tensorflow": _reduced("LRN with TensorFlow's defaults", "small-lrn-tensorflow"),
     "pool-3-2": _reduced("pooling 3/2, overlapping", "small-pool-3-2"),
     "pool-2-2": _reduced("pooling 2/2", "small-pool-2-2"),
@@ -126,8 +129,8 @@ ARMS: dict[str, Arm] = {
 
 STUDIES: dict[str, Study] = {
     "deck": Study(
-        "The deck's table",
-        "the deck: accuracy .8114 (loss .7798) with batch normalisation, .7125 (.8295) with LRN, after ten epochs",
+        "The study deck's table",
+        "the study deck: accuracy .8114 (loss .7798) with batch normalisation, .7125 (.8295) with LRN, after ten epochs",
         {"cifar-bn-default": 3, "cifar-lrn-default": 1, "cifar-bn-deck": 1, "cifar-lrn-deck": 1},
     ),
     "relu": Study(
@@ -142,15 +145,15 @@ STUDIES: dict[str, Study] = {
         "Krizhevsky 2012, section 3.3: LRN lowers the error by 1.4 (top-1) and 1.2 points (top-5), on CIFAR-10 from 13 to 11 %",
         {"base": 3, "lrn-paper": 3, "lrn-tensorflow": 3, "no-norm": 3, "bn": 3},
         (
-            Claim("LRN, as the paper's code ran it, is better than none", "base", "no-norm"),
-            Claim("LRN, as the paper prints it, is better than none", "lrn-paper", "no-norm"),
+            Claim("LRN, as in the paper's code, is better than none", "base", "no-norm"),
+            Claim("LRN, as printed in the paper, is better than none", "lrn-paper", "no-norm"),
             Claim("LRN, with TensorFlow's defaults, is better than none", "lrn-tensorflow", "no-norm"),
-            Claim("the deck: batch normalisation is better than LRN", "bn", "base"),
+            Claim("the study deck: batch normalisation is better than LRN", "bn", "base"),
         ),
     ),
     "pooling": Study(
         "Overlapping pooling",
-        "Krizhevsky 2012, section 3.4: by .4 (top-1) and .3 points (top-5); the log of net 147 of its code: .39 and .30",
+        "Krizhevsky 2012, section 3.4: better by .4 (top-1) and .3 points (top-5); the log of net 147 of its code: .39 and .30",
         {"pool-3-2": 5, "pool-2-2": 5},
         (Claim("overlapping pooling is better than 2/2", "pool-3-2", "pool-2-2"),),
     ),
@@ -172,8 +175,8 @@ STUDIES: dict[str, Study] = {
     ),
     "towers": Study(
         "Two towers",
-        "Krizhevsky 2012, section 3.2: by 1.7 (top-1) and 1.2 points (top-5) better than one of half the kernels; the logs of "
-        "nets 145 and 150 of its code: 40.66 / 18.21 % with towers that meet, 41.83 / 19.33 % with towers that never do",
+        "Krizhevsky 2012, section 3.2: better by 1.7 (top-1) and 1.2 points (top-5) than one of half the kernels; the logs of "
+        "nets 145 and 150 of its code: 40.66 / 18.21 % with towers that meet, 41.83 / 19.33 % with towers that never meet",
         {
             "towers": 3,
             "one-tower": 3,
@@ -183,16 +186,16 @@ STUDIES: dict[str, Study] = {
             "towers-apart-longer": 3,
         },
         (
-            Claim("two towers are better than one of half the kernels, about as many parameters", "towers", "one-tower"),
-            Claim("the same, and the one trained for as many multiply-adds", "towers", "one-tower-longer"),
-            Claim("towers that meet are better than towers that never do", "towers", "towers-apart"),
-            Claim("the same, and those wider, to as many parameters", "towers", "towers-apart-wider"),
-            Claim("the same, and those trained for as many multiply-adds", "towers", "towers-apart-longer"),
+            Claim("two towers are better than one of half the kernels, at about as many parameters", "towers", "one-tower"),
+            Claim("the same, with the one tower trained for as many multiply-adds", "towers", "one-tower-longer"),
+            Claim("towers that meet are better than towers that never meet", "towers", "towers-apart"),
+            Claim("the same, with the towers that never meet wider, at as many parameters", "towers", "towers-apart-wider"),
+            Claim("the same, with the towers that never meet trained for as many multiply-adds", "towers", "towers-apart-longer"),
         ),
     ),
     "color-noise": Study(
         "Colour noise",
-        "Krizhevsky 2012, section 4.1: by over 1 point (top-1)",
+        "Krizhevsky 2012, section 4.1: better by over 1 point (top-1)",
         {"color-noise": 5, "base": 5},
         (Claim("colour noise is better than none", "color-noise", "base"),),
     ),

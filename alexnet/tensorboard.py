@@ -1,7 +1,7 @@
 """Event files for TensorBoard, written by tensorboardX.
 
-Its SummaryWriter is not used: that writes in a thread of its own, where an error, such as a full disk, is not noticed and makes
-the training wait for ever. Here it is raised.
+SummaryWriter is not used: it writes in a thread, where an error such as a full disk is not noticed, and the training then waits
+for ever. Here the error is raised.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ def check_installed() -> None:
 
 
 class TensorBoard:
-    """Writes a run's metrics and its layers' statistics into a new event file of a folder, which is made if need be.
+    """Writes a run's metrics and its layers' statistics to a new event file in a folder, which is made if it does not exist.
 
-    first_step: the step that the run goes on with, from 1. TensorBoard then forgets what earlier files say of it and later ones,
-    so that nothing is shown twice.
+    first_step: the run's next step, counted from 1. TensorBoard then ignores this step and later ones in earlier files, so that
+    nothing is shown twice.
 
-    Raises OSError, here and later, if the file cannot be written, which is then closed.
+    The constructor and all methods raise OSError if the file cannot be written, which is then closed.
     """
 
     def __init__(self, folder: Path, first_step: int = 1):
@@ -44,11 +44,11 @@ class TensorBoard:
         self._write(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add_metrics(self, row: dict[str, Any], step: int) -> None:
-        """A line of metrics.jsonl, of the epoch that has ended with this step."""
+        """Add a line of metrics.jsonl, of the epoch that ended with this step."""
         self._add({_curve(key): value for key, value in row.items() if key not in NOT_CURVES}, step)
 
     def add_statistics(self, row: dict[str, Any]) -> None:
-        """A line of statistics.jsonl."""
+        """Add a line of statistics.jsonl."""
         values = {f"layers_{key}/{layer}": value for layer, of_one in row["layers"].items() for key, value in of_one.items()}
         self._add(values, row["step"])
 
@@ -63,18 +63,18 @@ class TensorBoard:
             self._file.write(self._new_event(wall_time=time.time(), step=step, **content).SerializeToString())
             self._file.flush()
         except OSError:
-            with contextlib.suppress(OSError):  # else Python would try once more, and complain, when the program ends
+            with contextlib.suppress(OSError):  # if left open, Python would try again at its end, and print an error
                 self.close()
             raise
 
 
 def _next_name(folder: Path) -> str:
-    """The name behind those that are there."""
+    """A name that sorts after those of the existing files."""
     numbers = [int(re.sub(r"\D", "", file.name) or 0) for file in folder.glob("events.out.tfevents.*")]
     return NAME.format(max(numbers, default=0) + 1)
 
 
 def _curve(key: str) -> str:
-    """The tag of a value of metrics: those of training and test images beside each other."""
+    """The tag of a metric, such as loss/train: this puts training and test values side by side."""
     part, _, what = key.partition("_")
     return f"{what}/{part}" if part in ("train", "test") else f"run/{key}"

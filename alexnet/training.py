@@ -27,24 +27,24 @@ from .collectives import sum_over_ranks
 from .diagnosis import first_not_finite
 from .statistics import LayerStatistics
 
-tqdm.monitor_interval = 0  # no thread that looks after bars: there may be room for none, and every batch moves them
-tqdm.set_lock(threading.RLock())  # its own is for several processes too, and lies in /dev/shm
+tqdm.monitor_interval = 0  # no monitor thread: ulimit -u may not allow one, and every batch updates the bar anyway
+tqdm.set_lock(threading.RLock())  # tqdm's own lock works across processes, and needs /dev/shm
 
 
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
 
-TOP = 5  # classes; among so many the right one is to be
+TOP = 5  # top-5 accuracy
 
 
 class Stopped(Exception):
-    """The run was asked to stop; whoever catches this saves what it has done."""
+    """The run was asked to stop; the caller saves it."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is: complete epochs, optimiser steps in all, and batches of the epoch at hand with the sums over them."""
+    """Where a run is: complete epochs, optimiser steps in all, and batches of the current epoch with the sums over them."""
 
     epoch: Count = 0
     step: Count = 0
@@ -58,9 +58,7 @@ class Progress:
 
 @dataclasses.dataclass
 class Evaluation:
-    """Mean loss and accuracy over a data set, the share of images whose class is among the five most probable ones, and for
-    each image the class predicted, its probability, and the loss.
-    """
+    """Mean loss, accuracy and top-5 accuracy over a data set; for each image the predicted class, its probability, the loss."""
 
     loss: float
     accuracy: float
@@ -90,13 +88,13 @@ def train_one_epoch(
     class_weights: Array | None = None,
     label_smoothing: float = 0.0,
 ) -> None:
-    """Train on the batches of epoch progress.epoch from progress.batch on, keeping the sums there. scheduler: stepped a batch.
+    """Train for the rest of epoch progress.epoch, from batch progress.batch, and keep the sums over its batches in progress.
 
-    Returns after the last batch. Raises Stopped after the first batch in which stop() is true, on any rank, and
-    TrainingError if a loss is not finite, with the weights as they were before. Between two batches after which due() is
-    true, on any rank, save() is called, on all. parallel: what keeps this device in step with others; the loader gives its
-    shard, and the sums are those of all. class_weights (classes,): what the loss of an image counts, by its class.
-    label_smoothing: as cross_entropy's.
+    Returns after the last batch. Raises Stopped after the first batch in which stop() is true on any rank, and TrainingError if a
+    loss is NaN or infinite, with the weights of before that step. If due() is true on any rank, save() is called on all ranks
+    after a batch. scheduler: stepped after every batch. parallel: data parallelism with other ranks; the loader then gives this
+    rank's shard of each batch, and the sums are over all ranks. class_weights (classes,): the weight of an image's loss, by its
+    class. label_smoothing: as in cross_entropy.
     """
     model.train()
     for module in model.modules():
@@ -111,7 +109,7 @@ def train_one_epoch(
     ):
         sums = RunningSums(model, progress, parallel.communicators, stop, due, bar)
         for batch in batches:
-            # What dropout draws depends on the seed, the step and the image: not on the devices, nor on a stop in between.
+            # Dropout's masks depend on the seed, the step and the image, not on the devices or on interruptions of the run.
             step = progress.step + len(sums.unread)
             masks = seed, step, batch.first_sample
             with statistics.watch(progress.epoch + 1, step + 1) if statistics else nullcontext():
@@ -140,7 +138,7 @@ def training_step(
     class_weights: Array | None = None,
     label_smoothing: float = 0.0,
 ) -> None:
-    """A step down the gradient of the batch's mean loss. batch: this rank's shard; masks: the random context of its dropout."""
+    """One step of the optimiser on the batch's mean loss. batch: this rank's shard; masks: the random context of its dropout."""
     with random.context(*masks):
         logits = model(Tensor(batch.images))
     losses = F.cross_entropy(logits, batch.labels, label_smoothing, reduction="none")
@@ -155,10 +153,11 @@ def training_step(
 
 
 class RunningSums:
-    """Loss, hits, votes to stop and to save: of a step, summed over the ranks on their devices; of the epoch, in progress.
+    """Sums of the loss, the correct predictions, and the ranks' votes to stop or to save.
 
-    The host reads a GPU's sums a step late, when the next step is in the GPU's queue, so that neither waits for the other.
-    It does so before that step's update is queued: if the loss was not finite, the weights stay as they were.
+    Those of a step are summed over the ranks, on their devices; those of the epoch are in progress. The host reads a GPU's sums
+    one step late, when the next step is in the GPU's queue, so that neither waits for the other. It reads them before the next
+    step's update is queued: after a loss that is NaN or infinite, the weights do not change.
     """
 
     def __init__(
@@ -189,12 +188,12 @@ class RunningSums:
         return sums[:1]
 
     def read_all(self) -> None:
-        """Count what was not read yet: then progress is where the weights are."""
+        """Read all steps that are not read yet, so that progress agrees with the weights."""
         while self.unread:
             self.read()
 
     def read(self) -> None:
-        """Count the oldest step that is not read yet. Raises TrainingError if its loss is not finite."""
+        """Add the oldest step that is not read yet to progress. Raises TrainingError if its loss is NaN or infinite."""
         batch, masks, values = self.unread.popleft()
         loss, correct, stop, due = values()
         progress = self.progress
@@ -221,11 +220,12 @@ class RunningSums:
 def evaluate(
     model: Module, loader: DataLoader, stop: Callable[[], bool] = never, communicators: Communicators = ALONE
 ) -> tuple[Evaluation, Evaluation]:
-    """Loss and accuracy without dropout, with batch norm's running statistics. Raises Stopped at once if stop() is true.
+    """Loss and accuracy in evaluation mode: without dropout, with batch normalisation's running statistics.
 
-    The loader may give several views of each image (alexnet.views). Returns what one view gives, the first, and what all give,
-    their probabilities averaged: the same, if there is one. With several ranks, each takes its shards, and all get the results
-    for every image.
+    The loader may give several views of each image (alexnet.views). Returns the evaluation of the first view, and that of the
+    mean of all views' probabilities; they are the same if there is one view. With several ranks, each takes its shards, and all
+    get the results for every image. Raises Stopped after the first batch in which stop() is true on any rank, and TrainingError
+    if the loss is NaN or infinite.
     """
     model.eval()
     of_one, of_all = _Answers(len(loader.labels)), _Answers(len(loader.labels))
@@ -253,7 +253,7 @@ def evaluate(
 
 
 class _Answers:
-    """What a network answers to each of n images, gathered batch by batch."""
+    """The predictions for n images, gathered batch by batch."""
 
     def __init__(self, n: int):
         self.seen = 0
@@ -261,7 +261,7 @@ class _Answers:
         self.probabilities, self.losses = np.zeros(n), np.zeros(n)
 
     def add(self, logits: Tensor, batch: Batch) -> float:
-        """Returns the sum of the losses."""
+        """Add a batch's predictions. Returns the sum of its losses."""
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         self.seen += len(batch)
         self.predictions[batch.indices] = to_numpy(logits.data.argmax(axis=1))
@@ -271,7 +271,7 @@ class _Answers:
         return losses.sum().item()
 
     def evaluation(self, labels: np.ndarray, communicators: Communicators, device: str) -> Evaluation:
-        """Of all ranks' images."""
+        """The evaluation of all ranks' images."""
         own = self.predictions, self.ranks, self.probabilities, self.losses
         predictions, ranks, probabilities, losses = (sum_over_ranks(communicators, device, array) for array in own)
         right = predictions == labels
@@ -282,7 +282,7 @@ class _Answers:
 def average(logits: Tensor, images: int) -> Tensor:
     """(views x images, classes) -> (images, classes): the logarithms of the mean of the views' probabilities.
 
-    One view's logits stay as they are.
+    The logits of a single view are returned unchanged.
     """
     if len(logits.data) == images:
         return logits
@@ -293,7 +293,7 @@ def average(logits: Tensor, images: int) -> Tensor:
 
 
 def _ranks(logits: Array, labels: Array) -> Array:
-    """How many classes are more probable than the right one; of equally probable ones the first counts as more so."""
+    """How many classes are more probable than the right one; of equally probable classes, earlier ones count as more probable."""
     xp = get_array_module(logits)
     own = logits[xp.arange(len(labels)), labels][:, None]
     before = xp.arange(logits.shape[1]) < labels[:, None]

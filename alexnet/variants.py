@@ -1,4 +1,4 @@
-"""Networks that differ from the CIFAR ones in a single thing, to see what that thing gives (`python -m alexnet reproduce`)."""
+"""Networks that differ from the CIFAR networks in one thing, to measure its effect (`python -m alexnet reproduce`)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,14 +35,15 @@ def cifar_variant(
 ) -> Sequential:
     """The CIFAR network with `width` times its kernels and units (rounded to even numbers), and one thing changed.
 
-    normalization: "lrn" (after conv1 and conv2; alpha is divided by the size, as in the paper's code and PyTorch), "lrn-paper"
-    (not divided, as the paper prints it), "lrn-tensorflow" (TensorFlow's defaults), "bn" (after every convolution) or "none".
+    normalization: "lrn" (after conv1 and conv2; alpha is divided by the size, as in the AlexNet paper's code and PyTorch),
+    "lrn-paper" (not divided, as printed in Krizhevsky 2012, section 3.3), "lrn-tensorflow" (TensorFlow's defaults), "bn" (after
+    every convolution) or "none".
     pooling: "3/2", windows of 3 x 3 at stride 2, "2/2", or "3/2-ceil", which gives maps as large as those of "2/2".
     towers: "one"; "half", with half the kernels in conv1 to conv4 (Krizhevsky 2012, footnote 2 of section 3.5); "two", whose
     halves meet at conv3 and in the fully connected layers (section 3.5); "apart", whose halves meet in fc8 only.
     """
     groups = 1 if towers in ("one", "half") else 2
-    lone = groups if towers == "apart" else 1  # groups where two towers meet
+    lone = groups if towers == "apart" else 1  # groups of the layers in which two towers meet
     c1, c2, c3, c4, c5, units = (2 * round(width * n / 2) for n in (*KERNELS, UNITS))
     if towers == "half":
         c1, c2, c3, c4 = c1 // 2, c2 // 2, c3 // 2, c4 // 2
@@ -86,7 +87,7 @@ def cifar_variant(
         "bn5": batch_norm(c5),
         "relu5": ReLU(),
         "pool5": pool(),
-        "fc6": Conv2d(c5, units, side, groups=lone),  # fully connected: windows as large as the maps, and of towers a half each
+        "fc6": Conv2d(c5, units, side, groups=lone),  # fully connected: the kernel is as large as the maps, the groups are towers
         "relu6": ReLU(),
         "drop6": Dropout(dropout),
         "fc7": Conv2d(units, units, 1, groups=lone),
@@ -96,7 +97,7 @@ def cifar_variant(
         "fc8": Linear(units, num_classes),
     }
     network = Sequential({name: layer for name, layer in layers.items() if layer is not None})
-    # fc6 and fc7 start from N(0, 2 / fan_in). The std of .01 of the CIFAR networks is too small for narrow ones.
+    # fc6 and fc7 start from N(0, 2 / fan_in). The CIFAR networks' std of .01 is too small for narrow layers.
     init.normal_(network.fc8.weight, std=0.01)
     return network
 
@@ -104,10 +105,10 @@ def cifar_variant(
 def four_layers(
     num_classes: int = 10, in_channels: int = 3, image_size: int = 32, *, activation: type[Module] = ReLU
 ) -> Sequential:
-    """A network of four layers with weights, for CIFAR-10, as the paper's figure 1 has one, whose sizes it does not tell.
+    """A network of four layers with weights for CIFAR-10, as in Krizhevsky 2012, figure 1.
 
-    These are the sizes of cuda-convnet's four-layer net. Each layer starts so that its activation keeps the variance: N(0, 2 /
-    fan_in) for ReLU (He et al. 2015), N(0, 1 / fan_in) for tanh (LeCun et al. 1998, section 4.6).
+    The paper does not give its sizes; these are those of cuda-convnet's four-layer net. The initial weights keep the variance of
+    the activations: N(0, 2 / fan_in) for ReLU (He et al. 2015), N(0, 1 / fan_in) for tanh (LeCun et al. 1998, section 4.6).
     """
     side = image_size
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the runs of a study say: means with their spread, and whether a claim holds."""
+"""The results of a study: means with their spread, and whether a claim holds."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from .studies import Claim, Measure, Study
 Rows = list[dict[str, Any]]  # the lines of a run's metrics.jsonl
 GOAL = 0.25  # training error
 
-# Student's t, two-sided, 95 %, by degrees of freedom from 1 on; for more than these the last is a little too careful.
+# Student's t, two-sided, 95 %, by degrees of freedom from 1; for more degrees, the last makes intervals slightly too wide.
 T95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -19,14 +19,14 @@ T95 = (
 
 
 def test_error(rows: Rows) -> float:
-    """In %, after the last epoch, of one view of each image."""
+    """Test error in % after the last epoch, from one view of each image."""
     return 100 * (1 - rows[-1]["test_accuracy"])
 
 
 def epochs_to_goal(rows: Rows) -> float:
-    """When the training error fell to 25 %, with a straight line between two epochs; infinity, if it did not.
+    """Epochs until the training error fell to 25 %, interpolated linearly between two epochs; infinity if it never did.
 
-    An epoch's training error is the mean over its batches, each before its step.
+    An epoch's training error is the mean over its batches, each measured before the batch's step.
     """
     before = 1.0
     for row in rows:
@@ -44,7 +44,7 @@ MEASURES: dict[Measure, tuple[Callable[[Rows], float], str]] = {
 
 
 class Summary(NamedTuple):
-    """Of the n runs of an arm. std: the sample's; NaN of a single run."""
+    """Mean, sample standard deviation (NaN for a single run) and range of the n runs of an arm."""
 
     n: int
     mean: float
@@ -55,8 +55,10 @@ class Summary(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """better, worse: the arms compared. found: how much lower the measure of `better` is, or how many times; low, high: between
-    which bounds that is, with 95 % confidence. word: reproduced, not reproduced, or not decided.
+    """The comparison of two arms, better and worse.
+
+    found: by how much the measure of `better` is lower, or how many times. low, high: its 95 % confidence interval. word:
+    reproduced, not reproduced, or not decided.
     """
 
     better: str
@@ -65,10 +67,10 @@ class Verdict:
     low: float
     high: float
     word: str
-    factor: bool  # whether `found` counts how many times
+    factor: bool  # whether `found` is a factor
 
     def told(self, unit: str) -> str:
-        """In a line; unit: of the measure."""
+        """The verdict in one line. unit: the measure's."""
         bounds = f" ({self.low:.2f} to {self.high:.2f})" if math.isfinite(self.low) else ""
         size = f"{self.found:.2f}{bounds} times" if self.factor else f"{self.found:.2f}{bounds} {unit}"
         return f"{size}: {self.word}"
@@ -80,13 +82,13 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean, standard deviation, and from which to which."""
+    """Mean, standard deviation and range, as text."""
     n, mean, std, low, high = summarise(values)
     return f"{mean:.2f} ± {std:.2f} ({low:.2f} to {high:.2f})" if n > 1 else f"{mean:.2f}"
 
 
 def measured(study: Study, runs: Mapping[tuple[str, int], Rows]) -> dict[str, list[float]]:
-    """The measure of each run that is there, by arm."""
+    """The measures of the existing runs, by arm."""
     measure, _ = MEASURES[study.measure]
     by_arm: dict[str, list[float]] = {}
     for arm, seed in study.runs():
@@ -98,7 +100,8 @@ def measured(study: Study, runs: Mapping[tuple[str, int], Rows]) -> dict[str, li
 def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None:
     """Whether the claim holds; None while one of its arms has no runs.
 
-    The two arms' means are compared by Student's t with a common variance; of a claim with a factor, those of the logarithms.
+    The means of the two arms are compared by Student's t-test with a common variance. For a claim with a factor, the logarithms
+    are compared.
     """
     better, worse = (best(name, values) for name in (claim.better, claim.worse))
     if better is None or worse is None:
@@ -121,14 +124,14 @@ def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None
 
 
 def best(name: str, values: Mapping[str, Sequence[float]]) -> str | None:
-    """The arm of that name. A name with a star stands for the arms that begin so: of those with the most runs, the best one."""
+    """The arm of that name. A name that ends with a star is a prefix: of its arms with the most runs, the best is returned."""
     arms = [arm for arm in values if arm.startswith(name[:-1])] if name.endswith("*") else [name] if name in values else []
     arms = [arm for arm in arms if all(map(math.isfinite, values[arm]))]
     return min(arms, key=lambda arm: (-len(values[arm]), statistics.fmean(values[arm])), default=None)
 
 
 def _difference(lower: Sequence[float], higher: Sequence[float]) -> tuple[float, float]:
-    """The difference of the means, and half of its 95 % interval; infinity, where one arm has a single run."""
+    """The difference of the means and half of its 95 % interval, which is infinite if one arm has a single run."""
     difference = statistics.fmean(higher) - statistics.fmean(lower)
     if min(len(lower), len(higher)) < 2:
         return difference, math.inf

@@ -1,20 +1,20 @@
-"""The views of an image that a network's answer is taken from."""
+"""The views of an image over which a prediction is averaged."""
 
 from typing import Literal
 
 import numpy as np
 
 PaddingMode = Literal["constant", "reflect"]
-VIEWS = 1, 2, 10  # how many of an image there may be
+VIEWS = 1, 2, 10  # allowed numbers of views
 
 
 class Views:
     """A transform (minidl.data): the centre of each image, or several views: Krizhevsky 2012, section 4.1.
 
-    (N, C, S, S) -> (count N, C, size, size), all images' first views first: the centre, then with count 10 the four corners, and
-    with count 2 or 10 the reflections of these. padding, padding_mode: what an image gets on each side before the corners are
-    cut, as before training cuts its crops (alexnet.augment.RandomCrop). reflection=False leaves out the reflections, so that 10
-    stands for five.
+    (N, C, S, S) -> (count N, C, size, size), with the first views of all images first: the centre, then for count 10 the four
+    corners, then for count 2 or 10 the reflections of these. padding, padding_mode: the padding of the image on each side before
+    the corners are cut, as in alexnet.augment.RandomCrop. reflection=False leaves out the reflections, so that count 10 gives
+    five views.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Views:
 
     def __call__(self, images, indices, epoch):
         side, size, p = images.shape[2], self.size, self.padding
-        # As torchvision's CenterCrop rounds.
+        # Rounded as in torchvision's CenterCrop.
         middle = round((side - size) / 2)
         if self.count == 1:
             return images[:, :, middle : middle + size, middle : middle + size]

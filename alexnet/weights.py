@@ -1,4 +1,4 @@
-"""Weights of a trained network, with all that is needed to use them: from a run, from a file, and into a file."""
+"""Weights of a trained network, with all that is needed to use them: read from a run or a file, and written to a file."""
 
 import dataclasses
 import json
@@ -22,13 +22,13 @@ from .preparation import TORCHVISION, Preparation
 from .run import RunFolder, place, reason
 from .views import PaddingMode
 
-KEY = "minidl"  # of the metadata
-VERSION = 1  # of their form
+KEY = "minidl"  # of minidl's metadata in a file
+VERSION = 1  # of the metadata's format
 MOST_BYTES = 4 << 30  # of a file
 
 
 class Metadata(msgspec.Struct, forbid_unknown_fields=True):
-    """What a file has beside the weights. padding, padding_mode, reflection: what views are cut from (alexnet.views)."""
+    """A file's metadata. padding, padding_mode, reflection: how views are cut (alexnet.views)."""
 
     version: int
     model: str
@@ -43,8 +43,7 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True):
 class Weights:
     """A trained network, its name, its classes, and how its images are prepared.
 
-    batch_size: how many views of images a run was tested with at a time. padding, padding_mode, reflection: what views are
-    cut from (alexnet.views).
+    batch_size: of the run, in views of images. padding, padding_mode, reflection: how views are cut (alexnet.views).
     """
 
     network: Module
@@ -57,15 +56,15 @@ class Weights:
     padding_mode: PaddingMode = "constant"
 
     def metadata(self) -> str:
-        """What a file has beside the weights, as JSON."""
+        """A file's metadata, as JSON."""
         about = Metadata(VERSION, self.model, self.classes, self.preparation, self.padding, self.reflection, self.padding_mode)
         return json.dumps(msgspec.to_builtins(about))
 
 
 def read(path: Path, which: str = "newest") -> Weights:
-    """The weights of a run's newest or best checkpoint, of a file that `write` wrote, or of torchvision's AlexNet.
+    """The weights of a run's newest or best checkpoint, of a file written by `write`, or of torchvision's AlexNet.
 
-    Raises UserError, in one line, for all else.
+    Raises UserError for any other file.
     """
     if path.is_dir():
         return _of_run(RunFolder.read(path), which)
@@ -77,19 +76,19 @@ def read(path: Path, which: str = "newest") -> Weights:
         settings = _about(about, state)
         return Weights(_network(state, settings), **settings)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} holds no weights of a network here ({reason(error)})") from None
+        raise UserError(f"cannot read the weights of a network from {path} ({reason(error)})") from None
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a .safetensors file with the names of the network's state, whole or not at all. Raises OSError."""
+    """Write a .safetensors file atomically, with the names of the network's state_dict. Raises OSError."""
     write_arrays(path, weights.network.state_dict(), {KEY: weights.metadata()})
 
 
 def _of_run(folder: RunFolder, which: str) -> Weights:
-    """From the newest checkpoint that is whole, or the one of the epoch with the highest test accuracy."""
+    """The weights of the newest checkpoint that can be used, or of the epoch with the highest test accuracy."""
     config, files = folder.config, folder.checkpoints()
     if config.classes is None or config.preparation is None:
-        raise UserError(f"{folder.path} does not tell its classes yet, as it is of an earlier version; --resume it once")
+        raise UserError(f"{folder.path} was written by an earlier version, without the names of its classes; --resume it once")
     if which == "best" and (rows := folder.metrics()):
         best = max(rows, key=lambda row: row["test_accuracy"])["epoch"]
         files = [file for file in files if place(file)[0] == best][:1]
@@ -106,7 +105,7 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
             problems.append(str(error) if isinstance(error, UserError) else f"{file} does not fit its run ({error})")
             continue
         for problem in problems:
-            entry.tell(f"{problem}; taking {file.name}")
+            entry.tell(f"{problem}; using {file.name}")
         recipe = config.recipe
         return Weights(
             network,
@@ -120,20 +119,20 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
 
 
 def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """(arrays, our metadata)."""
+    """(arrays, minidl's metadata; None if the file has none)."""
     if not path.is_file():
         raise OSError("there is no such file")
     if path.stat().st_size > MOST_BYTES:
         raise OSError(f"it is larger than {MOST_BYTES:,} bytes")
     try:
         arrays, metadata = read_arrays(path)
-    except TypeError as error:  # a dtype that NumPy lacks
+    except TypeError as error:  # a dtype that NumPy does not have
         raise ValueError(str(error)) from None
     return arrays, metadata.get(KEY)
 
 
 def _of_torch(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that PyTorch wrote: a state, or one in "state_dict" of a checkpoint."""
+    """The arrays of a file written by PyTorch: a state_dict, or a checkpoint with the key "state_dict"."""
     if not path.is_file():
         raise OSError("there is no such file")
     try:
@@ -151,24 +150,24 @@ def _of_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _about(told: str | None, state: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What belongs to the weights of a file: what it tells, or what is known of torchvision's."""
+    """Model, classes, preparation and so on for the weights of a file: from its metadata, or those of torchvision's AlexNet."""
     if told is not None:
         try:
             about = msgspec.json.decode(told, type=Metadata)
         except RecursionError:
             raise ValueError("its metadata are nested too deep") from None
         if about.version != VERSION:
-            raise ValueError(f"its metadata are of version {about.version}, and {VERSION} is read")
+            raise ValueError(f"its metadata have version {about.version}, and version {VERSION} is needed")
         about.preparation.check()
         return {key: getattr(about, key) for key in ("model", "classes", "preparation", "padding", "reflection", "padding_mode")}
     if "classifier.6.weight" not in state:
-        raise ValueError("its names are neither torchvision's, such as classifier.6.weight, nor does it tell which network it is")
+        raise ValueError("it does not name its network, and lacks the names of torchvision's, such as classifier.6.weight")
     classes = [str(i) for i in range(len(state["classifier.6.weight"]))]
     return {"model": "alexnet-torchvision", "classes": classes, "preparation": TORCHVISION}
 
 
 def _network(state: dict[str, np.ndarray], about: dict[str, Any], dtype: str = "float32") -> Module:
-    """The network with this state, in evaluation mode. Raises ValueError if it is not the state of such a network."""
+    """The network with this state_dict, in evaluation mode. Raises ValueError if the state_dict does not fit it."""
     model, classes, preparation = about["model"], about["classes"], about["preparation"]
     if model not in models.NETWORKS:
         raise ValueError(f"there is no network {model!r:.80}")
@@ -179,10 +178,10 @@ def _network(state: dict[str, np.ndarray], about: dict[str, Any], dtype: str = "
         raise ValueError(f"the memory is too small for {model} with images of {preparation.image_size} pixels a side") from None
     own = network.state_dict()
     if differ := [name for name in {**own, **state} if name not in own or name not in state]:
-        raise ValueError(f"{differ[0]} is in one of them only, the weights and {model}")
+        raise ValueError(f"{differ[0]} is not in both the file and {model}")
     for name, array in state.items():
         if array.shape != own[name].shape:
-            raise ValueError(f"{name} is {array.shape}, and in {model} with {len(classes)} classes {own[name].shape}")
+            raise ValueError(f"{name} is {array.shape}, but in {model} with {len(classes)} classes it is {own[name].shape}")
         if array.dtype.kind != own[name].dtype.kind:
             raise ValueError(f"{name} is {array.dtype}")
         if not np.isfinite(array).all():

@@ -1,15 +1,15 @@
-"""AlexNet's training step and forward pass here and in other frameworks, taken in turns: make bench
+"""Times AlexNet's training step and forward pass in minidl and in other frameworks, in turns: make bench
 
-A step is forward, cross-entropy, backward and the update; the forward pass is that of evaluation, with nothing recorded.
+A step is forward, cross-entropy, backward and the update; the forward pass is that of evaluation, without recording.
 
     W1  cifar-bn, 128 images      batch normalisation after every convolution
     W2  cifar-lrn, 128 images     local response normalisation after conv1 and conv2
-    W3  alexnet-2012, 32 images   the paper's net: 3 x 227 x 227, 1000 classes
+    W3  alexnet-2012, 32 images   the network of Krizhevsky 2012: 3 x 227 x 227, 1000 classes
 
-Each contender lives in a process of its own and waits while the others work. In a round each does one step, one after the
-other and the first one last in the next, so that a machine that slows down slows all; the ratio is taken round by round. Quote
-the median of the ratios, with its spread, the machine and n. Peak memory is that of the process, after the training steps; none
-starts others. The table that README shows is put there by: python benchmarks/bench.py --readme README.md
+Each contender is a process of its own, and waits while the others work. In a round each does one step, one after the other;
+in the next round the first one is last. So a slow phase of the machine slows all contenders, and the ratio is taken in each
+round. Quote the median of the ratios, with its spread, the machine and n. Peak memory is that of the process, after the
+training steps; no contender starts other processes. To write the table into README: python benchmarks/bench.py --readme README.md
 """
 
 import argparse
@@ -33,15 +33,15 @@ import numpy as np
 from contenders import WORKLOADS
 
 OURS = "minidl"
-PYTORCH = {"PyTorch eager": False, "PyTorch channels_last": True}  # name: channels_last
+PYTORCH = {"PyTorch eager": False, "PyTorch channels_last": True}  # name: whether channels_last
 TENSORFLOW = "TensorFlow"
-GFLOP = {"W1": (82.8, 246.6), "W2": (82.8, 246.6), "W3": (46.4, 132.3)}  # of the products: forward, a step
+GFLOP = {"W1": (82.8, 246.6), "W2": (82.8, 246.6), "W3": (46.4, 132.3)}  # of the matrix products, in forward and in a step
 BATCHES = (32, 128, 512)
 BEGIN, END = "<!-- benchmark: python benchmarks/bench.py --readme README.md -->", "<!-- end of benchmark -->"
 
 
 def serve(name, workload, batch):
-    """A contender's process: for each line read, "train", "forward" or "layers", do it and answer in a line of JSON."""
+    """Run as a contender: for each input line, "train", "forward" or "layers", do it and answer with a line of JSON."""
     if name == OURS:
         train, forward, layers = contenders.minidl(workload, batch)
     elif name == TENSORFLOW:
@@ -61,7 +61,7 @@ def serve(name, workload, batch):
 
 
 class Contender:
-    """A process that serves; used as a context."""
+    """The process of a contender, as a context."""
 
     def __init__(self, name, workload, batch=None):
         self.name, self.workload = name, workload
@@ -92,13 +92,13 @@ class Contender:
 
 @contextlib.contextmanager
 def contending(contenders):
-    """{name: Contender} as a context."""
+    """{name: Contender}, as a context that ends all of them."""
     with contextlib.ExitStack() as stack:
         yield {name: stack.enter_context(contender) for name, contender in contenders.items()}
 
 
 def take_turns(members, task, rounds, warmup):
-    """{name: seconds of each round}, and {name: peak memory in MB}."""
+    """({name: seconds of each round}, {name: peak memory in MB})."""
     seconds, peak = {name: [] for name in members}, {}
     order = list(members)
     for i in range(warmup + rounds):
@@ -112,7 +112,7 @@ def take_turns(members, task, rounds, warmup):
 
 
 def ratios(seconds):
-    """(the better PyTorch, our time by its time, round by round); (None, []) without PyTorch."""
+    """(the faster PyTorch, minidl's time divided by its time in each round); (None, []) without PyTorch."""
     others = [name for name in seconds if name in PYTORCH]
     if not others:
         return None, []
@@ -121,7 +121,7 @@ def ratios(seconds):
 
 
 def sgemm_rate():
-    """GFLOP/s of NumPy's float32 matrix product, 4096 x 4096, on all threads: how fast the machine is at this moment."""
+    """The present speed of the machine: GFLOP/s of NumPy's float32 matrix product, 4096 x 4096, on all threads."""
     a = np.ones((4096, 4096), np.float32)
     out = np.empty_like(a)
     best = float("inf")
@@ -141,7 +141,7 @@ def milliseconds(values):
 
 
 def measure(workload, names, rounds, warmup):
-    """All of a workload: {"train": seconds by name, "forward": the same, "peak": MB by name, "layers": ours, "sgemm": rate}."""
+    """The results of a workload: {"train" and "forward": {name: seconds}, "peak": {name: MB}, "layers": minidl's, "sgemm"}."""
     rate = sgemm_rate()
     with contending({name: Contender(name, workload) for name in names}) as members:
         train, peak = take_turns(members, "train", rounds, warmup)
@@ -152,14 +152,14 @@ def measure(workload, names, rounds, warmup):
 
 
 def row(title, seconds, peak=None):
-    """A line of the table in Markdown."""
+    """A row of the Markdown table."""
     cells = [milliseconds(times) + (f", {peak[name]:.0f} MB" if peak else "") for name, times in seconds.items()]
     better, by_round = ratios(seconds)
     return "| " + " | ".join([title, *cells, *([f"**{spread(by_round, '.2f')}**"] if better else [])]) + " |"
 
 
 def breakdown(workload, result):
-    """Ours, layer by layer, and how far from what the products of matrices of im2col would take at the rate of the moment."""
+    """minidl's time of each layer, and the ratio to the time of im2col's matrix products at the present sgemm rate."""
     rate = result["sgemm"]
     lines = [f"\n{workload} layer by layer, ms: forward, backward"]
     for name, (forward, back) in result["layers"].items():
@@ -194,8 +194,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=9, help="counted steps of each contender (default 9)")
-    parser.add_argument("--warmup", type=int, default=2, help="steps not counted, first (default 2)")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them that are not counted (default 2)")
+    parser.add_argument("--json", type=Path, help="write all figures into this file")
     parser.add_argument("--readme", type=Path, help="put the table into this file, between its two marks")
     options = parser.parse_args()
     installed = {package: importlib.util.find_spec(package) is not None for package in ("torch", "tensorflow")}
@@ -203,7 +203,7 @@ def main():
     if not installed["torch"]:
         print("PyTorch is not installed (make bench installs it): no ratios")
     versions = {"Python": platform.python_version(), "NumPy": np.__version__}
-    wheels = importlib.metadata.packages_distributions()  # TensorFlow's may be called tensorflow-cpu
+    wheels = importlib.metadata.packages_distributions()  # TensorFlow's wheel may be tensorflow-cpu
     versions |= {name: importlib.metadata.version(wheels[name][0]) for name, there in installed.items() if there}
 
     results, table = {}, ["| | " + " | ".join(names) + (" | ratio to the better PyTorch" if installed["torch"] else "") + " |"]

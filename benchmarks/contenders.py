@@ -1,7 +1,7 @@
 """One training step, and one forward pass, of each workload in minidl, PyTorch and TensorFlow.
 
-A contender is functions to call: train, forward, and ours has layers. The nets, the batch and the update (SGD, momentum .9, decay
-5e-4) are the same in all, but that TensorFlow's decay stands outside its momentum.
+A contender is a tuple of functions: train and forward; minidl's also has layers. The networks, the batch and the update (SGD,
+momentum .9, weight decay 5e-4) are the same in all, except that TensorFlow's weight decay is not part of its momentum.
 """
 
 import time
@@ -17,8 +17,8 @@ WORKLOADS = {
 
 
 def minidl(workload, batch):
-    """(train, forward, layers): layers() does a training step and gives {layer: [seconds forward, seconds back]}; m is the tile
-    of a convolution in Winograd's way.
+    """(train, forward, layers). layers() does a training step and returns {layer: [seconds forward, seconds backward]}; in the
+    names, m is the tile size of a convolution by Winograd's algorithm.
     """
     import alexnet
     import minidl.functional as F
@@ -83,7 +83,7 @@ def minidl(workload, batch):
 
 
 def torch(workload, batch, channels_last):
-    """(train, forward)"""
+    """(train, forward)."""
     import torch
     from torch import nn
 
@@ -91,7 +91,7 @@ def torch(workload, batch, channels_last):
     lrn = (5, 1e-4, 0.75, 2.0)
 
     class TowerNorm(nn.LocalResponseNorm):
-        """Of each of the two towers' channels; a view, no copy."""
+        """Normalises the channels of each tower by themselves, through a view without a copy."""
 
         def forward(self, x):
             return super().forward(x.unflatten(1, (2, -1)).flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
@@ -140,7 +140,7 @@ def torch(workload, batch, channels_last):
 
 
 def tensorflow(workload, batch):
-    """(train, forward), compiled to graphs; its own layout, the channels last."""
+    """(train, forward), compiled to graphs, with TensorFlow's own layout: channels last."""
     import tensorflow as tf
     from tensorflow.keras import layers
 

@@ -1,13 +1,13 @@
-"""Training on a folder of JPEGs: how far reading them holds it up. python benchmarks/images.py
+"""How much reading the files slows training on a folder of JPEGs: python benchmarks/images.py
 
-1,024 pictures of 500 x 375 pixels (quality 90, about 75 kB) are made in a temporary folder. Measured in turns, so that a machine
-that slows down slows all; quote the medians of the ratios, with the machine:
+1,024 pictures of 500 x 375 pixels (quality 90, about 75 kB) are made in a temporary folder. The measurements take turns, so that
+a slow phase of the machine slows all. Quote the medians of the ratios, with the machine:
 
-    read    images/s of the readers alone, as many as there are threads, beside Pillow's bare decoding and resizing in as many
+    read    images/s of the readers alone, one for each thread, compared with decoding and resizing by Pillow alone in as many
             processes
-    loader  the same with crops, reflections and colour noise, as a network takes them
-    train   alexnet-2012 with images of 227 x 227 in batches of 32 (W3), beside 1 / (t + d / threads): t is the time of an image
-            that is trained on from memory, d the time that bare decoding takes
+    loader  the same with crops, reflections and colour noise, as in training
+    train   alexnet-2012 with images of 227 x 227 in batches of 32 (W3), compared with 1 / (t + d / threads): t is the time of a
+            training image from memory, d the time of decoding alone
 """
 
 import argparse
@@ -39,7 +39,7 @@ def make(folder):
 
 
 def bare(file, side):
-    """What nobody can do without."""
+    """Decode and resize a file with Pillow alone: the work that no reader can avoid."""
     with Image.open(file) as image:
         image.draft("RGB", (side, side))
         image = image.convert("RGB")
@@ -57,7 +57,7 @@ def decode(files, side, results):
 
 
 def bare_rate(files, side, processes):
-    """Images/s of so many processes together."""
+    """Images/s of Pillow alone, in `processes` processes together."""
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     workers = [context.Process(target=decode, args=(files[i::processes], side, results)) for i in range(processes)]
@@ -76,7 +76,7 @@ def rate(count, work):
 
 
 def opened(folder, cache_bytes):
-    """(config, data set, loader of training images) with so much memory for images."""
+    """(config, data set, loader of training images), with this much memory for images."""
     image_folders.CACHE_BYTES = cache_bytes
     options = f"--model alexnet-2012 --recipe alexnet-2012 --image-size 227 --batch-size 32 --limit-train {TRAINED} --lr 1e-6"
     config = train.config(train.parser().parse_args(["--data", str(folder), *options.split()]))
@@ -116,7 +116,7 @@ def main():
             loading = rate(TRAINED, lambda i=i: [None for _ in files_loader.epoch(i)])
             memory = rate(TRAINED, lambda i=i: epoch(memory_loader, i))
             trained = rate(TRAINED, lambda i=i: epoch(files_loader, i))
-            bound = 1 / (1 / memory + 1 / pillow)  # pillow: of all threads together
+            bound = 1 / (1 / memory + 1 / pillow)  # pillow is the rate of all processes together
             for what, ratio in (("read", reading / pillow), ("loader", loading / pillow), ("train", trained / bound)):
                 ratios[what].append(ratio)
             print(f"round {i + 1}{'':<28}{pillow:7.0f}{reading:7.0f}{loading:9.0f}{memory:9.1f}{trained:8.1f}", flush=True)

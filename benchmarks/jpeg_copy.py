@@ -1,10 +1,10 @@
-"""A copy of CIFAR-10's files whose images went through JPEG, to see what that costs in accuracy.
+"""Makes a copy of CIFAR-10's files with JPEG-compressed images, to measure how much accuracy that costs.
 
     python benchmarks/jpeg_copy.py --quality 75 jpeg
     python train.py --data-dir jpeg
 
-Each image is framed by its reflection, compressed, and cut out again, so that JPEG's blocks do not lie where those of an earlier
-compression did: of images that were compressed before, the copy has lost as much a second time.
+Each image is padded by reflection, compressed, and cropped again. So the blocks of JPEG are shifted against those of an earlier
+compression, and a second compression loses nearly as much as the first.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from alexnet import datasets
 from alexnet.datasets import Split
 from minidl.errors import UserError
 
-FRAME = 4  # half a block of 8, and a quarter of one of colour, which has half the resolution
+FRAME = 4  # half of a block of 8 pixels, a quarter of a colour block, which has half the resolution
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 
 
 def compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image (3, H, W) of bytes as JPEG of that quality gives it back, with colours at half the resolution."""
+    """An image (3, H, W) of bytes after JPEG compression of this quality, with colours at half the resolution."""
     framed = np.pad(image, ((0, 0), (FRAME, FRAME), (FRAME, FRAME)), "reflect").transpose(1, 2, 0)
     file = io.BytesIO()
     Image.fromarray(framed).save(file, "JPEG", quality=quality)
@@ -34,7 +34,7 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def write(path: Path, split: Split, quality: int) -> None:
-    """A file of the official layout. It is this project's own data; pickle is what that layout is."""
+    """Write a file in the official layout, which is a pickle. The data is this project's own, so pickling is safe."""
     data = np.stack([compressed(image, quality) for image in split.images]).reshape(len(split), -1)
     path.write_bytes(pickle.dumps({"data": data, "labels": split.labels.tolist()}))
 
@@ -42,7 +42,7 @@ def write(path: Path, split: Split, quality: int) -> None:
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("target", type=Path, metavar="DIR", help="a new folder, for train.py's --data-dir")
-    p.add_argument("--quality", type=int, default=75, help="JPEG's, as Pillow counts it (default 75)")
+    p.add_argument("--quality", type=int, default=75, help="the quality of JPEG in Pillow (default 75)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)")
     args = p.parse_args()
     try:

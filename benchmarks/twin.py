@@ -1,9 +1,9 @@
-"""PyTorch's twin of train.py on CIFAR-10: the same files, network and recipe; all the rest is PyTorch's.
+"""A twin of train.py in PyTorch, for CIFAR-10: the same files, network and recipe; everything else is PyTorch's.
 
     python benchmarks/twin.py --model cifar-bn --recipe default --seed 0
 
-Order, crops, reflections, initial weights and dropout are drawn by PyTorch, so that it ends where train.py does on average only.
-It prints a line an epoch, which has the accuracy of the mean of an image and its reflection, too, and last what train.py does.
+PyTorch draws the order, crops, reflections, initial weights and dropout, so the result equals train.py's only on average. Prints
+a line for each epoch, with the accuracy of one view and of the mean of an image and its reflection; then train.py's last line.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from alexnet.recipes import RECIPES, Recipe, find_recipe
 
 
 def network(batch_norm: bool) -> nn.Sequential:
-    """alexnet.models.cifar_bn or cifar_lrn, and its initial weights: He's in convolutions, N(0, .01) in the others, biases 0."""
+    """alexnet.models.cifar_bn or cifar_lrn. Initial weights: He's in convolutions, N(0, .01) in linear layers, biases 0."""
 
     def block(inputs, outputs, kernel, local=False):
         convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
@@ -46,7 +46,7 @@ def network(batch_norm: bool) -> nn.Sequential:
 
 
 def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """With the recipe's rate and decay of biases, batch norm's among them."""
+    """SGD with the recipe's learning rate and weight decay for biases, including those of batch norm."""
     biases = {
         "params": [p for name, p in net.named_parameters() if name.endswith("bias")],
         "lr": recipe.lr * recipe.bias_lr,
@@ -59,7 +59,7 @@ def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def augmented(images: torch.Tensor, reflect: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Crops of the padded images (N, 3, 32, 32), and reflections of those that `reflect` says."""
+    """Random crops of the padded images (N, 3, 32, 32); those with True in `reflect` are reflected."""
     if pad := recipe.crop_padding:
         padded = F.pad(images, (pad,) * 4, mode=recipe.padding_mode)
         windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)  # (N, 3, 2 pad + 1, 2 pad + 1, 32, 32)

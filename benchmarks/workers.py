@@ -1,13 +1,13 @@
-"""One process against several on the same cores: python benchmarks/workers.py [--workload W1] [--workers 2]
+"""Compares one process with several on the same cores: python benchmarks/workers.py [--workload W1] [--workers 2]
 
-Images per second of a training step of W1 (cifar-bn) or W3 (alexnet-2012; see bench.py), by
+Measures images per second of a training step of W1 (cifar-bn) or W3 (alexnet-2012; see bench.py), with
 
     one worker with one thread
-    one worker with a thread a core, the default
-    as many workers as --workers says, with their shares of the cores: data parallel, and hybrid (see docs/parallel.md)
+    one worker with a thread for each core, the default
+    --workers workers, which divide the cores among them: data parallel, and hybrid (see docs/parallel.md)
 
-Each takes its turn, `rounds` times over. The ratios are taken round by round; quote their median. Beside them: what a worker
-keeps (weights, gradients and velocities) and what it sends in a step, both of rank 0.
+In each of --rounds rounds all take their turn, and the ratios are taken in each round; quote their median. Also printed, for
+rank 0: the bytes that a worker keeps (weights, gradients and velocities) and the bytes that it sends in a step.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from minidl.partition import shard
 
 
 def steps(communicators, stop, workload, way, threads, batch, count):
-    """(seconds of each of `count` steps, after two; bytes kept; bytes sent in a step), of rank 0."""
+    """(seconds of each of `count` steps, after two that are not counted; bytes kept; bytes sent in a step), of rank 0."""
     set_num_threads(threads)
     model, classes, size, _ = WORKLOADS[workload]
     net = alexnet.create(model, classes, image_size=size)
@@ -60,9 +60,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=["W1", "W3"], default="W1")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, help="images a step (default: 128 for W1, 32 for W3)")
-    parser.add_argument("--steps", type=int, default=5, help="counted steps of a turn (default 5)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default 5)")
+    parser.add_argument("--batch-size", type=int, help="images in a step (default: 128 for W1, 32 for W3)")
+    parser.add_argument("--steps", type=int, default=5, help="counted steps in a turn (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (default 5)")
     options = parser.parse_args()
     batch = options.batch_size or WORKLOADS[options.workload][3]
     cores, workers = get_num_threads(), options.workers

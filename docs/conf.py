@@ -22,20 +22,20 @@ html_copy_source = False
 html_show_copyright = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # the notebook's outputs are stored in it; a test runs it
-html_math_renderer = "mathml"  # in the page itself: nothing is loaded from elsewhere
+nb_execution_mode = "off"  # the notebook stores its outputs, and a test runs it
+html_math_renderer = "mathml"  # no script is loaded from another site
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 add_module_names = False
-nitpick_ignore_regex = [("py:.*", ".*")]  # types of other libraries, and private ones, have no page
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other libraries and private types have no page
 
 CODE = re.compile(r"`([^`\n]+)`")
 SPECIAL = re.compile(r"([\\*|]|_(?!\w))")
 
 
 def as_rst(app, what, name, obj, options, lines):
-    """Docstrings are plain text: `code` in backticks, and formulas and examples indented."""
+    """Convert a docstring to reStructuredText: it has `code` in backticks, and indented formulas and examples."""
     made, indented = [], False
     for line in lines:
         deeper = line.startswith("    ")
@@ -52,7 +52,7 @@ def _text(line):
 
 
 def by_last_name(app, env, node, contnode):
-    """A public name is documented where users import it from, and annotations name the module that defines it."""
+    """Resolve a reference by its last part: annotations name the defining module, pages the module that users import."""
     name = node.get("reftarget", "").rpartition(".")[2]
     domain = env.domains["py"]
     found = [full for full in domain.objects if full.rpartition(".")[2] == name and name]

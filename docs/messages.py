@@ -1,8 +1,9 @@
-"""The messages that train.py, python -m alexnet and python -m minidl.selftest can print to a user, as the source has them:
-python docs/messages.py lists them. docs/troubleshooting.md has an entry for each; generate.py holds the one to the other.
+"""Finds in the source the messages that train.py, python -m alexnet and python -m minidl.selftest can print to a user.
 
-What is filled in is shown as "…", unless the source tells which texts it can be: then there is a message for each. What stands
-in parentheses in a message is a reason, and has an entry of its own.
+python docs/messages.py lists them. docs/troubleshooting.md has an entry for each; generate.py compares both.
+
+A value in a message is shown as "…". If the source shows which texts the value can be, there is a message for each of them.
+The text in parentheses in a message is a reason, which has its own entry.
 """
 
 import ast
@@ -16,26 +17,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FILLED = "…"
 
-# Where a message is made: in the arguments of these errors, of those derived from them, and of these functions.
+# The arguments of these errors, of the errors derived from them, and of these functions are messages.
 ERRORS = {"UserError", "TrainingError", "ArgumentTypeError"}
 WRITERS = {"tell", "end_with", "error"}
-# Where a reason is made: in the arguments of these errors.
+# The arguments of these errors are reasons.
 REASONS = {"ValueError", "UnpicklingError", "ImageError"} | {
     name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
 }
-# But in these such an error is the programmer's, who reads a traceback: a wrong shape, say.
+# Except in these modules: there such an error, a wrong shape for example, is for a programmer, who reads a traceback.
 LIBRARY = tuple(
     "minidl/autodiff minidl/backend minidl/data minidl/functional minidl/inspection minidl/kernels minidl/nn minidl/operators "
     "minidl/optim minidl/parallel minidl/random minidl/serialization minidl/threads alexnet/models".split()
 )
-# The first word of what minidl/parallel/processes.py takes down of a process that is gone; the second follows on "rank …".
+# minidl/parallel/processes.py notes the end of a process as a pair that starts with one of these; the second follows "rank …".
 REPORTS = {"ended", "lost"}
-# What is put before a message: who prints it, and what kind it is.
+# The start of a printed line: the program and the kind of message.
 BEGINNING = re.compile(r"((train\.py|alexnet( \w+)?|minidl\.selftest): )?(error: |training failed: )?(rank [\d…]+: )?")
 
 
 class Module:
-    """A module's syntax tree; what each of its nodes lies in; its functions, but for methods, by name."""
+    """The syntax tree of a module, the parent of each node, and its functions by name, without methods."""
 
     def __init__(self, name: str, text: str):
         self.name, self.tree = name, ast.parse(text)
@@ -46,7 +47,7 @@ class Module:
         self.imported = {alias.name for node in self.nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
 
     def scopes(self, node: ast.AST) -> Iterator[ast.FunctionDef | ast.Module]:
-        """The functions that a node lies in, the innermost first, and the module."""
+        """The functions around a node, from the inside to the outside, then the module."""
         while node in self.around:
             node = self.around[node]
             if isinstance(node, ast.FunctionDef | ast.Module):
@@ -54,13 +55,13 @@ class Module:
 
 
 class Collector:
-    """Finds the messages and the reasons in the text of modules, by name: {template: the module that makes it}."""
+    """Finds messages and reasons in sources, {module: text}. Both are {template: the module that makes it}."""
 
     def __init__(self, sources: dict[str, str]):
         self.modules = [Module(name, text) for name, text in sources.items()]
         self.messages: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
-        self._at: list[ast.AST] = []  # what is being read, from the outside to the inside
+        self._at: list[ast.AST] = []  # the nodes that are being read, the outermost first
         self._errors = set(ERRORS)
         classes = [node for module in self.modules for node in module.nodes if isinstance(node, ast.ClassDef)]
         for _ in classes:
@@ -74,7 +75,7 @@ class Collector:
                 del self.messages[template]
 
     def _collect(self, module: Module, node: ast.AST) -> None:
-        """What this node makes, if it makes any."""
+        """Add the messages and reasons that a node makes."""
         if isinstance(node, ast.Call):
             name = _name(node.func)
             to_standard_error = any(keyword.arg == "file" and _name(keyword.value) == "stderr" for keyword in node.keywords)
@@ -94,7 +95,7 @@ class Collector:
     # --- the texts that an expression can have ------------------------------------------------------------------------
 
     def _texts(self, module: Module, node: ast.expr) -> list[str]:
-        """All of them; FILLED among them for what the source does not tell."""
+        """All texts that an expression can have, with FILLED for parts that are not known from the source."""
         if node in self._at:
             return [FILLED]
         self._at.append(node)
@@ -128,7 +129,7 @@ class Collector:
         return [text for node in nodes for text in self._texts(module, node)]
 
     def _parts(self, module: Module, parts: list[ast.expr]) -> Iterator[list[str]]:
-        """The texts of each part of an f-string. What is filled in between parentheses is a reason."""
+        """The texts of each part of an f-string. A value in parentheses is a reason."""
         around = ["", *(str(getattr(part, "value", "")) for part in parts), ""]
         for before, part, after in zip(around, parts, around[2:], strict=False):
             if not isinstance(part, ast.FormattedValue):
@@ -136,14 +137,14 @@ class Collector:
             elif before.endswith("(") and after.startswith(")"):
                 self._add(self.reasons, module, [part.value])
                 yield [FILLED]
-            elif part.conversion != -1:  # !r puts quotes around it
+            elif part.conversion != -1:  # !r adds quotes
                 yield [FILLED]
             else:
                 texts = [text if len(words(text)) != 1 else FILLED for text in self._texts(module, part.value)]
                 yield list(dict.fromkeys(texts)) or [FILLED]
 
     def _of_name(self, module: Module, node: ast.Name) -> list[str]:
-        """What is assigned to a variable, or given to a parameter."""
+        """The texts assigned to a variable or passed as a parameter."""
         for scope in module.scopes(node):
             if isinstance(scope, ast.FunctionDef) and node.id in [arg.arg for arg in scope.args.args]:
                 return self._of_parameter(module, scope, node.id)
@@ -154,7 +155,7 @@ class Collector:
         return [FILLED]
 
     def _assigned(self, module: Module, node: ast.AST, name: str) -> list[str]:
-        """What a statement or := assigns to a variable."""
+        """The texts that a statement or := assigns to a variable."""
         match node:
             case ast.Assign(targets=[ast.Name(id=target)], value=ast.expr() as value) if target == name:
                 return self._texts(module, value)
@@ -172,7 +173,7 @@ class Collector:
         return self._texts(module, node.elts[place]) if isinstance(node, ast.Tuple) else [FILLED]
 
     def _of_parameter(self, module: Module, function: ast.FunctionDef, name: str) -> list[str]:
-        """What the calls of a function give it; of methods and of what nobody calls it is not known."""
+        """The texts that calls pass as a parameter; FILLED for methods and for functions without calls."""
         place = [arg.arg for arg in function.args.args].index(name)
         texts: list[str] = []
         for other in self.modules if module.functions.get(function.name) is function else ():
@@ -184,7 +185,7 @@ class Collector:
         return texts or [FILLED]
 
     def _returned(self, module: Module, node: ast.expr) -> list[tuple[Module, ast.expr]]:
-        """What a call can return, each in its module; nothing if the function is not in the modules."""
+        """[(module, expression)] that a call can return; empty if the function is not in the modules."""
         match node:
             case ast.Call(func=ast.Name(id=name)):
                 others = self.modules if name in module.imported else []
@@ -201,7 +202,7 @@ class Collector:
         ]
 
     def _of_table(self, module: Module, name: str) -> list[str]:
-        """The values of a dict that the module has."""
+        """The texts of the values of a dict of the module."""
         for node in module.tree.body:
             match node:
                 case ast.Assign(targets=[ast.Name(id=target)], value=ast.Dict(values=values)) if target == name:
@@ -210,17 +211,17 @@ class Collector:
 
 
 def bare(line: str) -> str:
-    """A message without what is put before it when it is printed."""
+    """A message without the start that is added when it is printed."""
     return line[BEGINNING.match(line).end() :]
 
 
 def words(text: str) -> list[str]:
-    """The words of a text. One alone is a name: of a program, a device, a file."""
+    """The words of a text. A single word is the name of a program, device or file."""
     return re.findall("[A-Za-z]{2,}", text)
 
 
 def matches(template: str, line: str) -> bool:
-    """Whether a line is what becomes of a template when it is filled in."""
+    """Whether a line is a template with values filled in."""
     return re.fullmatch(".+".join(map(re.escape, template.split(FILLED))), line, re.DOTALL) is not None
 
 
@@ -237,7 +238,7 @@ def source() -> dict[str, str]:
 
 @functools.cache
 def made() -> dict[str, str]:
-    """All that needs an entry, messages and reasons, with the module that makes it."""
+    """All messages and reasons, with the module that makes each."""
     collector = Collector(source())
     return collector.messages | collector.reasons
 
@@ -245,7 +246,7 @@ def made() -> dict[str, str]:
 # --- the page that explains them --------------------------------------------------------------------------------------
 
 PAGE = Path(__file__).parent / "troubleshooting.md"
-# One message or more, each a line of code, then what causes them and what to do.
+# One or more messages, each a line of code, then their cause and cure.
 ENTRY = re.compile(r"((?:^`[^`\n]+`\\\n)+)Cause: \S[^\\]*\\\nCure: \S", re.MULTILINE)
 REASONS_TABLE = re.compile(r"^## Reasons\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (`.*`) \| \S.* \|$", re.MULTILINE)
@@ -253,12 +254,12 @@ STUBS = re.compile(r"\n## Not explained yet\n.*?(?=\n## |\Z)", re.DOTALL)
 
 
 def entries(page: str) -> list[str]:
-    """The messages that have an entry with all its parts in the text of the page."""
+    """The messages that have a complete entry in the page."""
     return _code(ENTRY.findall(page))
 
 
 def reasons(page: str) -> list[str]:
-    """The reasons that have a row with all its parts in the table of the page."""
+    """The reasons that have a complete row in the page."""
     table = REASONS_TABLE.search(page)
     return _code(ROW.findall(table[1])) if table else []
 
@@ -268,14 +269,14 @@ def _code(cells: Iterable[str]) -> list[str]:
 
 
 def differences(page: str) -> tuple[dict[str, str], list[str]]:
-    """What lacks an entry, with the module that makes it; and what has an entry, and is made no longer."""
+    """(the messages and reasons without an entry, with their modules; the entries without a message or reason)."""
     there, needed = [*entries(page), *reasons(page)], made()
     missing = {template: name for template, name in needed.items() if template not in there}
     return missing, [template for template in there if template not in needed]
 
 
 def with_stubs(page: str) -> str:
-    """The page with a section, behind all others, that names what lacks an entry."""
+    """The page with a section at its end that lists the messages and reasons without an entry."""
     missing, _ = differences(page)
     page = STUBS.sub("", page)
     stubs = "".join(f"- `{template}` ({name})\n" for template, name in missing.items())

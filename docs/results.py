@@ -1,4 +1,4 @@
-"""The tables and plots of docs/results/index.md, and README's lines, from the runs that are kept in docs/results/."""
+"""Makes the tables and plots of docs/results/index.md, and README's table of runs, from the runs kept in docs/results/."""
 
 import io
 import json
@@ -24,27 +24,27 @@ Runs = dict[tuple[str, int], Rows]
 
 
 def runs(study: str) -> Runs:
-    """Those of a study that are kept."""
+    """The kept runs of a study."""
     return reproduction.done(STUDIES[study], RESULTS)
 
 
-# --- words --------------------------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------------------------------------
 
 
 def with_results(text: str) -> str:
-    """A page's text with the present tables behind each mark."""
+    """The text of a page with an up-to-date table after each mark."""
     makers = {"deck": deck, "table": table, "verdicts": told, "tuning": tuning, "rates": rates}
     return BLOCK.sub(lambda mark: f"<!-- {mark[1]}: {mark[2]} -->\n\n{makers[mark[1]](mark[2])}\n\n<!-- end -->", text)
 
 
 def rows_of(cells: Iterable[Iterable[str]]) -> str:
-    """A table of Markdown; the first row is its head."""
+    """A Markdown table; the first row is its head."""
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], re.sub(r"[^|]+", "---", lines[0]), *lines[1:]])
 
 
 def deck(name: str) -> str:
-    """The closing line of each run, its minutes and its images a second."""
+    """The last line of each run, its minutes of training and its images per second."""
     head = ["run", "last line", "two views", "minutes of training", "images/s"]
     found = []
     for (arm, seed), rows in sorted(runs(name).items(), key=lambda run: list(ARMS).index(run[0][0])):
@@ -59,7 +59,7 @@ def deck(name: str) -> str:
 
 
 def table(name: str) -> str:
-    """The measure of each arm."""
+    """The measured mean, deviation and range of each arm."""
     study = STUDIES[name]
     values = verdicts.measured(study, runs(name))
     head = ["", "runs", f"{study.measure}, mean ± standard deviation (lowest to highest)"]
@@ -80,7 +80,7 @@ def told(name: str) -> str:
     )
 
 
-# What was tried for recipe default: a setting, the value that it had, and the one that it has in half of the runs of tuning/.
+# The settings that were varied for recipe default: (label, value before, value in half of the runs of tuning/).
 TRIED = {
     "lr": ("highest rate", 0.05, 0.1),
     "weight_decay": ("weight decay", 5e-4, 1e-3),
@@ -97,10 +97,10 @@ TRIED = {
 
 
 def tuning(_: str) -> str:
-    """The main effect of each setting: the mean of the runs that have it, less that of those that have not.
+    """The main effect of each setting: the mean of the runs with it minus the mean of the runs without it.
 
-    The bound is Lenth's (1989) for a design with as many effects as it has degrees of freedom: effects that stand out from the
-    rest. 2.9 is Student's t, two-sided, 95 %, with 11 / 3 degrees of freedom.
+    The bound is Lenth's margin of error (Lenth 1989), for designs without replication: a larger effect stands out from the rest.
+    2.9 is Student's t, two-sided, 95 %, with 11 / 3 degrees of freedom.
     """
     found = []
     for path in sorted((RESULTS / "tuning").glob("*/config.json")):
@@ -128,7 +128,7 @@ def tuning(_: str) -> str:
 
 
 def rates(_: str) -> str:
-    """The accuracy on held-out images by the network's highest rate."""
+    """The accuracy on held-out images for each network and highest rate."""
     found = []
     for path in sorted((RESULTS / "rates").glob("*/config.json")):
         config, lines = json.loads(path.read_text()), (path.parent / "metrics.jsonl").read_text().splitlines()
@@ -150,7 +150,7 @@ def _pseudo_error(effects: list[float]) -> float:
 
 
 def svg(name: str) -> str:
-    """A plot of a study as SVG text, in which every number has two decimals, so that it is the same on every machine."""
+    """A plot of a study as SVG. Its numbers are rounded to two decimals, so that it is the same on every machine."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "none"}):
         PLOTS[name](name).savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
@@ -159,7 +159,7 @@ def svg(name: str) -> str:
 
 
 def _axes(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, at fixed places."""
+    """A figure with axes side by side, at fixed positions."""
     sheet = Figure(figsize=(width, height))
     share = 1 / count
     places = [(i * share + 0.09 * share + 0.03, 0.17, 0.86 * share - 0.05, 0.72) for i in range(count)]
@@ -170,7 +170,7 @@ def _axes(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axe
 
 
 def dots(name: str) -> Figure:
-    """Each run of each arm, and the arm's mean."""
+    """Each run of each arm, and the mean of the arm."""
     study = STUDIES[name]
     values = verdicts.measured(study, runs(name))
     arms = [arm for arm in study.arms if arm in values]
@@ -188,7 +188,7 @@ def dots(name: str) -> Figure:
 
 
 def _band(axes: Axes, found: list[list[float]], label: str, color: str, style: str = "-") -> None:
-    """The mean of several runs by epoch, and from which to which they go."""
+    """The mean of several runs by epoch, and the range between the lowest and the highest."""
     epochs = range(1, len(found[0]) + 1)
     axes.plot(epochs, [statistics.fmean(column) for column in zip(*found, strict=True)], style, color=color, label=label)
     if len(found) > 1:
@@ -205,7 +205,7 @@ def _by_arm(name: str) -> dict[str, list[Rows]]:
 
 
 def curves(name: str) -> Figure:
-    """Test accuracy by epoch; in the deck's table, and the deck's own figures."""
+    """Test accuracy by epoch, with dotted lines for the results of the study deck."""
     sheet, (axes,) = _axes(8, 3.8)
     for color, (arm, found) in zip(COLORS, _by_arm(name).items(), strict=False):
         _band(axes, [[row["test_accuracy"] for row in rows] for rows in found], ARMS[arm].label, color)
@@ -219,7 +219,7 @@ def curves(name: str) -> Figure:
 
 
 def gaps(name: str) -> Figure:
-    """Accuracy on training and test images by epoch, arm by arm."""
+    """Accuracy on training and test images by epoch, with axes for each arm."""
     found = _by_arm(name)
     sheet, axes = _axes(8, 3.6, len(found))
     for one, (arm, every) in zip(axes, found.items(), strict=True):
@@ -232,7 +232,7 @@ def gaps(name: str) -> Figure:
 
 
 def figure_1(name: str) -> Figure:
-    """The training error by epoch, of each activation with the best of its rates."""
+    """The training error by epoch, for each activation at the best of its learning rates."""
     values = verdicts.measured(STUDIES[name], runs(name))
     sheet, (axes,) = _axes(8, 3.8)
     for color, claim in zip(COLORS, ("relu-*", "tanh-*"), strict=False):

@@ -1,4 +1,4 @@
-"""minidl: a tiny layer library with automatic differentiation, on NumPy or CuPy."""
+"""minidl: a tiny neural network library with automatic differentiation, on NumPy or CuPy."""
 
 from . import functional, nn, optim, random
 from .autodiff import Function, Tensor, no_grad

@@ -1,8 +1,8 @@
 """Backpropagation: tensors that remember how they were made, and the walk that carries gradients back.
 
-An operation is a `Function`: `forward` computes on arrays and keeps what `backward` will need, and the Function hangs on
-the tensor it made as its `creator`. So tensors and Functions form a graph from the loss back to the leaves (the weights),
-and `walk` goes along it by the chain rule:
+An operation is a `Function`: `forward` computes the output's array and keeps the values that `backward` will need. The
+output tensor refers to the Function as its `creator`. So tensors and Functions form a graph from the loss back to the leaves
+(the parameters), and `walk` applies the chain rule along it:
 
     dL/dx  =  sum over every function f that used x  of  f.backward(dL/df)
 """
@@ -19,11 +19,11 @@ from .kept import Kept, check_finite, share_changes
 from .operators import Operators
 
 F = TypeVar("F", bound=Callable[..., Any])
-_no_grads = contextvars.ContextVar("no_grads", default=0)  # how many of them we are in
+_no_grads = contextvars.ContextVar("no_grads", default=0)  # how many no_grad blocks are open
 
 
 class no_grad(contextlib.ContextDecorator):
-    """Inside `with no_grad():`, or a function under @no_grad(), nothing is recorded: no graph, nothing kept for backward."""
+    """No graph is recorded inside `with no_grad():` or a function under @no_grad(), and nothing is kept for backward."""
 
     def __enter__(self) -> None:
         _no_grads.set(_no_grads.get() + 1)
@@ -40,8 +40,8 @@ class no_grad(contextlib.ContextDecorator):
 class Tensor(Operators):
     """An array with a gradient.
 
-    data: a NumPy or CuPy array, or what makes one (Python floats become float32).
-    requires_grad: whether `backward` shall leave dL/ddata in `grad`, an array of data's shape, None before.
+    data: a NumPy or CuPy array, or a number or list that can be converted to one (Python floats become float32).
+    requires_grad: whether `backward` stores dL/ddata in `grad`, an array of data's shape. Before backward, `grad` is None.
     on_gradient_ready: called with the tensor, once in a backward pass, as soon as its gradient is complete.
     """
 
@@ -54,19 +54,19 @@ class Tensor(Operators):
             raise TypeError(f"only floating-point tensors have gradients; this one is {self.dtype}")
         self.requires_grad = requires_grad
         self.grad: Array = None
-        self.grad_buffer: Array = None  # where an optimiser wants the gradient written
+        self.grad_buffer: Array = None  # where the optimiser wants the gradient to be written
         self.creator: Any = None
         self.retains_grad = False
         self.on_gradient_ready: Callable[[Tensor], None] | None = None
 
     def detach(self) -> "Tensor":
-        """The same data, cut from the graph."""
+        """A tensor with the same data that is not part of the graph."""
         tensor = Tensor(self.data)
         tensor._changes = self._changes
         return tensor
 
     def retain_grad(self) -> None:
-        """Have backward leave a gradient in `grad` here too, though this tensor was computed from others."""
+        """Make backward store `grad` for this tensor too, although it is not a leaf."""
         if not self.requires_grad:
             raise RuntimeError("retain_grad on a tensor that does not require a gradient")
         self.retains_grad = True
@@ -74,13 +74,13 @@ class Tensor(Operators):
     def backward(self, grad: Any = None) -> None:
         """Add dL/dleaf to the `grad` of every leaf that this tensor was computed from, given grad = dL/dself.
 
-        grad may be left out for a single number (L itself, so 1). The graph is freed on the way, so a second backward
-        through it is an error. No recursion: a chain may be as long as memory allows.
+        grad may be omitted if this tensor is a single number: then it is L itself, and grad is 1. The graph is freed
+        during the pass, so a second backward through it is an error. There is no recursion, so depth is limited by memory only.
         """
         if not self.requires_grad:
-            raise RuntimeError("backward on a tensor that does not require a gradient, nor anything that it was computed from")
+            raise RuntimeError("backward on a tensor that does not require a gradient and was computed from none that does")
         if grad is None and self.data.size != 1:
-            raise RuntimeError(f"backward on shape {self.shape} needs a gradient of that shape; only one number can go without")
+            raise RuntimeError(f"backward on shape {self.shape} needs a gradient of that shape; only a single number needs none")
         xp = get_array_module(self.data)
         given = grad if isinstance(grad, Tensor) else Tensor(xp.ones_like(self.data) if grad is None else grad)
         if given.shape != self.shape:
@@ -90,11 +90,11 @@ class Tensor(Operators):
                 accumulate(tensor, gradient)
 
 
-FREED: Any = object()  # the creator of a tensor whose graph is gone
+FREED: Any = object()  # the creator of a tensor whose graph was freed
 
 
 def ancestors(tensor: Tensor) -> list[Tensor]:
-    """A tensor and all that it was computed from, each after its own inputs."""
+    """A tensor and all tensors that it was computed from, in topological order: each comes after its own inputs."""
     order, seen, stack = [], set(), [(tensor, False)]
     while stack:
         t, inputs_done = stack.pop()
@@ -113,8 +113,8 @@ def ancestors(tensor: Tensor) -> list[Tensor]:
 def walk(tensor: Tensor, grad: Array, free: bool = False) -> Iterator[tuple[Tensor, Array]]:
     """Backpropagation from grad = dL/dtensor: yields (t, dL/dt) for each tensor t that needs a gradient.
 
-    A tensor comes after every tensor that was computed from it, so its gradient is then complete.
-    free: drop each function after its backward, and let that write into the optimiser's buffers.
+    A tensor comes after every tensor that was computed from it, so its gradient is complete by then.
+    free: release each function after its backward, and let this backward write into the optimiser's buffers.
     """
     order = ancestors(tensor)
     gradients = {tensor: grad}
@@ -139,8 +139,8 @@ def walk(tensor: Tensor, grad: Array, free: bool = False) -> Iterator[tuple[Tens
 class Function:
     """One differentiable operation, used once: `F(parameters)(tensors)` is a new tensor.
 
-    A subclass defines forward(*arrays) -> array, which may keep on self what backward needs, and
-    backward(grad), with grad = dL/doutput, -> dL/dinput for each input, in their order. It may give None for input i if
+    A subclass defines two methods. forward(*arrays) returns the output's array, and may keep on self what backward needs.
+    backward(grad), with grad = dL/doutput, returns dL/dinput for each input, in order; it may return None for input i if
     needs_grad[i] is False. An input may be None.
     """
 
@@ -148,10 +148,10 @@ class Function:
     needs_grad: tuple[bool, ...] = ()
     buffers: Sequence[Array] = ()  # for each input, where backward may write its gradient, or None
     _kept: Kept
-    module: Any = None  # the layer whose output this made, if it is one's
+    module: Any = None  # the layer whose output this function computed, if any
 
     def forward(self, *arrays: Array) -> Array:
-        """The output's array, given those of the inputs."""
+        """The output's array, from the arrays of the inputs."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def backward(self, grad: Array) -> Any:
@@ -173,12 +173,12 @@ class Function:
         return output
 
     def input_gradients(self, grad: Array) -> list[Array]:
-        """backward's gradient for each input that needs one, else None; checked: the right number, shape and dtype."""
+        """backward's gradient for each input that needs one, else None; their number, shapes and dtypes are checked."""
         gradients = self.backward(grad)
         gradients = list(gradients) if isinstance(gradients, (tuple, list)) else [gradients]
         name = type(self).__name__
         if len(gradients) != len(self.inputs):
-            raise ValueError(f"{name}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
+            raise ValueError(f"{name}.backward returned {len(gradients)} gradients for {len(self.inputs)} inputs")
         for i, (x, needed) in enumerate(zip(self.inputs, self.needs_grad, strict=True)):
             if x is None or not needed:
                 gradients[i] = None
@@ -187,7 +187,7 @@ class Function:
                 raise TypeError(f"only floating-point tensors have gradients; input {i} of {name} is {x.dtype}")
             shape = getattr(gradients[i], "shape", None)
             if shape != x.shape:
-                raise ValueError(f"{name}.backward gave a gradient of shape {shape} for input {i} of shape {x.shape}")
+                raise ValueError(f"{name}.backward returned a gradient of shape {shape} for input {i} of shape {x.shape}")
             gradients[i] = gradients[i].astype(x.dtype, copy=False)
         check_finite(self, gradients)
         return gradients

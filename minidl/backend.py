@@ -1,4 +1,4 @@
-"""NumPy or CuPy: which library an array belongs to, and where it lives."""
+"""The back ends NumPy and CuPy: the library of an array, and its device."""
 
 import functools
 import importlib.metadata
@@ -26,14 +26,14 @@ def _cupy():
         if installed:
             raise UserError(f"{installed[0]} is installed, but does not work ({error}): install it again") from None
         raise UserError(
-            "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]', or use the numpy backend"
+            "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]', or use the numpy back end"
         ) from None
     return cupy
 
 
 NO_GPU = {
     35: "there is no NVIDIA driver, or it is older than CuPy's CUDA: install a newer one (nvidia-smi shows it)",
-    100: "there is no GPU that can be used (CUDA_VISIBLE_DEVICES hides all, perhaps)",
+    100: "no GPU can be used (perhaps CUDA_VISIBLE_DEVICES hides all of them)",
     3: "CUDA cannot start in a process that was forked after CUDA was used; spawn it instead",
 }
 
@@ -41,7 +41,7 @@ NO_GPU = {
 def use_device(device: str) -> None:
     """Compute on this device from now on, in this thread: "numpy", or "cupy:1" for the second GPU.
 
-    Raises UserError, with advice, if it is not there or a library of it is missing.
+    Raises UserError, with advice, if the device does not exist or a library is missing.
     """
     if device == "numpy":
         return
@@ -49,7 +49,7 @@ def use_device(device: str) -> None:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise UserError(f"{device}: {NO_GPU.get(error.status, error)}; or use the numpy backend") from None
+        raise UserError(f"{device}: {NO_GPU.get(error.status, error)}; or use the numpy back end") from None
     if number >= count:
         raise UserError(f"{device}: there is no such GPU; there are {count}, numbered from 0")
     cupy.cuda.Device(number).use()
@@ -69,12 +69,13 @@ _precision = "fp32"
 
 
 def set_matmul_precision(precision: str) -> None:
-    """In which precision GPUs compute float32 linear and conv2d from now on, in this process; sums are float32.
+    """Set the precision of float32 linear and conv2d on GPUs from now on, in this process. Sums are always float32.
 
-    "fp32", as at first; "tf32": factors are rounded to 11 significant bits, by tensor cores; "fp16": they are rounded to
-    float16, after a power of two has brought the largest of each matrix near float16's largest: those 2^29 times smaller
-    keep fewer than 11 bits, and those 2^39 times smaller are lost. CPUs, and float64, are as before. A backward belongs to
-    the precision of its forward. UserError if the current GPU has no TF32.
+    "fp32": the default. "tf32": tensor cores round the factors to 11 significant bits. "fp16": the factors are rounded to
+    float16. Before that, each matrix is scaled by a power of two, which brings its largest entry near the largest float16:
+    entries that are 2^29 times smaller keep fewer than 11 bits, and entries 2^39 times smaller become 0. CPUs and float64
+    are not affected. Do not change the precision between a forward and its backward. Raises UserError if the current GPU
+    has no TF32.
     """
     global _precision
     if precision not in PRECISIONS:
@@ -82,7 +83,7 @@ def set_matmul_precision(precision: str) -> None:
     if precision == "tf32":
         gpu = _cupy().cuda.Device()
         if _cupy().cuda.runtime.is_hip or int(gpu.compute_capability) < 80:
-            raise UserError(f"tf32 takes an NVIDIA GPU of compute capability 8.0 or more, which cupy:{gpu.id} is not; use fp16")
+            raise UserError(f"tf32 needs an NVIDIA GPU of compute capability 8.0 or more, which cupy:{gpu.id} is not; use fp16")
     _precision = precision
 
 
@@ -98,15 +99,15 @@ def _number(device: str) -> int:
 
 
 def get_array_module(array: Array):
-    """The library an array belongs to: the module numpy or the module cupy. Code written with it runs on both."""
+    """The library of an array: the module numpy or the module cupy. Code that uses it runs on both."""
     return np if isinstance(array, (np.ndarray, np.generic)) else _cupy()
 
 
 def as_array(value, like: Array = None) -> Array:
     """`value` as an array. An array keeps its dtype; Python floats become float32, as in PyTorch.
 
-    With `like`, a number takes that array's library, and its dtype where that can hold it: `2 * x` never widens a
-    floating-point x, and an integer x times 1.5 is floating-point.
+    With `like`, a number becomes an array of that array's library, and of its dtype if that can represent it: `2 * x` never
+    widens a floating-point x, and an integer x times 1.5 is floating-point.
     """
     if like is not None and isinstance(value, (bool, int, float, np.number, np.bool_)):
         number = value.item() if isinstance(value, np.generic) else value
@@ -135,12 +136,12 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def device_of(array: Array) -> str:
-    """Where an array is, as `to_device` takes it."""
+    """The device of an array, as `to_device` takes it."""
     return "numpy" if isinstance(array, np.ndarray) else f"cupy:{array.device.id}"
 
 
 def copy_to_host(array: Array) -> Callable[[], list]:
-    """Begin to copy `array` from its device, and go on; the function returned waits for the copy and gives its values."""
+    """Start to copy `array` to the host. The returned function waits for the copy and returns its values."""
     if isinstance(array, np.ndarray):
         return array.tolist
     import cupyx

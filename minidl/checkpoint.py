@@ -1,4 +1,4 @@
-"""Checkpoints: arrays and facts in one safetensors file, written whole or not at all, with a checksum of everything in it."""
+"""Checkpoints: arrays and metadata in one safetensors file, written whole or not at all, with checksums of all content."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ from .serialization import read, write
 
 
 def save(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-    """Write arrays, and facts that JSON can hold. Whatever happens, `path` is the old file or the new one, never a part.
+    """Write arrays, and facts that JSON can represent. In any case, `path` is the old file or the whole new one.
 
-    Raises OSError if the disk does not take it; then nothing is left of the new file.
+    Raises OSError if writing fails; then nothing is left of the new file.
     """
     on_host = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}
     write(path, on_host, {"facts": json.dumps({"facts": facts, "checksums": _checksums(on_host, facts)})})
 
 
 def load(path: Path, most_bytes: int = 1 << 40) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, facts) of a file that `save` wrote. Raises UserError if it is not one, is larger, or has changed in anything."""
+    """(arrays, facts) of a file that `save` wrote. Raises UserError if it is another file, is larger, or was changed."""
     try:
         if not path.is_file():
             raise OSError("there is no such regular file")
@@ -46,7 +46,7 @@ def load(path: Path, most_bytes: int = 1 << 40) -> tuple[dict[str, np.ndarray], 
 
 
 def _checksums(arrays: Mapping[str, np.ndarray], facts: Any) -> dict[str, str]:
-    """By name: of each array's dtype, shape and numbers, and of the facts."""
+    """Checksums by name: of the dtype, shape and elements of each array, and of the facts."""
     sums = {name: _digest(f"{a.dtype.str} {a.shape}".encode(), a.reshape(-1).view(np.uint8)) for name, a in arrays.items()}
     return sums | {"facts": _digest(json.dumps(facts).encode())}
 

@@ -2,12 +2,12 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: a wrong argument, missing or damaged data. One line that says what to do; exit status 2."""
+    """An error that the user can correct: a wrong argument, missing or damaged data. One line says what to do; exit status 2."""
 
 
 class TrainingError(Exception):
-    """The training itself failed: the loss is NaN or infinite, or a device is gone. The message says where; exit status 1."""
+    """The training failed: the loss is NaN or infinite, or a device has ended. The message says where; exit status 1."""
 
 
 class CommunicationError(TrainingError):
-    """Devices that compute together have lost each other: one has ended, hangs, or does something else than the rest."""
+    """Communication between devices failed: one has ended, hangs, or calls a different collective."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and files that are what they should be."""
+"""Atomic writing of files, complete or not at all, and reading of regular files only."""
 
 import contextlib
 import errno
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PART = ".part"  # how the name of a file ends that is not whole yet; a kill can leave it behind
+PART = ".part"  # the suffix of a file that is not complete yet; a killed process can leave one
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name of a new, empty file beside `path`, to be written inside; it then takes the place of path, whole.
+    """The name of a new, empty file beside `path`, to be written inside the context; at the end it replaces `path`.
 
-    If anything is raised inside, path is as it was and nothing is left of the new file. A symbolic link in the place of path
-    is replaced, not followed. The file's mode is that of the umask. Raises OSError if the folder or the disk does not take it.
+    If an exception is raised inside, `path` is unchanged and nothing is left of the new file. If `path` is a symbolic link,
+    the link is replaced, not followed. The file's mode follows the umask. Raises OSError if the file cannot be written.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent} to save {path.name} in; make it first")
@@ -36,9 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to the end of a regular file, which is made if there is none. Raises OSError; then a part may have been added.
+    """Append to a regular file, which is created if it does not exist. If it raises OSError, a part may have been written.
 
-    A symbolic link in the place of path is not followed, but refused.
+    If `path` is a symbolic link, it is refused, not followed.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     handle = os.open(
@@ -51,7 +51,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
-    """All of a file. Raises OSError, and does not wait, if it is anything but a regular file, or has more than `limit` bytes."""
+    """The content of a file. Raises OSError, without waiting, if it is not a regular file or has more than `limit` bytes."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with _regular(handle, "rb") as file:
         content = file.read(limit + 1)
@@ -62,7 +62,7 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
 
 @contextlib.contextmanager
 def _regular(handle: int, mode: str) -> Iterator[Any]:
-    """An open file, which is closed in the end. Raises OSError if it is not a regular one."""
+    """An open regular file, which is closed at the end of the context. Raises OSError if it is not a regular file."""
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")

@@ -1,8 +1,8 @@
-"""Where the gradient of a leaf is written, and what is called when it is complete: a step aside from backpropagation.
+"""The storage of the gradients of leaves, and the call when one is complete. autodiff.py can be read without it.
 
-An optimiser keeps all gradients in one flat buffer, and gives each leaf its place there as `grad_buffer`. The last function on
-the way to a leaf may write there itself, which saves a copy. Data parallelism wants to know when a gradient is complete, to
-send it while backward goes on; it sets the leaf's `on_gradient_ready`.
+An optimiser keeps all gradients in one flat buffer; `grad_buffer` is a leaf's view of it. The function whose backward computes
+the leaf's gradient may write it there directly, which saves a copy. Data parallelism sets the leaf's `on_gradient_ready`, to
+send each gradient as soon as it is complete, while backward continues.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from .backend import Array, get_array_module
 
 
 def offer_buffers(function: Any, gradients: dict[Any, Array]) -> None:
-    """Set function.buffers: for each input, where backward may write the gradient, if it is the first one; else None."""
+    """Set function.buffers: for each input the buffer into which backward may write a first gradient, or None."""
     function.buffers = [
         x.grad_buffer if needed and x.grad is None and x not in gradients else None
         for x, needed in zip(function.inputs, function.needs_grad, strict=True)
@@ -19,7 +19,7 @@ def offer_buffers(function: Any, gradients: dict[Any, Array]) -> None:
 
 
 def accumulate(tensor: Any, grad: Array) -> None:
-    """Add to tensor.grad. The first gradient is copied, as another tensor may have the same array, unless it is in the buffer."""
+    """Add to tensor.grad. A first gradient that is not in the buffer is copied, because another tensor may share its array."""
     if tensor.grad is not None:
         tensor.grad += grad
     elif tensor.grad_buffer is not None:

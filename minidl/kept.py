@@ -1,8 +1,8 @@
-"""What a forward kept for its backward, and whether it is still as it was.
+"""Checks that the values which forward kept for backward are unchanged.
 
-A gradient is that of the values which forward saw. If a weight is updated, or an output written over, between a forward and
-its backward, the gradient is that of neither the old nor the new values. So every tensor counts its changes, and backward
-compares. What NumPy does to an array directly, `x.data[0] = 1`, cannot be counted; `detect_anomaly` finds that too.
+If a weight is updated, or an output overwritten, between forward and backward, the gradient is wrong for the old values and for
+the new ones. So every tensor counts its changes, and backward compares the counts. A change of the array itself, such as
+`x.data[0] = 1`, is not counted; `detect_anomaly` finds it.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ _detecting = contextvars.ContextVar("detecting", default=False)
 
 @contextlib.contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Inside `with detect_anomaly():` around a forward and its backward, errors name the function they come from.
+    """Find the cause of wrong gradients inside `with detect_anomaly():`, around a forward and its backward.
 
-    RuntimeError if an array that a forward kept has changed before its backward, however that was done, and at the first
-    function whose gradient is NaN or infinite. It copies whatever is kept: for looking for an error, not for training.
+    Raises RuntimeError, with the name of the function, if an array that forward kept has changed in any way before backward,
+    or if a gradient is NaN or infinite. It copies every kept array, so use it to find an error, not for training.
     """
     token = _detecting.set(True)
     try:
@@ -30,10 +30,10 @@ def detect_anomaly() -> Iterator[None]:
 
 
 class Kept:
-    """Whether the arrays that forward kept as attributes of its function are unchanged.
+    """A record of the arrays that forward kept as attributes of its function, to check that they are unchanged.
 
-    tensors: the inputs and the output. It remembers the versions of those whose arrays were kept; within detect_anomaly,
-    copies of all arrays that were kept, too.
+    tensors: the inputs and the output. The record has the versions of those whose arrays were kept; within detect_anomaly
+    also copies of all kept arrays.
     """
 
     __slots__ = ("copies", "versions")
@@ -44,24 +44,24 @@ class Kept:
         self.copies = [array.copy() for _, array in _arrays(function)] if _detecting.get() else []
 
     def check(self, function: Any, tensors: Sequence[Any]) -> None:
-        """Raise RuntimeError if something has changed since."""
+        """Raise RuntimeError if a kept array has changed since forward."""
         for i, (tensor, version) in enumerate(zip(tensors, self.versions, strict=True)):
             if version is not None and tensor.version != version:
                 what = "its output" if i == len(tensors) - 1 else f"its input {i}"
                 raise RuntimeError(
-                    f"{name_of(function)} needs {what}, of shape {tensor.shape}, for backward, but that was changed in place "
+                    f"{name_of(function)} needs {what}, of shape {tensor.shape}, for backward, but it was changed in place "
                     "after forward: call backward before the optimiser's step, or run forward again"
                 )
         for (name, array), copy in zip(_arrays(function), self.copies, strict=True) if self.copies else ():
             if not get_array_module(array).array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
                 raise RuntimeError(
-                    f"{name_of(function)} kept {name}, of shape {array.shape}, for backward, but that was changed in place after "
+                    f"{name_of(function)} kept {name}, of shape {array.shape}, for backward, but it was changed in place after "
                     "forward: change a copy of it"
                 )
 
 
 def share_changes(output: Any, inputs: Sequence[Any]) -> None:
-    """If a function's output is a view of an input, what changes one changes the other: they have one count."""
+    """Give an output that is a view of an input the same count of changes, because a change of one changes the other."""
     for x in inputs:
         if x is not None and _owner(x.data) is _owner(output.data):
             output._changes = x._changes
@@ -72,14 +72,14 @@ def _owner(array: Array) -> Array:
 
 
 def check_finite(function: Any, gradients: Sequence[Array]) -> None:
-    """Within detect_anomaly: RuntimeError if a gradient that a function's backward gave is NaN or infinite."""
+    """Within detect_anomaly: raise RuntimeError if a gradient that a function's backward returned is NaN or infinite."""
     for i, gradient in enumerate(gradients) if _detecting.get() else ():
         if gradient is not None and not get_array_module(gradient).isfinite(gradient).all():
-            raise RuntimeError(f"the backward of {name_of(function)} gave a gradient for input {i} that is NaN or infinite")
+            raise RuntimeError(f"the backward of {name_of(function)} returned a gradient for input {i} that is NaN or infinite")
 
 
 def name_of(function: Any) -> str:
-    """The function's class, and its layer if there is one."""
+    """The name of the function's class, and of its layer if there is one."""
     module = function.module
     return type(function).__name__ + (f" of the layer {type(module).__name__}" if module is not None else "")
 

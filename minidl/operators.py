@@ -1,4 +1,4 @@
-"""The part of Tensor that has no derivative: data, shape, conversions, copies. Operators are only declared here."""
+"""The parts of Tensor without derivatives: data, shape, conversions, copies. Operators are only declared here."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Operators:
-    """The base of Tensor. Its operators are defined with their derivatives in functional/, which assigns them to Tensor."""
+    """The base of Tensor. functional/ defines the operators with their derivatives, and assigns them to Tensor."""
 
     __slots__ = ("_changes", "_data")
-    __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
-    __hash__ = object.__hash__  # == compares element by element, but a tensor is a key by its identity
+    __array_ufunc__ = None  # array + tensor calls Tensor.__radd__, not NumPy
+    __hash__ = object.__hash__  # == compares elements, but as a dict key a tensor counts by identity
 
     if TYPE_CHECKING:
 
@@ -53,7 +53,7 @@ class Operators:
     requires_grad: bool
     creator: Any
     _data: Array
-    _changes: list[int]  # one count, that a tensor and the views of it share
+    _changes: list[int]  # one count, shared by a tensor and its views
 
     @property
     def data(self) -> Array:
@@ -67,13 +67,13 @@ class Operators:
         if array.dtype.kind not in "biuf":
             raise TypeError(f"a tensor holds real numbers or booleans; got {data!r:.80} of {array.dtype}")
         if array is self._data:
-            self.version += 1  # tensor.data += 1 comes here with the array that it has changed
+            self.version += 1  # tensor.data += 1 calls this with the changed array
         else:
             self._data, self._changes = array, [self.version]
 
     @property
     def version(self) -> int:
-        """How often the data was changed in place, by this library or by `tensor.data += ...`."""
+        """The number of changes of the data in place, by this library or by `tensor.data += ...`."""
         return self._changes[0]
 
     @version.setter
@@ -114,7 +114,7 @@ class Operators:
         return map(self.__getitem__, range(len(self)))
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        """NumPy's functions take a tensor that is not tracked; of a tracked one they would lose the gradient."""
+        """For NumPy's functions. A tensor that requires a gradient raises TypeError, because NumPy would lose the gradient."""
         if self.requires_grad:
             raise TypeError("NumPy was given a Tensor that requires a gradient; give it tensor.data, or tensor.detach()")
         if not isinstance(self.data, np.ndarray):

@@ -1,11 +1,10 @@
-"""Random numbers that do not depend on who draws them: Philox4x32-10, a counter-based generator.
+"""Random numbers that do not depend on the device that draws them: Philox4x32-10, a counter-based generator.
 
-A draw is a pure function of a key and a counter, so a dropout mask or a crop depends on the seed, the step and the image
-alone: not on the device that computes it, how a batch is divided, or what was drawn before. After Salmon, Moraes, Dror and
-Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+A draw is a pure function of a key and a counter. So a dropout mask or a crop depends only on the seed, the step and the image,
+not on the device, the division of the batch or earlier draws. Source: Salmon et al. 2011.
 
-The key is the seed. The counter's four words are (block within the sample, stream, sample, time): the stream tells apart
-what draws (each dropout layer, the crops, the shuffle), the time is the step or the epoch.
+The key is the seed. The counter's four words are (block within the sample, stream, sample, time). Each purpose has its own
+stream: each dropout layer, the crops, the shuffle. The time is the step or the epoch.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ def philox4x32(counter, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, n
 def words(count: int, stream: int, samples, time: int, seed: int, first: int = 0) -> np.ndarray:
     """(count, len(samples)) random 32-bit words, in a uint64 array; column j depends on samples[j], not on j.
 
-    These are the words from `first` on of those that each sample has.
+    They are the words from index `first` on in the sequence of each sample.
     """
     samples, start = np.asarray(samples, np.uint64), first % 4
     blocks = np.arange(first // 4, ceil_div(first + count, 4), dtype=np.uint64)[:, None]
@@ -55,7 +54,7 @@ def words(count: int, stream: int, samples, time: int, seed: int, first: int = 0
 
 
 def normal(count: int, stream: int, samples, time: int, seed: int) -> np.ndarray:
-    """(count, len(samples)) random numbers from N(0, 1), made of what `words` gives by Box and Muller's transform."""
+    """(count, len(samples)) random numbers from N(0, 1), made from `words` by the Box-Muller transform."""
     uniform = (words(2 * count, stream, samples, time, seed) + 0.5) / 2.0**32
     return np.sqrt(-2 * np.log(uniform[:count])) * np.cos(2 * np.pi * uniform[count:])
 
@@ -68,12 +67,12 @@ def permutation(n: int, stream: int, time: int, seed: int) -> np.ndarray:
 
 @dataclasses.dataclass
 class State:
-    """Where in the run we are: what a random mask depends on besides the layer and the place in it."""
+    """The position in the run, on which a random mask depends besides the layer and the index of the element."""
 
     seed: int
     step: int
-    first_sample: int = 0  # place in the global batch of the first sample at hand
-    first_feature: int = 0  # place of its first feature among those of all devices
+    first_sample: int = 0  # the index in the global batch of this device's first sample
+    first_feature: int = 0  # the index of this device's first feature among those of all devices
     keys: Iterator[int] = dataclasses.field(default_factory=itertools.count)
 
 
@@ -84,9 +83,9 @@ _host = np.random.Generator(np.random.PCG64(0))
 
 @contextlib.contextmanager
 def context(seed: int, step: int, first_sample: int = 0):
-    """Inside, the n-th dropout call draws the mask of (seed, step, n) for the samples from first_sample on.
+    """Inside this context, the n-th dropout call draws the mask of (seed, step, n) for the samples from first_sample on.
 
-    Entering the same context again gives the same masks again.
+    The same context gives the same masks each time it is entered.
     """
     token = _state.set(State(seed, step, first_sample))
     try:
@@ -97,7 +96,7 @@ def context(seed: int, step: int, first_sample: int = 0):
 
 @contextlib.contextmanager
 def part(first_sample: int, first_feature: int):
-    """Inside, what is drawn is for the samples and the features from these places on; other devices have the rest."""
+    """Inside this context, masks are drawn for the samples and features from these indices on; other devices have the rest."""
     state = _state.get() or _default
     before = state.first_sample, state.first_feature
     state.first_sample, state.first_feature = first_sample, first_feature
@@ -108,21 +107,21 @@ def part(first_sample: int, first_feature: int):
 
 
 def manual_seed(seed: int) -> None:
-    """Seed what is drawn outside a context: initial weights, and masks that change from call to call."""
+    """Set the seed of draws outside a context: initial weights, and masks that differ from call to call."""
     global _default, _host
     _default = State(seed, 0)
     _host = np.random.Generator(np.random.PCG64(seed))
 
 
 def host_generator() -> np.random.Generator:
-    """NumPy's generator that initial weights are drawn from, on the host whatever the device."""
+    """The NumPy generator of initial weights, which are drawn on the host for every device."""
     return _host
 
 
 def next_draw(key: int | None = None) -> tuple[int, int, int, int, int]:
     """(seed, step, key, first_sample, first_feature) for one draw.
 
-    Without a key, the next of the context; outside one, the next step.
+    Without a key, it is the next number of the context; outside a context, the step is the next one.
     """
     state = _state.get()
     if state is None:

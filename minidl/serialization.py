@@ -14,8 +14,8 @@ from .files import replacing
 def save(state: Mapping[str, Array | Tensor], path: str | os.PathLike[str]) -> None:
     """Write arrays and Tensors by name, such as net.state_dict(), to a safetensors file, for `load`.
 
-    Whatever happens, `path` is the old file or the new one, never a part. Raises TypeError if state is anything else, and
-    OSError if there is no such folder or the disk does not take it.
+    In any case, `path` is the old file or the whole new one. Raises TypeError for a wrong state, and OSError if the folder
+    does not exist or writing fails.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"save takes names and arrays, such as net.state_dict(); got a {type(state).__name__}")
@@ -33,9 +33,9 @@ def save(state: Mapping[str, Array | Tensor], path: str | os.PathLike[str]) -> N
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name, on the host; net.load_state_dict takes them.
+    """The arrays of a safetensors file by name, on the host, for net.load_state_dict.
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is another kind of file, or damaged.
+    Raises FileNotFoundError if the file does not exist, ValueError if it is another kind of file or damaged.
     """
     from safetensors import SafetensorError
 
@@ -48,9 +48,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:
-    """Write arrays and metadata, whole or not at all: if it raises, nothing is left of the new file.
+    """Write arrays and metadata, whole or not at all.
 
-    Raises OSError if there is no such folder or the disk does not take it.
+    Raises OSError if the folder does not exist or writing fails; then nothing is left of the new file.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -60,8 +60,8 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: dict[str, str] | No
         mode = part.stat().st_mode
         try:
             save_file(tensors, part, metadata=metadata)
-            part.chmod(mode)  # safetensors puts a file that only its owner may read in its place
-        except SafetensorError as error:  # how safetensors reports a full disk
+            part.chmod(mode)  # safetensors replaces the file by one that only its owner may read
+        except SafetensorError as error:  # a full disk, for example
             raise OSError(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""Work on several threads. NumPy lets go of Python's lock while it computes, so threads are enough."""
+"""Computation on several threads. Threads suffice, because NumPy releases Python's global lock (GIL) while it computes."""
 
 import contextvars
 import itertools
@@ -13,8 +13,8 @@ import threadpoolctl
 
 from .partition import chunks_of_bytes
 
-CHUNK_BYTES = 2 << 20  # of what a kernel works on at a time, on each thread: about what its cache holds
-SMALL_BYTES = 256 << 10  # too little to be worth dividing between threads
+CHUNK_BYTES = 2 << 20  # the size of the chunk that a kernel processes on one thread: about the size of the cache
+SMALL_BYTES = 256 << 10  # smaller arrays are not divided between threads
 
 Part = TypeVar("Part")
 
@@ -23,10 +23,10 @@ _threads = max([library.num_threads for library in _blas], default=os.cpu_count(
 
 
 def _setter(library: threadpoolctl.LibController) -> Callable[[int], object]:
-    """What sets a BLAS library's number of threads, on whichever thread it is called.
+    """The function that sets a BLAS library's number of threads, from any thread.
 
-    OpenBLAS has one number for all threads, and threadpoolctl 3.8 leaves it to the first thread that sets it: on the others it
-    does nothing. So OpenBLAS's own function is called, but where OpenBLAS is on OpenMP, which has a number for each thread.
+    OpenBLAS has one number for all threads, and in threadpoolctl 3.8 only the first thread that sets it has an effect. So
+    OpenBLAS's own function is used, except for OpenBLAS on OpenMP, which has a number for each thread.
     """
     if library.internal_api == "openblas" and library.threading_layer != "openmp":
         for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
@@ -43,7 +43,7 @@ def _start() -> None:
     _at_work, _pool = threading.Lock(), ThreadPoolExecutor(max(32, os.cpu_count() or 1), "minidl")
 
 
-_at_work: threading.Lock  # held while `parallel` is at work
+_at_work: threading.Lock  # held while `parallel` runs
 _pool: ThreadPoolExecutor
 _start()
 
@@ -61,7 +61,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_num_threads(n: int) -> None:
-    """Compute on n threads from now on, in this process: minidl's kernels, and NumPy's BLAS library between them."""
+    """Compute on n threads from now on, in this process: minidl's kernels, and NumPy's BLAS library outside them."""
     global _threads
     if not isinstance(n, (int, numpy.integer)) or isinstance(n, bool) or n < 1:
         raise ValueError(f"set_num_threads takes an integer of at least 1; got {n!r}")
@@ -71,12 +71,12 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that are computed on; at first that of NumPy's BLAS library."""
+    """The number of threads for computation; initially that of NumPy's BLAS library."""
     return _threads
 
 
 def array_chunks(a: numpy.ndarray, axis: int = 0, most_bytes: int | None = None) -> list:
-    """Chunks of a's axis to work on in parallel: of about most_bytes (CHUNK_BYTES) or less, and enough for all threads.
+    """Chunks of an axis of `a` to process in parallel: of about most_bytes (CHUNK_BYTES) at most, and enough for all threads.
 
     A single number, which has no axis, is one chunk.
     """
@@ -87,10 +87,11 @@ def array_chunks(a: numpy.ndarray, axis: int = 0, most_bytes: int | None = None)
 
 
 def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
-    """Call work(part) for every part, each thread taking the next; raises what a call raises, once all threads have stopped.
+    """Call work(part) for every part on several threads; each thread takes the next part when it is free.
 
-    BLAS has one thread in each meanwhile: its own threads would, after a product, wait for the next one at full speed and
-    take the time from ours. Within a call of parallel, or beside another thread's, the parts are done one after the other.
+    If a call raises an exception, it is raised here when all threads have stopped. Meanwhile BLAS uses one thread in each of
+    these: after a product, its own threads would wait for the next one in a busy loop, and take processor time. A call
+    inside another call of parallel, or at the same time as another thread's, processes its parts one after the other.
     """
     queue = iter(parts)
 
@@ -99,12 +100,12 @@ def parallel(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
             for part in queue:
                 work(part)
         except BaseException:
-            for _ in queue:  # leave the others nothing to begin
+            for _ in queue:  # empty the queue, so that the other threads stop
                 pass
             raise
 
     def run_beside() -> None:
-        _limit_blas([1] * len(_blas))  # for this thread too, where each has its own number
+        _limit_blas([1] * len(_blas))  # for this thread too, if each thread has its own number
         run()
 
     if not _at_work.acquire(blocking=False):

@@ -18,7 +18,7 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-# What the tests are started in the background, or under nohup, ignores these, and so would the programs that they start.
+# In the background or under nohup these signals are ignored, and the programs that the tests start would inherit that.
 for name in ("SIGINT", "SIGHUP"):
     if signal.getsignal(number := getattr(signal, name)) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
@@ -53,7 +53,7 @@ def make(device):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A browser; without one the test is skipped."""
+    """Headless Chromium; without it the test is skipped."""
     playwright = pytest.importorskip("playwright.sync_api")
     if browser.CHROMIUM is None:
         pytest.skip("needs Chromium")
@@ -65,5 +65,5 @@ def chromium():
 
 @pytest.fixture
 def show(chromium):
-    """show(file, size, scheme, touch): the page, as a context."""
+    """show(file, size, scheme, touch) is a context that opens a page: see browser.opened."""
     return partial(browser.opened, chromium)

@@ -1,7 +1,7 @@
-"""Experiments on runs, many of them: python -m tests.soak --experiments 1000 --seed 0. Status 1 if one fails.
+"""Many random experiments on runs: python -m tests.soak --experiments 1000 --seed 0. The exit status is 1 if one fails.
 
-Files are damaged, command lines drawn, and processes stopped and killed at some moment. Nothing may be lost, and no
-traceback shown. The counts are printed, and what fails is printed with what was drawn, made as small as hypothesis can.
+An experiment damages files, draws a command line, or stops or kills a process at a random moment. Nothing may be lost, and
+no traceback may be shown. Prints the counts, and each failure with the smallest example that hypothesis finds.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from .helpers import experiments, moments
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
-SHARE_OF_MOMENTS = 0.15  # of all experiments: they take seconds each, in processes of their own
+SHARE_OF_MOMENTS = 0.15  # small: each takes seconds, in a process of its own
 
 
 def drawn(experiment: Callable, count: int, seed: int, counts: collections.Counter, name: str) -> None:
@@ -32,7 +32,7 @@ def drawn(experiment: Callable, count: int, seed: int, counts: collections.Count
     @hypothesis.given(st.data())
     def test(data):
         status, _ = experiment(data.draw)
-        counts[name, {0: "went on", 1: "failed as it should", 2: "refused"}[status]] += 1
+        counts[name, {0: "resumed", 1: "failed as it should", 2: "refused"}[status]] += 1
 
     test()
 
@@ -47,7 +47,7 @@ def soak(experiments_in_all: int, seed: int) -> tuple[collections.Counter, int]:
         place = Path(folder)
         baseline = experiments.Baseline(place / "baseline")
         kinds: dict[str, Callable] = {
-            damage.__name__: lambda draw, damage=damage: baseline.go_on(place, lambda run: damage(draw, run))
+            damage.__name__: lambda draw, damage=damage: baseline.resume(place, lambda run: damage(draw, run))
             for damage in experiments.DAMAGES
         }
         kinds["command_line"] = lambda draw: experiments.started(place / "new", draw(experiments.command_lines()))

@@ -1,1 +1,1 @@
-"""The command lines: each module has a main(arguments), which returns the exit status."""
+"""The command lines: each module has a function main(arguments), which returns the exit status."""

@@ -1,4 +1,4 @@
-"""What the command lines have in common: their parser, and types of arguments."""
+"""What the command lines share: the parser, common arguments, and types of arguments."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from ..config import MOST_DEVICES
 
 
 class Parser(argparse.ArgumentParser):
-    """Options that are not given are not in the result; what is wrong raises UserError."""
+    """A parser whose result lacks options that have no default and are not given. A wrong command line raises UserError."""
 
     def __init__(self, prog: str, description: str | None):
         super().__init__(
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, *args, **options):
-        """As argparse's, but Python 3.12 and older take `--epochs=--` for a list of no values."""
+        """Like argparse's, but refuses `--epochs=--`, which Python 3.12 and older parse as an empty list."""
         parsed = super().parse_args(*args, **options)
         for name, value in vars(parsed).items():
             if value == []:
@@ -32,25 +32,25 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (python {self.prog} --help tells the options)")
+        raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """The argument RUN|FILE, and which of a run's checkpoints is meant."""
-    kinds = "folder of a run, a file that export wrote, or torchvision's AlexNet as .safetensors or .pth"
+    """Add the argument RUN|FILE and the option --checkpoint."""
+    kinds = "folder of a run, file written by export, or torchvision's AlexNet as .safetensors or .pth"
     parser.add_argument("source", type=Path, metavar="RUN|FILE", help=kinds)
-    parser.add_argument("--checkpoint", choices=["newest", "best"], default="newest", help="which of a run's (default newest)")
+    parser.add_argument("--checkpoint", choices=["newest", "best"], default="newest", help="checkpoint of a run (default newest)")
 
 
 def add_devices(parser: argparse.ArgumentParser, what: str) -> None:
-    """Where to compute; what: that --devices gives numbers of."""
+    """Add the options --backend and --devices; what: the things that --devices numbers, for its help text."""
     kinds = "numpy for CPUs, cupy for GPUs (default numpy)"
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help=kinds)
     parser.add_argument("--devices", type=device_list, default=[0], metavar="0", help=f"{what} (default 0)")
 
 
 def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[str], Any]:
-    """A type for argparse: int or float from at_least (more than it, for a float) to at_most."""
+    """A type for argparse: an int from at_least to at_most, or a float above at_least, up to at_most."""
 
     def parse(text: str):
         try:
@@ -65,7 +65,7 @@ def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[
 
 
 def device_list(text: str) -> list[int]:
-    """A type for argparse."""
+    """A type for argparse: "0,1" becomes [0, 1]."""
     devices = [int(device) if device.isdecimal() and len(device) < 5 else -1 for device in text.split(",")]
     if -1 in devices or len(set(devices)) < len(devices) or len(devices) > MOST_DEVICES:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of different device numbers such as 0 or 0,1")

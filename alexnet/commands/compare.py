@@ -16,7 +16,7 @@ from .arguments import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, and return the exit status. Raises UserError for what the user can mend."""
+    """Write the page, and return the exit status. Raises UserError for an error that the user can fix."""
     p = Parser("-m alexnet compare", __doc__)
     p.usage = "python -m alexnet compare [-h] [--out FILE] RUN [RUN ...]"
     p.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     if twice := [path for path, place in zip(args.runs, places, strict=True) if places.count(place) > 1]:
         raise UserError(f"{twice[0]} is given twice")
     if args.out.exists() and args.out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out {args.out}: is there already, and is no page; give a name that ends with .html")
+        raise UserError(f"--out {args.out}: exists already and is not a page; give a name that ends with .html")
     runs = [_run(path) for path in args.runs]
     try:
         comparison.write(args.out, runs)

@@ -1,8 +1,8 @@
 """Test a trained network on images whose classes are known.
 
     python -m alexnet evaluate runs/NAME                          on the run's own test images, as the run did
-    python -m alexnet evaluate runs/NAME --data FOLDER            on FOLDER/val, or FOLDER itself: a folder a class
-    python -m alexnet evaluate runs/NAME --ten-crop --out a.png   averaged over ten views an image, and with a picture
+    python -m alexnet evaluate runs/NAME --data FOLDER            on FOLDER/val, or FOLDER itself: one folder per class
+    python -m alexnet evaluate runs/NAME --ten-crop --out a.png   average ten views of each image, and draw the errors
 
 Exit status: 0 done, 1 a device failed, 2 wrong usage, damaged files or missing data.
 """
@@ -22,18 +22,18 @@ from .arguments import Parser, add_devices, add_source, number
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate, and return the exit status. Raises UserError for what the user can mend."""
+    """Evaluate, and return the exit status. Raises UserError for an error that the user can fix."""
     p = Parser("-m alexnet evaluate", __doc__)
     p.usage = "python -m alexnet evaluate [options] RUN|FILE"
     count = number(int, 1, MOST, "an integer from 1 to 1,000,000")
     add_source(p)
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="images to test on (default: the run's test images)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 or the run's folder of images is now")
-    p.add_argument("--views", type=int, choices=VIEWS, help="of an image, averaged (default 1, its centre)")
+    p.add_argument("--views", type=int, choices=VIEWS, help="views of each image that are averaged (default 1, its centre)")
     p.add_argument("--ten-crop", dest="views", action="store_const", const=10, help="the same as --views 10")
     p.add_argument("--json", action="store_true", help="print a JSON object")
-    p.add_argument("--out", type=Path, metavar="FILE.png", help="draw what is mixed up, and the most certain wrong answers")
-    p.add_argument("--batch-size", type=count, metavar="N", help="(default: the run's)")
+    p.add_argument("--out", type=Path, metavar="FILE.png", help="draw the confusion matrix and the most certain wrong answers")
+    p.add_argument("--batch-size", type=count, metavar="N", help="images in a batch (default: the run's)")
     add_devices(p, "GPUs, or processes that share the CPU; they divide the images")
     args = vars(p.parse_args(arguments))
     as_json, out = args.pop("json", False), args.pop("out", None)
@@ -59,7 +59,7 @@ def _end(signum: int) -> None:
 
 
 def _text(found: evaluation.Found) -> str:
-    """A table, and below it the result."""
+    """A table of the classes, then the result."""
     summary = found.summary()
     width = max(len("class"), *map(len, summary["classes"]))
     lines = [f"{'class':<{width}}  images  right"]

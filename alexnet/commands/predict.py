@@ -1,11 +1,11 @@
-"""Tell what is on images.
+"""Classify images.
 
     python -m alexnet predict runs/NAME photo.jpg another.png    the five most probable classes of each
     python -m alexnet predict flowers.safetensors photos/         of all images in a folder, with a file of weights
     python -m alexnet predict runs/NAME *.jpg --json              for programs
-    python -m alexnet predict runs/NAME photo.jpg --explain why   and pictures of what the answer rests on, in the folder why
+    python -m alexnet predict runs/NAME photo.jpg --explain why   and draw into the folder why what each prediction depends on
 
-Exit status: 0 done, 2 wrong usage, a damaged run, or a file that is no image; the others are answered before that is told.
+Exit status: 0 done, 2 wrong usage, a damaged run, or a file that is not an image; the other files are classified first.
 """
 
 import contextlib
@@ -32,20 +32,20 @@ MOST_IN_GRID = 100  # images
 
 
 def main(arguments: list[str]) -> int:
-    """Answer, and return the exit status. Raises UserError for what the user can mend."""
+    """Predict, and return the exit status. Raises UserError for an error that the user can fix."""
     p = Parser("-m alexnet predict", __doc__)
     p.usage = "python -m alexnet predict [options] RUN|FILE IMAGE [IMAGE ...]"
     count = number(int, 1, MOST, "an integer from 1 to 1,000,000")
     add_source(p)
     p.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of images, or a pattern such as '*.jpg'")
-    p.add_argument("--top", type=count, default=5, metavar="K", help="classes (default 5)")
+    p.add_argument("--top", type=count, default=5, metavar="K", help="classes to print for each image (default 5)")
     p.add_argument("--json", action="store_true", help="print a JSON array")
-    p.add_argument("--views", type=int, choices=VIEWS, default=1, help="of an image, averaged (default 1, its centre)")
-    p.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line, in place of those that it has")
-    p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their answers")
-    p.add_argument("--explain", type=Path, metavar="DIR", help="draw for each image what the answer rests on, into this folder")
-    p.add_argument("--batch-size", type=count, default=32, metavar="N", help="(default 32)")
-    add_devices(p, "the GPU")
+    p.add_argument("--views", type=int, choices=VIEWS, default=1, help="views averaged for each image (default 1, its centre)")
+    p.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one per line, in place of the network's")
+    p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their predictions")
+    p.add_argument("--explain", type=Path, metavar="DIR", help="draw into this folder what each prediction depends on")
+    p.add_argument("--batch-size", type=count, default=32, metavar="N", help="images in a batch (default 32)")
+    add_devices(p, "number of the GPU")
     args = p.parse_args(arguments)
     grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)
     if grid is not None and grid.suffix.lower() != ".png":
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """What cannot be written is told in a line."""
+    """Turn an OSError into a UserError of one line."""
     try:
         yield
     except OSError as error:

@@ -1,9 +1,9 @@
-"""Write the report of a run again: RUN/report.html, from what is in the run's folder.
+"""Write the report of a run again: RUN/report.html, from the files in the run's folder.
 
     python -m alexnet report runs/NAME
 
 The network of its newest checkpoint is tested again on the test images, so these must be there; without them, or before the
-first checkpoint, the report has no pictures. A run that is at work writes its report itself, after every epoch.
+first checkpoint, the report has no pictures. A run in progress writes its report itself, after every epoch.
 The last line on standard output is the report's path. Exit status: 0 done, 2 wrong usage or a damaged run.
 """
 
@@ -22,7 +22,7 @@ from .arguments import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Write the report, and return the exit status. Raises UserError for what the user can mend."""
+    """Write the report, and return the exit status. Raises UserError for an error that the user can fix."""
     p = Parser("-m alexnet report", __doc__)
     p.usage = "python -m alexnet report [-h] [--data-dir DIR] RUN"
     p.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _held(folder: RunFolder) -> Iterator[None]:
-    """Keep other processes from the folder."""
+    """Hold the folder's lock."""
     try:
         folder.lock.acquire(folder.path)
     except UserError:
@@ -70,7 +70,7 @@ def _write(folder: RunFolder) -> Path:
 
 
 def _find(folder: RunFolder) -> findings.Findings:
-    """Test the network of the newest checkpoint, and look at it."""
+    """Test the network of the newest checkpoint, and collect what the report shows of it."""
     if not folder.checkpoints():
         raise UserError("there is no checkpoint yet")
     with opened(folder.config, download=False) as (folder.config, dataset):

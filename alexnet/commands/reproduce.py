@@ -1,12 +1,12 @@
-"""Run what the deck and the paper claim, and say what of it holds.
+"""Test the claims of the AlexNet paper (Krizhevsky 2012) and of the study deck, and report which of them hold.
 
-    python -m alexnet reproduce            what there is: parts, runs, which are done, and minutes left on this machine
-    python -m alexnet reproduce pooling    run a part, or go on with it, and report
+    python -m alexnet reproduce            the plan: parts, runs, which are done, and the minutes left on this machine
+    python -m alexnet reproduce pooling    run a part, or resume it, and report
     python -m alexnet reproduce all        all parts
 
-A part that was stopped or killed goes on where it stopped. The same command in a second terminal takes runs that the first has
-not begun. Of the small runs no weights are kept.
-Exit status: 0 done, 1 a run failed, 2 wrong usage or data, 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM, after saving.
+A part that was stopped or killed resumes where it stopped. The same command in a second terminal takes runs that the first has
+not begun. The weights of the small runs are not kept.
+Exit status: 0 done, 1 a run failed, 2 wrong usage or data; stopped and saved: 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import argparse
@@ -26,16 +26,14 @@ ALL = "all"
 
 
 def main(arguments: list[str]) -> int:
-    """Run and report, or print the plan. Returns the exit status. Raises UserError for what the user can mend."""
+    """Run and report, or print the plan. Returns the exit status. Raises UserError for an error that the user can fix."""
     p = Parser("-m alexnet reproduce", __doc__)
     p.usage = "python -m alexnet reproduce [options] [NAME ...]"
     p.add_argument("names", nargs="*", metavar="NAME", help=f"parts: {', '.join(STUDIES)}, or {ALL} (default: print the plan)")
     p.add_argument(
         "--runs", type=Path, metavar="DIR", default=Path("runs/reproduce"), help="folder of the runs (default runs/reproduce)"
     )
-    p.add_argument(
-        "--keep", type=Path, metavar="DIR", help="copy each run's config.json and metrics.jsonl there, as docs/results"
-    )
+    p.add_argument("--keep", type=Path, metavar="DIR", help="copy each run's config.json and metrics.jsonl into this folder")
     p.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)")
     add_devices(p, "GPUs, or processes that share the CPU; they divide the batch")
     args = p.parse_args(arguments)
@@ -60,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> int:
-    """Do a run, or the rest of it, unless it is done, or another process is at work on it. Returns the exit status."""
+    """Do a run, or the rest of it, unless it is done or another process is running it. Returns the exit status."""
     path, config = place / run_name(arm, seed), run_config(base, arm, seed)
     run = find(path, config)
     before = state(run)
@@ -74,7 +72,7 @@ def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> i
         else:
             status = launch.resume(run, train.resumed_config(argparse.Namespace(), run.config))
         if status:
-            entry.tell("stopped, and saved; the same command goes on")
+            entry.tell("stopped and saved; the same command resumes it")
             return status
     run = RunFolder.read(path)
     if ARMS[arm].limit_train:
@@ -88,7 +86,7 @@ def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> i
 
 
 def _print_plan(base: Config, place: Path) -> None:
-    """A line for each part. Runs that parts share are counted in each."""
+    """Print a line for each part. A run that several parts share is counted in each."""
     device = "cupy:0" if base.backend == "cupy" else "numpy"
     print(f"{'part':<15}runs  done  minutes left", flush=True)
     left: dict[str, float] = {}
@@ -101,4 +99,4 @@ def _print_plan(base: Config, place: Path) -> None:
             left[run_name(arm, seed)] = reproduction.minutes_left(run, config, device)
             own += left[run_name(arm, seed)]
         print(f"{name:<15}{len(study.runs()):>4}{finished:>6}{own:>14,.0f}  {study.title}", flush=True)
-    print(f"{ALL:<15}{len(left):>4}{'':>6}{sum(left.values()):>14,.0f}  each run once; in {place}", flush=True)
+    print(f"{ALL:<15}{len(left):>4}{'':>6}{sum(left.values()):>14,.0f}  each run counted once; in {place}", flush=True)

@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
-// --- elements: what is not an element becomes text, so nothing in the data is ever taken for HTML ------------------------
+// --- elements: data become text nodes, so no text in them is ever parsed as HTML -----------------------------------------
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -52,7 +52,7 @@ const fixed = (value, digits = 4) => (isNumber(value) ? value.toFixed(digits) : 
 const percent = (value, digits = 2) => (isNumber(value) ? `${(100 * value).toFixed(digits)} %` : "–");
 const count = (value) => (isNumber(value) ? Math.round(value).toLocaleString("en") : "–");
 
-/** Three digits of a number of any size. */
+/** A number of any size, to three digits. */
 function digits3(value) {
   if (!isNumber(value)) return "–";
   const size = Math.abs(value);
@@ -74,16 +74,16 @@ const charts = [];
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** Text for Plotly, which would take <b> and the like for markup. */
+/** Text for Plotly, escaped, as Plotly parses tags such as <b>. */
 const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
-/** The same, without its middle where it would leave no room for the chart: names that begin alike often end differently. */
+/** The same, without its middle if it is too long for the chart: names that begin alike often end differently. */
 function brief(text) {
   const half = narrow.matches ? 7 : 13;
   return literal(text.length > 2 * half + 2 ? `${text.slice(0, half)}…${text.slice(-half - 1)}` : text);
 }
 
-/** Draw a chart, and again when the colours or the width change. draw: gives its traces and layout. */
+/** Draw a chart, and redraw it when the colours or the width change. draw: returns its traces and layout. */
 function chart(element, draw) {
   charts.push([element, draw]);
   render(element, draw);
@@ -113,7 +113,7 @@ function baseLayout() {
     title: { standoff: 8 },
   };
   return {
-    uirevision: "keep", // what was zoomed stays so
+    uirevision: "keep", // keeps the zoom
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: narrow.matches ? 11 : 12, color: colour("muted") },
@@ -143,7 +143,7 @@ function merged(one, other) {
   return both;
 }
 
-/** A card with a heading, perhaps something beside it, and a chart. label: what the chart shows, for those who cannot see it. */
+/** A card with a heading, an optional element beside it, and a chart. label: what the chart shows, for screen readers. */
 function chartCard(title, beside, size, label) {
   const element = make("div", { class: `chart ${size}`, role: "img", "aria-label": label });
   const head = make("div", { class: "card-head" }, make("h3", {}, title), ...(beside ? [beside] : []));

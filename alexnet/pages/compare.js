@@ -2,7 +2,7 @@
 
 const { runs } = data;
 
-/** Colours that can be told apart by everyone; the marks tell runs apart once the colours are used up. */
+/** Colours that colour-blind readers can distinguish. Runs with the same colour have different marks. */
 const COLOURS = {
   light: ["#0b62a8", "#c25600", "#00795c", "#a8417f", "#8a6d00", "#2b97cf", "#5b3fa0", "#444441"],
   dark: ["#6cb6f2", "#f0a04b", "#4fc9a4", "#e08abd", "#e6d05a", "#a5dcff", "#b7a1f0", "#c9c9c4"],
@@ -13,7 +13,7 @@ const MARK_TEXT = ["●", "■", "◆", "✚", "▲"];
 const runColour = (i) => COLOURS[dark.matches ? "dark" : "light"][i % COLOURS.light.length];
 const markOf = (i) => Math.floor(i / COLOURS.light.length) % MARKS.length;
 
-/** A run's name behind its mark, in its colour. */
+/** A run's mark in its colour, then its name. */
 function runName(i) {
   const mark = make("span", { class: "mark", "aria-hidden": "true" }, MARK_TEXT[markOf(i)]);
   const recolour = () => (mark.style.color = runColour(i));

@@ -13,7 +13,7 @@ function headline() {
   const { settings, best } = data;
   const done = last ? last.epoch : 0;
   byId("name").append(data.name);
-  byId("written").append(`Written ${data.written}${data.state === "running" ? "; load it again for later figures" : ""}.`);
+  byId("written").append(`Written ${data.written}${data.state === "running" ? "; reload it for newer values" : ""}.`);
   byId("state").append(
     make("span", { class: `pill ${data.state}` }, data.state),
     make("span", {}, `epoch ${count(done)} of ${count(data.epochs)}`),
@@ -101,7 +101,7 @@ function single(title, key, unit, format, text) {
   }));
 }
 
-/** By step, where the layers were measured; else by epoch. */
+/** By step if the layers were measured, by epoch if not. */
 function learningRate() {
   if (!statistics.length) return single("Learning rate", "lr", "in the last step of the epoch", ".3~g", digits3);
   const [card, element] = chartCard("Learning rate", make("span", { class: "hint" }, "by step"), "low", `Learning rate by step, last ${digits3(statistics.at(-1).lr)}`);
@@ -143,7 +143,7 @@ const QUANTITIES = [
 
 function layersOverTime() {
   if (!statistics.length) {
-    byId("layer-chart").replaceWith(empty("No layer was measured yet."));
+    byId("layer-chart").replaceWith(empty("No layer has been measured yet."));
     byId("layer-table").parentElement.remove();
     byId("layers").querySelector(".lead").remove();
     return;
@@ -195,7 +195,7 @@ function layerLayout(name, axis) {
 
 const DASHES = ["solid", "dash", "dot"]; // neighbours differ
 
-/** From the first layer to the last: violet, blue, green, yellow, in steps of even lightness, also without seeing red or green. */
+/** From the first layer to the last: violet, blue, green, yellow, in even steps of lightness, also for colour-blind readers. */
 function depthColour(share) {
   const stops = dark.matches
     ? ["#9d7bd8", "#6f9fe8", "#45b8c8", "#5fd08a", "#c6df5a", "#fbe66a"]
@@ -233,15 +233,15 @@ function layerTable() {
 function confusion() {
   const { classes, images, right, pairs } = findings;
   const section = byId("confusion");
-  section.append(make("p", { class: "lead" }, `${count(right)} of ${count(images)} test images are right (${percent(right / images)}).`));
-  const mixedUp = make("div", { class: "card" }, make("h3", {}, "Mixed up most"));
+  section.append(make("p", { class: "lead" }, `${count(right)} of ${count(images)} test images are classified correctly (${percent(right / images)}).`));
+  const mixedUp = make("div", { class: "card" }, make("h3", {}, "Most confused classes"));
   mixedUp.append(
     pairs.length
       ? table(
-          [{ name: "true" }, { name: "taken for" }, { name: "images", number: true }, { name: "share", number: true }],
+          [{ name: "true" }, { name: "predicted" }, { name: "images", number: true }, { name: "share", number: true }],
           pairs.map((pair) => [classes[pair.label], classes[pair.prediction], count(pair.count), percent(pair.count / pair.of, 1)])
         )
-      : make("p", { class: "hint" }, "Nothing: every test image is right.")
+      : make("p", { class: "hint" }, "None: every test image is classified correctly.")
   );
   if (!findings.confusion) {
     section.append(mixedUp);
@@ -251,7 +251,7 @@ function confusion() {
     "True class by predicted class",
     make("span", { class: "hint" }, "colour: share of the true class"),
     "square",
-    "Confusion matrix; the pairs that are mixed up most are in a table beside it"
+    "Confusion matrix; the most confused pairs of classes are in a table beside it"
   );
   section.append(make("div", { class: "beside" }, card, mixedUp));
   chart(element, drawConfusion);
@@ -311,10 +311,10 @@ function mistakes() {
   const { classes } = findings;
   const section = byId("mistakes");
   if (!findings.mistakes.length) {
-    section.append(empty("There are none: every test image is right."));
+    section.append(empty("None: every test image is classified correctly."));
     return;
   }
-  section.append(make("p", { class: "lead" }, "Test images that were taken for another class, those of the highest loss first."));
+  section.append(make("p", { class: "lead" }, "Misclassified test images, those with the highest loss first."));
   const items = findings.mistakes.map((mistake) => {
     const [label, prediction] = [classes[mistake.label], classes[mistake.prediction]];
     const line = (kind, tag, name, chance) =>
@@ -325,7 +325,7 @@ function mistakes() {
       make(
         "figure",
         { class: "card" },
-        make("img", { src: mistake.image, alt: `Test image ${mistake.place}: ${label}, taken for ${prediction}` }),
+        make("img", { src: mistake.image, alt: `Test image ${mistake.place}: ${label}, predicted ${prediction}` }),
         make(
           "figcaption",
           {},
@@ -339,7 +339,7 @@ function mistakes() {
   section.append(make("ul", { class: "mistakes" }, ...items));
 }
 
-/** Pictures of one size, each pixel as a square of as many pixels, 24 at most, as fit a side of `side`. */
+/** Pictures of one size, enlarged so that each pixel is a square, at most 24 wide, and a picture fits into `side`. */
 function maps(pictures, [height, width], side, kind, label) {
   const scale = Math.min(24, Math.max(1, Math.floor(side / Math.max(height, width))));
   const size = `width: ${Math.min(side, scale * width)}px; aspect-ratio: ${width} / ${height}`;
@@ -356,7 +356,7 @@ function kernels() {
   const { size, pictures } = findings.kernels;
   const told = `${pictures.length} kernels of ${size[0]} × ${size[1]}`;
   section.append(
-    make("p", { class: "lead" }, `${told}. Grey is zero; each is on a scale of its own.`),
+    make("p", { class: "lead" }, `${told}. Grey is zero; each kernel has its own scale.`),
     make("div", { class: "card" }, maps(pictures, size, 48, "kernels", told))
   );
 }
@@ -370,7 +370,7 @@ function activations() {
     make("dd", {}, percent(chance, 1)),
   ]);
   section.append(
-    make("p", { class: "lead" }, "The first test image on its way through the network. Each layer is on a scale of its own: black is zero, blue negative, orange positive.", make("span", { class: "ramp" })),
+    make("p", { class: "lead" }, "The outputs for the first test image. Each layer has its own scale: black is zero, blue negative, orange positive.", make("span", { class: "ramp" })),
     make(
       "div",
       { class: "card" },
@@ -378,7 +378,7 @@ function activations() {
         "div",
         { class: "sample" },
         make("img", { src: findings.image, alt: `The first test image: ${classes[label]}` }),
-        make("div", {}, make("h3", {}, `True: ${classes[label]}`), make("p", { class: "hint" }, "What the network takes it for:"), make("dl", { class: "bars" }, ...bars))
+        make("div", {}, make("h3", {}, `True: ${classes[label]}`), make("p", { class: "hint" }, "Most probable classes:"), make("dl", { class: "bars" }, ...bars))
       )
     ),
     make("div", { class: "card" }, ...outputs.map(output))
@@ -408,7 +408,7 @@ if (findings) {
   activations();
 } else {
   for (const id of ["confusion", "mistakes", "kernels", "activations"]) {
-    byId(id).append(empty(data.note || "Not there yet: the network is looked at after every epoch."));
+    byId(id).append(empty(data.note || "Not available yet: this is updated after every epoch."));
   }
 }
 byId("configuration").append(keysAndValues(data.settings));

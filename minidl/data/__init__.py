@@ -1,4 +1,4 @@
-"""Batches of images for training and evaluation. On the host, with NumPy."""
+"""Batches of images for training and evaluation, prepared on the host by NumPy."""
 
 from .loader import Batch, DataLoader
 from .transforms import Compose, Normalize, Transform

@@ -1,4 +1,4 @@
-"""DataLoader: shuffled, transformed batches, prepared ahead by threads."""
+"""DataLoader: shuffled, transformed batches, prepared in advance by threads."""
 
 import collections
 import dataclasses
@@ -15,9 +15,10 @@ from .transforms import Transform
 
 @dataclasses.dataclass
 class Batch:
-    """images (N, C, H, W), labels (N,), and the images' indices (N,) in the data set; no labels and indices if another has them.
+    """images (N, C, H, W), their labels (N,), and their indices (N,) in the data set.
 
-    These are the images from first_sample on of a batch that has global_size of them, on all devices.
+    labels and indices are empty if another device has them. The images are a shard of the global batch: those from
+    first_sample on, of global_size.
     """
 
     images: np.ndarray
@@ -31,15 +32,15 @@ class Batch:
 
 
 class DataLoader:
-    """Batches of a data set; the last of an epoch is smaller where batch_size does not divide it.
+    """Batches of a data set; the last batch of an epoch is smaller if batch_size does not divide the data set.
 
-    images: (N, C, H, W); labels: (N,). The order is that of the data set, or with shuffle a pure function of (seed, epoch),
-    so any batch of any epoch can be made again. prefetch batches are prepared ahead in a thread, or several.
-    images: an array, or what gives one when indexed with an array of indices.
+    images: (N, C, H, W), an array or an object that returns one when it is indexed with an array of indices. labels: (N,).
+    The order is that of the data set; with shuffle it is a pure function of (seed, epoch), so any batch of any epoch can be
+    made again. prefetch: the number of batches that threads prepare in advance.
 
-    Of `size` devices, the one numbered `rank` gets about an equal share of each batch of batch_size, those in a row; of a
-    batch with fewer images than devices some get none.
-    labelled: without it, batches have images only; another device has their labels, and their places in the data set.
+    Rank `rank` of `size` gets consecutive images of each batch of batch_size, about an equal share. If a batch has fewer
+    images than there are ranks, some ranks get none.
+    labelled: if False, batches have images only, because another device has their labels and indices.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class DataLoader:
         labelled: bool = True,
     ):
         if len(images) != len(labels) or not len(images):
-            raise ValueError(f"DataLoader takes as many labels as images, and some; got {len(images)} and {len(labels)}")
+            raise ValueError(f"DataLoader takes one image or more, and as many labels; got {len(images)} and {len(labels)}")
         if batch_size < 1:
             raise ValueError(f"DataLoader takes a batch_size of at least 1; got {batch_size}")
         self.images, self.labels, self.batch_size, self.transform = images, labels, batch_size, transform
@@ -70,7 +71,7 @@ class DataLoader:
         return ceil_div(len(self.labels), self.batch_size)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch, from first_batch on. An error in a thread is raised here."""
+        """The batches of an epoch from first_batch on. An error in a thread is raised here."""
         order = np.arange(len(self.labels))
         if self.shuffle:
             order = random.permutation(len(order), random.SHUFFLE, epoch, self.seed)

@@ -1,4 +1,4 @@
-"""From images as they are stored to images as a network takes them, a batch at a time."""
+"""Transforms from stored images to the input of a network, for one batch at a time."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,9 +25,9 @@ class Compose:
 
 
 class Normalize:
-    """(pixel - mean) / std for each channel: uint8 images to floating point, lying batch-last as the network wants them.
+    """(pixel - mean) / std for each channel: uint8 images to floating point, stored batch-last for the network.
 
-    mean and std: (C,), in units of a pixel, 0 to 255.
+    mean and std: (C,), in pixel units, 0 to 255.
     """
 
     def __init__(self, mean, std, dtype=np.float32):
@@ -38,7 +38,7 @@ class Normalize:
         batch = np.empty((C, H, W, N), self.dtype)
         mean, factor = self.mean.astype(self.dtype), (1 / self.std).astype(self.dtype)
         for channel in range(C):
-            for rows in chunks_of_bytes(H, batch[channel].nbytes, BLOCK_BYTES):  # a few at a time stay in the cache
+            for rows in chunks_of_bytes(H, batch[channel].nbytes, BLOCK_BYTES):  # small blocks stay in the cache
                 block = batch[channel, rows]
                 np.copyto(block, images[:, channel, rows].transpose(1, 2, 0))
                 block -= mean[channel]

@@ -1,4 +1,4 @@
-"""Activations: elementwise."""
+"""Activation functions, computed elementwise."""
 
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
@@ -43,13 +43,13 @@ class Sigmoid(Function):
 
 @floating("x")
 def relu(x: Tensor, *, inplace: bool = False) -> Tensor:
-    """The rectified linear unit, the paper's section 3.1. Any shape. inplace: accepted as in PyTorch; x is never written."""
+    """The rectified linear unit, Krizhevsky 2012, section 3.1. Any shape. inplace: accepted as in PyTorch; x never changes."""
     return ReLU()(x)
 
 
 @floating("x")
 def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent, which the paper's figure 1 compares ReLU with. Any shape."""
+    """The hyperbolic tangent, with which Krizhevsky 2012, figure 1, compares ReLU. Any shape."""
     return Tanh()(x)
 
 

@@ -1,4 +1,4 @@
-"""What public functions do to their arguments first: checks of shapes, dtypes and devices, and the cast to one dtype."""
+"""Checks of the arguments of public functions (shapes, dtypes, devices), and the cast to one dtype."""
 
 import functools
 import inspect
@@ -21,19 +21,19 @@ def pair(value: Any, name: str, at_least: int = 1) -> tuple[int, int]:
 
 
 def is_integer(value: Any, at_least: int) -> bool:
-    """Python's and NumPy's integers count, True and False don't."""
+    """Whether value is an integer of Python or NumPy, and at least `at_least`. True and False are not integers here."""
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= at_least
 
 
 def number(value: Any, name: str) -> float:
-    """A number of Python or NumPy as Python's, which widens no float32."""
+    """A Python or NumPy number as a Python float, which does not widen a float32 array."""
     if not isinstance(value, Real):
         raise TypeError(f"{name} must be a number; got {value!r:.80}")
     return float(value)
 
 
 def axis_of(function: str, x: Tensor, axis: Any) -> int:
-    """One axis of x, negative ones counted from the end; a single number has the axis 0."""
+    """The index of an axis of x; a negative one counts from the end, and a single number has axis 0."""
     count = max(1, x.ndim)
     if not is_integer(axis, -count) or axis >= count:
         raise ValueError(f"{function} of x {x.shape} takes an axis from {-count} to {count - 1}; got {axis!r:.80}")
@@ -52,14 +52,14 @@ def require_pixels(x: Tensor, function: str) -> None:
 
 
 def require_only(owner: str, **settings: tuple[Any, Any]) -> None:
-    """Refuse other values of settings that PyTorch has and minidl does not. settings: name=(value given, only value allowed)."""
+    """Raise ValueError for a PyTorch option that minidl lacks. settings: name=(value given, the only value allowed)."""
     for name, (value, only) in settings.items():
         if not isinstance(value, type(only)) or value != only:
             raise ValueError(f"{owner} takes {name}={only!r} only; got {value!r:.80}")
 
 
 def as_tensor(value: Any) -> Tensor:
-    """A Tensor as it is; an array, a number or a list of numbers as one."""
+    """A Tensor unchanged; an array, a number or a list of numbers as a Tensor."""
     return value if isinstance(value, Tensor) else Tensor(value)
 
 
@@ -77,11 +77,11 @@ class Cast(Function):
 
 
 def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """For a public function whose arguments `names` are tensors of float16, float32 or float64, on one device.
+    """A decorator for a public function whose arguments `names` are tensors of float16, float32 or float64, on one device.
 
-    The function gets Tensors, whether it is called with these, arrays or lists; an argument whose default is None may be None.
-    Of several dtypes the widest counts, as in NumPy. float16 is computed in float32 and rounded at the end: its sums would
-    overflow at 65504. Raises TypeError for None and for other dtypes, ValueError for two devices.
+    It converts arrays and lists to Tensors. An argument whose default is None may be None. Different dtypes are cast to the
+    widest, as in NumPy. float16 is computed in float32 and the result rounded, because sums in float16 overflow at 65504.
+    Raises TypeError for None and for other dtypes, ValueError for two devices.
     """
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
@@ -92,7 +92,7 @@ def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]
             try:
                 arguments = signature.bind(*args, **kwargs).arguments
             except TypeError:
-                return function(*args, **kwargs)  # whose own error names it
+                return function(*args, **kwargs)  # Python's own error then names the function
             optional = [name for name in names if signature.parameters[name].default is None and arguments.get(name) is None]
             tensors = {name: _floating(title, name, arguments[name]) for name in names if name not in optional}
             _require_one_device(title, tensors)

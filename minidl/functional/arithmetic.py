@@ -1,6 +1,6 @@
 """Arithmetic and sums, and the operators and methods of Tensor made from them.
 
-Operands broadcast as in NumPy. What broadcasting repeated, backward sums: y[i, j] = a[j] + b[i, j] gives
+Operands broadcast as in NumPy. Backward sums over the axes that broadcasting repeated: y[i, j] = a[j] + b[i, j] gives
 dL/da[j] = sum over i of dL/dy[i, j].
 """
 
@@ -22,7 +22,7 @@ def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _sum(x: Array, axis, keepdims: bool) -> Array:
-    """float16 is summed in float32, as its sums overflow at 65504."""
+    """The sum of an array; float16 is summed in float32, because its sums overflow at 65504."""
     return x.sum(axis=axis, keepdims=keepdims, dtype="float32" if x.dtype == "float16" else None)
 
 
@@ -126,14 +126,14 @@ class Mean(Sum):
         return y.astype(x.dtype) if x.dtype == "float16" else y
 
     def backward(self, grad):
-        wide = grad.astype("float32") if grad.dtype == "float16" else grad  # which a large count would overflow
+        wide = grad.astype("float32") if grad.dtype == "float16" else grad  # a large count overflows float16
         return super().backward((wide / self.count).astype(grad.dtype))
 
 
 class Max(Function):
-    """y = the largest x along some axes;  dx = dy where x is it. NaN is larger than anything.
+    """y = the largest x along some axes;  dx = dy at the maximum, else 0. NaN counts as the largest.
 
-    Of equals, the first along one axis has dy; along several axes each has an equal share, as in PyTorch.
+    Among equal maxima, the first gets dy if there is one axis; with several axes each gets an equal share, as in PyTorch.
     """
 
     def __init__(self, axis: Any = None, keepdims: bool = False):
@@ -195,21 +195,21 @@ def log(x: Tensor) -> Tensor:
 
 
 def _over_axes(function: type[Sum] | type[Max], what: str) -> Callable[..., Tensor]:
-    """A method that takes the axes as in NumPy."""
+    """A method of Tensor that takes axis and keepdims as in NumPy."""
 
     def method(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
         return function(axis, keepdims)(x)
 
-    method.__doc__ = f"{what} along an axis, several, or all. keepdims: leave these axes, with size 1."
+    method.__doc__ = f"{what} along an axis, several, or all. keepdims: keep these axes, with size 1."
     return method
 
 
 def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
-    """A comparison element by element, which gives booleans and has no gradient."""
+    """An elementwise comparison, which returns booleans and has no gradient."""
 
     def compare(a, b):
         try:
-            if not isinstance(b, (int, float)):  # with these NumPy compares whatever the dtype can hold
+            if not isinstance(b, (int, float)):  # NumPy compares a Python number even if the dtype cannot hold it
                 b = (b if isinstance(b, Tensor) else Tensor(as_array(b, a.data))).data
             return Tensor(comparison(a.data, b))
         except TypeError:  # b holds no numbers
@@ -219,15 +219,15 @@ def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], T
 
 
 def give_methods(**methods: Callable[..., Any]) -> None:
-    """Make functions methods of Tensor; operators.py declares them."""
+    """Make these functions methods of Tensor. operators.py declares them."""
     for name, method in methods.items():
         setattr(Tensor, name, method)
 
 
 def give_operators(name: str, function: type[Function]) -> None:
-    """Make a function of two tensors Tensor's operator of that name, with a tensor on the left and on the right.
+    """Make a function of two tensors an operator of Tensor, for a tensor on the left and on the right.
 
-    To Python, None is no operand.
+    With None as an operand, Python raises TypeError.
     """
 
     def operate(a, b):

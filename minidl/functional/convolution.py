@@ -1,4 +1,4 @@
-"""Convolution (in truth a correlation, as everywhere in deep learning)."""
+"""Convolution (strictly a cross-correlation, as everywhere in deep learning)."""
 
 import contextlib
 import contextvars
@@ -15,11 +15,11 @@ from .padding import pad
 class Conv2d(Function):
     """y[n, o, h, w] = b[o] + sum over c, i, j of W[o, c, i, j] xpad[n, c, h s + i, w s + j]
 
-    im2col lays the patch that output (h, w) of image n sees into one column, P (C KH KW, OH OW N). Then it is a product:
-    Y = W P + b;  dW = dY P^T,  db = sum of dY over all places,  dP = W^T dY.
-    col2im adds dP back to the pixels it came from: a pixel seen by several outputs gets the sum. That is dx.
-    With groups, each group of outputs sees its own group of inputs only.
-    winograd_tile: None for this, or the m of Winograd's way to the same result, see kernels/winograd.py.
+    im2col copies the patch that output (h, w) of image n reads into one column of a matrix P (C KH KW, OH OW N). Then
+    Y = W P + b;  dW = dY P^T,  db = sum of dY over all positions,  dP = W^T dY.
+    col2im adds dP back to the pixels it came from: a pixel that several outputs read gets the sum. That is dx.
+    With groups, each group of output channels reads its own group of input channels only.
+    winograd_tile: None for im2col, or the m of Winograd's algorithm for the same result, see kernels/winograd.py.
     """
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int, winograd_tile: int | None):
@@ -39,8 +39,10 @@ _algorithm = contextvars.ContextVar("convolution_algorithm", default="auto")
 
 @contextlib.contextmanager
 def convolution_algorithm(name: str) -> Iterator[None]:
-    """Inside `with convolution_algorithm("im2col"):` convolutions are computed in that way; "auto", as otherwise: in
-    Winograd's where the shapes say that it is faster. The results differ by rounding only.
+    """Choose the algorithm of convolutions inside `with convolution_algorithm("im2col"):`.
+
+    "auto", the default, takes Winograd's algorithm for the shapes for which it is faster, else im2col. The results differ
+    by rounding only.
     """
     if name not in ("auto", "im2col"):
         raise ValueError(f'convolution_algorithm takes "auto" or "im2col"; got {name!r}')
@@ -64,8 +66,8 @@ def conv2d(
 ) -> Tensor:
     """x (N, C, H, W), weight (O, C / groups, KH, KW), bias (O,) -> (N, O, OH, OW), OH = (H + 2 padding - KH) // stride + 1.
 
-    stride and padding: an integer, or a pair for H and W. padding "valid" is 0; "same" gives OH = H and OW = W, with one more
-    row and column of zeros behind the image than before it where the kernel's size is even; it takes stride 1.
+    stride and padding: an integer, or a pair for H and W. padding "valid" is 0. "same" gives OH = H and OW = W and needs
+    stride 1; for an even kernel size it adds one more row or column of zeros after the image than before it.
     """
     require_pixels(x, "conv2d")
     require_only("conv2d", dilation=(pair(dilation, "dilation"), (1, 1)))
@@ -75,7 +77,7 @@ def conv2d(
     x, padding = _padded(x, weight.shape[2:], stride, padding)
     (_, C, H, W), (O, CG, KH, KW) = x.shape, weight.shape
     if not is_integer(groups, 1):
-        raise ValueError(f"conv2d with groups={groups!r}: give an integer of at least 1")
+        raise ValueError(f"conv2d takes groups, an integer of at least 1; got {groups!r}")
     if not (CG and O) or CG * groups != C or O % groups:
         raise ValueError(
             f"conv2d with groups={groups} takes weights of {groups} x {CG} = {groups * CG} input channels and a multiple "
@@ -92,7 +94,7 @@ def conv2d(
 
 
 def _padded(x: Tensor, kernel_size, stride, padding) -> tuple[Tensor, tuple[int, int]]:
-    """padding as a pair; x with what a pair cannot say padded already."""
+    """x and padding as a pair. Padding that is not symmetric is added to x here."""
     if not isinstance(padding, str):
         return x, pair(padding, "padding", at_least=0)
     if padding not in ("valid", "same") or (padding == "same" and stride != (1, 1)):

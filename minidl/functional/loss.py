@@ -1,4 +1,4 @@
-"""Losses: softmax and cross-entropy, and the squared error."""
+"""Loss functions: softmax, cross-entropy and the squared error."""
 
 from typing import Any
 
@@ -39,8 +39,9 @@ class LogSoftmax(Function):
 class CrossEntropy(Function):
     """L_n = -sum_c t_nc log p_nc,  p = softmax(x),  t = 1 at the label and 0 elsewhere;  dx_nc = dL_n (p_nc - t_nc).
 
-    Softmax and logarithm together have this simple gradient, and never take the logarithm of a rounded zero. With label
-    smoothing e, t is (1 - e) of that and e / C everywhere (Szegedy et al. 2016, section 7).
+    Softmax and logarithm are one function here: the gradient is simple, and there is no logarithm of a probability that was
+    rounded to zero. With label smoothing e, t is multiplied by 1 - e, and e / C is added for every class (Szegedy et al.
+    2016, section 7).
     """
 
     def __init__(self, labels: Array, label_smoothing: float):
@@ -69,7 +70,7 @@ class SquaredError(Function):
 
 @floating("x")
 def softmax(x: Tensor, axis: int = 1) -> Tensor:
-    """exp(x) / sum exp(x) along an axis: positive numbers that add up to 1. Any shape."""
+    """exp(x) / sum exp(x) along an axis: positive numbers with the sum 1. Any shape."""
     return Softmax(axis_of("softmax", x, axis))(x)
 
 
@@ -91,7 +92,7 @@ def cross_entropy(
 ) -> Tensor:
     """-log softmax(logits)[label]: logits (N, C), labels (N,) an integer array -> a number, or (N,) with reduction "none".
 
-    logits are the last layer's outputs, with no softmax of their own. reduction: "mean", "sum" or "none".
+    logits are the last layer's outputs, before softmax. reduction: "mean", "sum" or "none".
     """
     require_only("cross_entropy", weight=(weight, None), ignore_index=(ignore_index, -100))
     labels = get_array_module(logits.data).asarray(labels.data if isinstance(labels, Tensor) else as_array(labels))

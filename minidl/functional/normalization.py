@@ -11,7 +11,7 @@ from .arguments import as_tensor, floating, is_integer, number, require_4d
 class BatchNorm(Function):
     """y = gamma xhat + beta,  xhat = (x - mean) / sqrt(var + eps), for each channel; Ioffe and Szegedy 2015, algorithm 1.
 
-    mean and var are those of the m = N H W values of the channel, so every x has a part in them, and
+    mean and var are those of the m = N H W values of the channel. They depend on every x, so
     dgamma = sum dy xhat,  dbeta = sum dy,  dx = gamma / sqrt(var + eps) (dy - dbeta / m - xhat dgamma / m).
     """
 
@@ -19,11 +19,11 @@ class BatchNorm(Function):
         self.eps = eps
 
     def statistics(self, x: Array) -> tuple:
-        """m, and each channel's mean and sum of squared distances from it."""
+        """m, and for each channel the mean and the sum of squared deviations from it."""
         return max(1, x.size // x.shape[1]), *self.kernels.channel_statistics(x)
 
     def over_batch(self, sums: Array) -> Array:
-        """Sums over the whole batch, given those over x; here x is the whole batch."""
+        """Sums over the whole batch, from the sums over x. Here x is the whole batch; SyncBatchNorm overrides this."""
         return sums
 
     def forward(self, x, weight, bias):
@@ -45,7 +45,7 @@ class BatchNorm(Function):
 
 
 class BatchNormInference(Function):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta, with a mean and var that are constants: batch norm in evaluation.
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, with constant mean and var: batch norm in evaluation.
 
     dx = dy gamma / sqrt(var + eps),  dgamma = sum dy (x - mean) / sqrt(var + eps),  dbeta = sum dy.
     """
@@ -65,7 +65,7 @@ class BatchNormInference(Function):
 
 
 def _scale_and_shift(mean, var, eps, weight, bias):
-    """a and b, for which gamma (x - mean) / sqrt(var + eps) + beta = a x + b."""
+    """a and b such that gamma (x - mean) / sqrt(var + eps) + beta = a x + b."""
     scale = weight / get_array_module(var).sqrt(var + eps)
     return scale.astype(weight.dtype), (bias - mean * scale).astype(weight.dtype)
 
@@ -83,8 +83,9 @@ def batch_norm(
 ) -> Tensor:
     """Normalise each channel of x (N, C, ...); weight, bias, running_mean and running_var are (C,).
 
-    training: use the batch's statistics, and move the running ones (if given; arrays, or Tensors whose data is written)
-    towards them, in place, by `momentum`; the running variance is the unbiased one, with m - 1. Otherwise use the running ones.
+    training: normalise by the batch's statistics, and update the running statistics in place, if they are given (arrays or
+    Tensors): running += momentum (batch - running). The running variance is the unbiased one, with m - 1. Otherwise
+    normalise by the running statistics.
     """
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     if not eps >= 0:
@@ -92,7 +93,7 @@ def batch_norm(
     if training and x.ndim > 1 and x.data.size == x.shape[1]:
         raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
     if training and not x.data.size:
-        running_mean = running_var = None  # no values have no mean
+        running_mean = running_var = None  # an empty batch has no mean
     return normalize_channels(BatchNorm(eps) if training else None, x, running_mean, running_var, weight, bias, momentum, eps)
 
 
@@ -107,7 +108,7 @@ def normalize_channels(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """batch_norm by this function, which moves the running statistics; without one, by the running statistics."""
+    """batch_norm by this function, which updates the running statistics; if it is None, by the running statistics."""
     if x.ndim < 2:
         raise ValueError(f"batch_norm takes x of shape (N, C, ...); got {x.shape}")
     C, xp = x.shape[1], get_array_module(x.data)
@@ -135,11 +136,11 @@ def normalize_channels(
 
 
 def _statistics(name: str, value: Any, written: bool) -> Array:
-    """A running mean or variance as an array; what is written into it, the caller shall find in an array or Tensor of his."""
+    """A running mean or variance as an array. If it is to be updated, it must be an array or Tensor of the caller's."""
     if value is None:
         return None
     if written and isinstance(value, (list, tuple)):
-        raise TypeError(f"batch_norm in training moves {name}, and a list cannot be; give an array or a Tensor")
+        raise TypeError(f"batch_norm in training updates {name}, so it cannot be a list; give an array or a Tensor")
     array = as_tensor(value).data
     if array.dtype.kind != "f":
         raise TypeError(f"batch_norm takes a {name} of floating-point numbers; got {array.dtype}")
@@ -147,11 +148,11 @@ def _statistics(name: str, value: Any, written: bool) -> Array:
 
 
 class LocalResponseNorm(Function):
-    """y_c = x_c / s_c^beta,  s_c = k + a sum of x_j^2 over the channels j around c; the paper's section 3.3.
+    """y_c = x_c / s_c^beta,  s_c = k + a sum of x_j^2 over the channels j around c; Krizhevsky 2012, section 3.3.
 
-    The window is `before` channels before c to `after` behind it. x_c is in y_c directly, and in every s_j whose window holds
-    c: dx_c = dy_c / s_c^beta - 2 a beta x_c  sum over those j of dy_j x_j / s_j^(beta + 1).
-    With groups of channels, no window reaches from one into another.
+    The window goes from c - before to c + after. x_c occurs in y_c directly, and in every s_j whose window contains c:
+    dx_c = dy_c / s_c^beta - 2 a beta x_c  sum over those j of dy_j x_j / s_j^(beta + 1).
+    With groups of channels, a window stays inside one group.
     """
 
     def __init__(self, before: int, after: int, a: float, beta: float, k: float, groups: int):
@@ -167,7 +168,7 @@ class LocalResponseNorm(Function):
         return self.kernels.local_response_norm_backward(grad, self.x, self.s, *self.window, self.groups)
 
 
-# What size and alpha stand for: (channels before, channels behind, what the sum of squares is multiplied by).
+# What size and alpha mean in each convention: (channels before, channels after, the factor of the sum of squares).
 LRN_CONVENTIONS = {
     "pytorch": lambda size, alpha: (size // 2, (size - 1) // 2, alpha / size),
     "paper": lambda size, alpha: (size // 2, size // 2, alpha),
@@ -186,21 +187,21 @@ def local_response_norm(
     *,
     groups: int = 1,
 ) -> Tensor:
-    """Divide each activation of x (N, C, H, W) by a power of what neighbouring channels hold at the same place.
+    """Divide each activation of x (N, C, H, W) by (k + a sum x^2)^beta, summed over neighbouring channels at its position.
 
-    Three conventions call different things alike; all divide by (k + a sum x^2)^beta:
+    The three conventions give the same argument names different meanings:
 
-    "pytorch"     size channels, the extra one of an even size before; a = alpha / size. So computes the 2012 paper's own
-                  code (cuda-convnet's cross-map normalisation), and so do torch.nn.LocalResponseNorm
-                  and, for odd sizes, Caffe and ONNX.
-                  The paper's net is size 5, alpha 1e-4, beta 0.75, k 2.
-    "paper"       the formula that section 3.3 prints: from c - n // 2 to c + n // 2 for n = size, and a = alpha, which is n
-                  times stronger.
+    "pytorch"     `size` channels; an even size takes the extra channel before c. a = alpha / size. This is the convention of
+                  torch.nn.LocalResponseNorm, of the code of Krizhevsky 2012 (the cross-map normalisation of cuda-convnet)
+                  and, for odd sizes, of Caffe and ONNX. The network of Krizhevsky 2012 has size 5, alpha 1e-4, beta 0.75,
+                  k 2.
+    "paper"       the formula as printed in Krizhevsky 2012, section 3.3: from c - n // 2 to c + n // 2 for n = size, and
+                  a = alpha, which is n times larger.
     "tensorflow"  tf.nn.local_response_normalization: size is its depth_radius, from c - size to c + size; a = alpha, and k
                   is its bias. Its defaults are size 5, alpha 1, beta 0.5, k 1.
 
-    groups: the channels are normalised in so many groups, each by itself. With 2, as on the paper's two GPUs, each of which
-    normalised the maps that it had computed.
+    groups: the channels are divided into this many groups, and each is normalised by itself. Krizhevsky 2012 has 2, as each
+    of its two GPUs normalised the feature maps that it had computed.
     """
     require_4d(x, "local_response_norm")
     if not is_integer(size, 1):

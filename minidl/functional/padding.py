@@ -1,4 +1,4 @@
-"""Zero padding, for what a convolution's own symmetric padding cannot say."""
+"""Zero padding with a different width on each side, which conv2d's own padding does not have."""
 
 from ..autodiff import Function, Tensor
 from ..kernels import kernels_for
@@ -6,7 +6,7 @@ from .arguments import floating, is_integer, require_4d
 
 
 class Pad(Function):
-    """y[n, c, h + top, w + left] = x[n, c, h, w], and 0 around it;  dx is the part of dy where x lies."""
+    """y[n, c, h + top, w + left] = x[n, c, h, w], and 0 around it;  dx is dy without the border."""
 
     def __init__(self, left: int, right: int, top: int, bottom: int):
         self.left, self.right, self.top, self.bottom = left, right, top, bottom

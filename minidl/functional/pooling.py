@@ -1,4 +1,4 @@
-"""Pooling: a window of each channel becomes its maximum or its mean."""
+"""Pooling: each window of a channel is replaced by its maximum or its mean."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from .arguments import floating, is_integer, pair, require_only, require_pixels
 class MaxPool2d(Function):
     """y[n, c, h, w] = max over i, j of x[n, c, h s + i, w s + j]
 
-    The gradient of a maximum goes to the element that was it (to the first of equals), the others get none. Where windows
-    overlap (s < k) an element can be the maximum of several, and gets the sum.
+    The gradient of a window goes to its maximum (to the first of equal maxima), and the other elements get 0. If windows
+    overlap (s < k), an element can be the maximum of several windows, and gets the sum of their gradients.
     """
 
     def __init__(self, kernel_size, stride, padding, output_size):
@@ -32,8 +32,8 @@ class MaxPool2d(Function):
 class AvgPool2d(Function):
     """y[n, c, h, w] = 1 / m_hw  sum over i in R_h, j in C_w of x[n, c, i, j]
 
-    R_h and C_w (windows) are the rows and columns that output (h, w) sees, m_hw (divisors) what their sum is divided by. An
-    element has a part in every window that sees it:
+    R_h and C_w (windows) are the rows and columns of the window of output (h, w), and m_hw (divisors) divides their sum. An
+    element gets a gradient from every window that contains it:
     dx[n, c, i, j] = sum over h, w with i in R_h and j in C_w of dy[n, c, h, w] / m_hw.
     """
 
@@ -61,9 +61,9 @@ def max_pool2d(
 ) -> Tensor:
     """x (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2 padding - kernel_size) // stride + 1.
 
-    kernel_size, stride, padding: an integer, or a pair for H and W. stride None: kernel_size, windows that do not overlap;
-    the paper's overlapping pooling is kernel_size 3, stride 2 (section 3.4). What is padded is never the maximum.
-    ceil_mode: round OH up instead of down, but drop a window that would start in the padding behind the image.
+    kernel_size, stride, padding: an integer, or a pair for H and W. stride None is kernel_size: windows do not overlap.
+    The overlapping pooling of Krizhevsky 2012, section 3.4, is kernel_size 3, stride 2. Padding is never the maximum.
+    ceil_mode: round OH up instead of down, but drop a window that would start in the padding after the image.
     """
     require_only("max_pool2d", dilation=(pair(dilation, "dilation"), (1, 1)), return_indices=(return_indices, False))
     kernel_size, stride, padding, sizes = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
@@ -83,10 +83,10 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """x (N, C, H, W) -> (N, C, OH, OW), each window's mean; sizes and arguments as in max_pool2d.
+    """x (N, C, H, W) -> (N, C, OH, OW), the mean of each window; sizes and arguments as in max_pool2d.
 
-    count_include_pad: the zeros of the padding count as elements (a piece beyond the padding, which ceil_mode may bring,
-    never does). divisor_override: divide the sum by this number instead.
+    count_include_pad: count the zeros of the padding as elements. With ceil_mode a window may reach beyond the padding; that
+    part is never counted. divisor_override: divide the sum by this number instead.
     """
     kernel_size, stride, padding, sizes = _geometry("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
     if divisor_override is not None and not is_integer(divisor_override, 1):
@@ -103,9 +103,10 @@ def avg_pool2d(
 
 @floating("x")
 def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
-    """x (N, C, H, W) -> (N, C, OH, OW) for any H and W: window i of an axis of n is from floor(i n / OH) to ceil((i + 1) n / OH).
+    """x (N, C, H, W) -> (N, C, OH, OW), the mean of each window, for any H and W.
 
-    output_size: an integer, or a pair for H and W; None in the pair leaves that axis as it is.
+    Along an axis of size n with m outputs, window i goes from floor(i n / m) to ceil((i + 1) n / m).
+    output_size: an integer, or a pair for H and W; None in the pair keeps the size of that axis.
     """
     require_pixels(x, "adaptive_avg_pool2d")
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)

@@ -1,4 +1,4 @@
-"""Products of matrices: the fully connected layer, and the operator @."""
+"""Matrix products: the fully connected layer, and the operator @."""
 
 import math
 
@@ -9,7 +9,7 @@ from .arithmetic import give_operators, sum_to_shape
 
 
 class Linear(Function):
-    """y[n, o] = sum_f x[n, f] W[o, f] + b[o], for matrices three products of them:
+    """y[n, o] = sum_f x[n, f] W[o, f] + b[o]. In matrices:
 
     Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum over n of dY.
     """
@@ -25,7 +25,7 @@ class Linear(Function):
 class MatMul(Function):
     """Y = A B, for matrices and stacks of them;  dA = dY B^T, dB = A^T dY.
 
-    A vector on the left stands for one row, on the right for one column, as in NumPy.
+    A vector on the left is one row, a vector on the right is one column, as in NumPy.
     """
 
     def forward(self, a, b):

@@ -9,7 +9,7 @@ from .arguments import floating, is_integer, number
 class Dropout(Function):
     """y = x m,  m = 0 with probability p, else 1 / (1 - p), so that the expectation of y is x;  dx = dy m.
 
-    draw names the mask: (seed, step, key, first_sample, first_feature), see minidl.random.
+    draw determines the mask: (seed, step, key, first_sample, first_feature), see minidl.random.
     """
 
     def __init__(self, p: float, draw: tuple[int, int, int, int, int]):
@@ -26,11 +26,10 @@ class Dropout(Function):
 
 @floating("x")
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, inplace: bool = False, key: int | None = None) -> Tensor:
-    """Set each element of x (N, ...) to zero with probability p in training, and scale the rest; the paper's section 4.2.
+    """Set each element of x (N, ...) to zero with probability p in training, and scale the others; Krizhevsky 2012, section 4.2.
 
-    The mask depends on the seed, the step, the sample's place in the global batch and key (an integer below 2**24), and on
-    nothing else. Without a key, calls are numbered within `minidl.random.context`. inplace: accepted as in PyTorch; x is
-    never written.
+    The mask depends only on the seed, the step, the sample's index in the global batch and key (an integer below 2**24).
+    Without a key, calls are numbered within `minidl.random.context`. inplace: accepted as in PyTorch; x never changes.
     """
     p = number(p, "p")
     if not 0 <= p <= 1:

@@ -1,4 +1,4 @@
-"""Shapes: the same elements in another order, in parts, or put together; and the methods of Tensor made from them."""
+"""Functions that rearrange, select or join elements, and the methods of Tensor made from them."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ class Reshape(Function):
 
 
 class Transpose(Function):
-    """y[i, j, ...] = x with its axes permuted;  dx is dy permuted back."""
+    """y = x with its axes permuted;  dx is dy with the axes permuted back."""
 
     def __init__(self, *axes: int):
         self.axes = axes
@@ -41,9 +41,9 @@ class Transpose(Function):
 
 
 class GetItem(Function):
-    """y = x[key], with NumPy's slices, integers, and integer or boolean arrays;  dx is 0 but for what was taken: there, dy.
+    """y = x[key], with NumPy's slices, integers, and integer or boolean arrays;  dx is dy at key, and 0 elsewhere.
 
-    An element that was taken several times gets the sum.
+    An element that was selected several times gets the sum.
     """
 
     def __init__(self, key: Any):
@@ -61,7 +61,7 @@ class GetItem(Function):
 
 
 class Concatenate(Function):
-    """y = the x one behind the other, along an axis;  each dx is its part of dy."""
+    """y = the inputs joined along an axis;  each dx is its part of dy."""
 
     def __init__(self, axis: int):
         self.axis = axis
@@ -76,7 +76,7 @@ class Concatenate(Function):
 
 
 class Stack(Function):
-    """y = the x one behind the other, along a new axis;  each dx is its part of dy."""
+    """y = the inputs joined along a new axis;  each dx is its part of dy."""
 
     def __init__(self, axis: int):
         self.axis = axis
@@ -89,13 +89,13 @@ class Stack(Function):
 
 
 def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of equal shapes but for one axis, one behind the other along that axis."""
+    """Tensors joined along an axis. Their shapes are equal except for that axis."""
     tensors = _several("cat", tensors)
     return Concatenate(axis_of("cat", tensors[0], axis))(*tensors)
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """n tensors of one shape, one behind the other along a new axis of length n."""
+    """n tensors of one shape joined along a new axis of size n."""
     return Stack(axis)(*_several("stack", tensors))
 
 
@@ -122,17 +122,17 @@ def _unpacked(arguments: tuple) -> tuple:
 
 
 def _plain(key: Any) -> Any:
-    """An index with arrays for tensors."""
+    """An index in which arrays replace Tensors."""
     return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data if isinstance(key, Tensor) else key
 
 
 def _reshape(x: Tensor, *shape: Any) -> Tensor:
-    """The same elements in another shape, given as numbers or one tuple; -1 stands for the size that is left."""
+    """The same elements in another shape, given as numbers or one tuple; -1 is the size that follows from the others."""
     return Reshape(*_unpacked(shape))(x)
 
 
 def _transpose(x: Tensor, *axes: Any) -> Tensor:
-    """The axes in another order, given as numbers or one tuple; without, reversed, as in NumPy."""
+    """The axes in another order, given as numbers or one tuple; without arguments, reversed, as in NumPy."""
     return Transpose(*_unpacked(axes))(x)
 
 

@@ -1,4 +1,4 @@
-"""Tools to look into a network: is its gradient right, what is it made of, what does backpropagation walk along?
+"""Tools to inspect a network: a gradient check, a table of its layers, and a drawing of the computation graph.
 
 They take any network or function, and import nothing from nn.
 """

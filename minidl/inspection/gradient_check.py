@@ -1,4 +1,4 @@
-"""Is a backward right? Compare it with finite differences, in float64."""
+"""The gradient check: compare backward with finite differences, in float64."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from ..autodiff import Tensor, no_grad, walk
 from ..backend import get_array_module, to_numpy
 from ..functional.arguments import as_tensor
 
-MOST_ELEMENTS = 2000  # that are checked one by one unless told otherwise
+MOST_ELEMENTS = 2000  # up to this number, the default is to check each element
 
 
 class GradientError(AssertionError):
@@ -19,13 +19,13 @@ class GradientError(AssertionError):
 
 @dataclasses.dataclass
 class Comparison:
-    """One comparison."""
+    """One comparison of a derivative by backward with a finite difference."""
 
     what: str
     analytic: float
     numeric: float
     ok: bool
-    tiny: bool  # both slopes are below atol, so that any gradient would pass
+    tiny: bool  # both derivatives are below atol, so that any gradient would pass
 
     def __str__(self):
         difference = abs(self.analytic - self.numeric)
@@ -48,18 +48,18 @@ def gradcheck(
     """Check dL/dx by backward against (L(x + step u) - L(x - step u)) / (2 step), for L = sum of r * fn(*inputs) with random
     weights r, and every x of the inputs that requires a gradient; if fn is a Module, for its parameters too.
 
-    mode "elements": u is one element at a time, all of them, which finds any wrong one and says where. "directions": u runs
-    through random directions, each x by itself, at the price of two evaluations a direction; it can miss a small error of few
-    elements. Without a mode: elements if there are up to 2,000 in all, else directions.
+    mode "elements": u is one element at a time, for all elements. It finds every wrong element, and names it. "directions": u
+    is a random direction, for each x separately. It takes two evaluations for each direction, but can miss a small error in a
+    few elements. Without a mode: "elements" if there are at most 2,000 in all, else "directions".
 
-    The tensors checked are float64. fn must give the same for the same inputs, with and without no_grad (give dropout a key
-    and a context), and be smooth within a step (keep ReLU's inputs away from 0, max pooling's apart). step is eps, times |x|
-    where that is above 1. A comparison of a and b passes if |a - b| <= atol + rtol * max(|a|, |b|), plus an allowance for
-    rounding.
+    The checked tensors must be float64. fn must return the same values for the same inputs, with and without no_grad (give
+    dropout a key and a context), and be smooth within a step (keep the inputs of ReLU away from 0, and those of max pooling
+    apart). step is eps, times |x| where |x| > 1. A comparison of a and b passes if |a - b| <= atol + rtol * max(|a|, |b|),
+    plus an allowance for rounding.
 
-    Returns the report, a line for each comparison, and prints it if verbose. Raises GradientError with the report if a
-    gradient is wrong, and ValueError if the check is not possible; also where every slope is below atol, as any gradient would
-    pass. Tensors and networks are left as they were, without gradients of this check.
+    Returns the report, with a line for each comparison, and prints it if verbose. Raises GradientError with the report if a
+    gradient is wrong. Raises ValueError if the check is not possible, or if all derivatives are below atol, as any gradient
+    would then pass. The check does not change tensors or networks, and leaves no gradients.
     """
     if mode not in (None, "directions", "elements"):
         raise ValueError(f'gradcheck takes mode "directions" or "elements"; got {mode!r}')
@@ -79,7 +79,7 @@ def gradcheck(
         rows = []
         for name, x in checked.items():
             for what, direction, step in _directions(name, to_numpy(x.data), mode, directions, eps, rng):
-                with np.errstate(invalid="ignore"):  # the report tells what is infinite
+                with np.errstate(invalid="ignore"):  # the report shows infinite values
                     analytic = float((gradients[name] * direction).sum())
                 numeric = _slope(loss, x, direction, step)
                 rounding = 20 * np.finfo(np.float64).eps * size / step
@@ -96,12 +96,12 @@ def gradcheck(
     if wrong:
         raise GradientError(f"{wrong} of {len(rows)} comparisons are wrong\n{report}")
     if all(row.tiny for row in rows):
-        raise ValueError(f"every slope is below atol = {atol:g}, so any gradient would pass: give a smaller atol, or scale fn")
+        raise ValueError(f"all derivatives are below atol = {atol:g}, so any gradient passes: give a smaller atol, or scale fn")
     return report
 
 
 def _checked(fn: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """What is checked, by the name it has in the report: an input by its number, a parameter by its name."""
+    """The checked tensors by their names in the report: inputs by number, parameters by name."""
     checked = {f"input {i}": x for i, x in enumerate(inputs) if x.requires_grad}
     for name, parameter in fn.named_parameters() if hasattr(fn, "named_parameters") else ():
         if parameter.requires_grad and not any(parameter is x for x in checked.values()):
@@ -110,36 +110,36 @@ def _checked(fn: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, T
         raise ValueError("gradcheck needs an input with requires_grad")
     for name, x in checked.items():
         if x.dtype != np.float64:
-            raise ValueError(f"gradcheck needs float64; {name} is {x.dtype}: differences would drown in rounding")
+            raise ValueError(f"gradcheck needs float64; {name} is {x.dtype}, whose rounding is larger than the differences")
     return checked
 
 
 def _analytic(fn: Callable[..., Tensor], inputs: Sequence[Tensor], checked: dict[str, Tensor], rng: np.random.Generator):
-    """backward's gradients of L by name, the random weights r, and the norm of L's terms; ValueError if fn is not fit for it."""
+    """backward's gradients of L by name, the random weights r, and the norm of L's terms. ValueError if fn cannot be checked."""
     output = fn(*inputs)
     if not isinstance(output, Tensor):
-        raise TypeError(f"gradcheck needs a function that gives a Tensor; this one gave a {type(output).__name__}")
+        raise TypeError(f"gradcheck needs a function that returns a Tensor; this one returned a {type(output).__name__}")
     if not output.requires_grad:
-        raise ValueError("gradcheck needs an output that depends on what requires a gradient; this one does not")
+        raise ValueError("gradcheck needs an output that depends on a tensor that requires a gradient; this one does not")
     value = to_numpy(output.data)
     weights = rng.standard_normal(output.shape)
     if not np.isfinite(value).all():
-        raise ValueError("gradcheck needs a function whose values are finite; this one's are not")
+        raise ValueError("gradcheck needs a function with finite values; this one returned NaN or infinite values")
     found = dict(walk(output, get_array_module(output.data).asarray(weights)))
     gradients = {name: to_numpy(found[x]) if x in found else np.zeros(x.shape) for name, x in checked.items()}
     with no_grad():
         untracked, again = (to_numpy(fn(*inputs).data) for _ in range(2))
     if not np.array_equal(untracked, again):
-        raise ValueError("gradcheck needs a function that gives the same for the same inputs; this one changes")
+        raise ValueError("gradcheck needs a function that returns the same values for the same inputs; this one does not")
     if not np.allclose(value, untracked, rtol=1e-9, atol=1e-12):
-        raise ValueError("gradcheck needs a function that gives the same under no_grad; this one does not")
+        raise ValueError("gradcheck needs a function that returns the same values under no_grad; this one does not")
     return gradients, weights, float(np.sqrt(((value * weights) ** 2).sum()))
 
 
 def _directions(
     name: str, x: np.ndarray, mode: str, count: int, eps: float, rng: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray, float]]:
-    """(what it is, direction, step) for each comparison of x."""
+    """(description, direction, step) for each comparison of x."""
     if mode == "directions":
         for k in range(count):
             direction = rng.standard_normal(x.shape)

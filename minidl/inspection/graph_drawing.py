@@ -1,4 +1,4 @@
-"""The computation graph as a picture, to see what backpropagation walks along."""
+"""A drawing of the computation graph, along which backpropagation computes gradients."""
 
 import html
 from typing import Any
@@ -9,23 +9,24 @@ from ..autodiff import Tensor, ancestors, walk
 from ..backend import Array, get_array_module, to_numpy
 from ..errors import UserError
 
-MOST_NODES = 400  # beyond this nobody can read it
-SHOWN_VALUES = 6  # an array of at most so many is shown whole, of others mean and standard deviation
+MOST_NODES = 400  # a larger drawing cannot be read
+SHOWN_VALUES = 6  # the most elements of an array that is shown whole; of others the mean and standard deviation are shown
 LEAF, CONSTANT, FUNCTION, LAYER = "#fff3c4", "#eeeeee", "#e3f0ff", "#dcf3df"
 
 
 def graph(tensor: Tensor, model: Any = None, **named: Tensor) -> Any:
-    """The graph that made a tensor, from its leaves at the top to the tensor itself, as a pygraphviz.AGraph, laid out.
+    """The computation graph of a tensor, from its leaves at the top to the tensor itself, as a pygraphviz.AGraph with layout.
 
-    It shows itself in a notebook; graph(loss).draw("loss.svg") writes it (also .png, .pdf). A node is a tensor with the
-    function that made it: its shape, its value, and, if `tensor` is a single number, its gradient d tensor / d node. These
-    are computed for the picture alone: no tensor's grad changes, and `tensor.backward()` can follow. Draw before backward,
+    A notebook displays it; graph(loss).draw("loss.svg") writes a file (also .png, .pdf). A node is a tensor with the function
+    that computed it: its shape, its value, and, if `tensor` is a single number, its gradient d tensor / d node. The gradients
+    are computed for the drawing only: no tensor's grad changes, and `tensor.backward()` can follow. Draw before backward,
     which frees the graph.
 
-    The function that gave a layer's output is drawn as the layer, with the parameters that it took itself inside.
-    model: the network whose names its layers and parameters shall have. named: names for other tensors, as in graph(loss, x=x).
+    A function that computed a layer's output is drawn as the layer, with the layer's own parameters inside.
+    model: the network from which layers and parameters take their names. named: names for other tensors, as in
+    graph(loss, x=x).
 
-    Raises RuntimeError after backward, ValueError for a graph too large to be read, UserError without pygraphviz.
+    Raises RuntimeError after backward, ValueError for a graph too large to read, UserError without pygraphviz.
     """
     if not isinstance(tensor, Tensor) or not (model is None or hasattr(model, "named_modules")):
         raise TypeError(
@@ -34,13 +35,13 @@ def graph(tensor: Tensor, model: Any = None, **named: Tensor) -> Any:
     try:
         import pygraphviz
     except ImportError:
-        raise UserError("minidl.graph needs pygraphviz, which has Graphviz in it: pip install 'pygraphviz>=2'") from None
+        raise UserError("minidl.graph needs pygraphviz, which includes Graphviz: pip install 'pygraphviz>=2'") from None
     order = ancestors(tensor)
     elsewhere = {source for t in order for _, source in _sources(t) if source not in _own_parameters(t)}
     folded = {parameter for t in order for parameter in _own_parameters(t)} - elsewhere
     shown = [t for t in order if t not in folded]
     if len(shown) > MOST_NODES:
-        raise ValueError(f"a graph of {len(shown):,} nodes cannot be read; graph draws up to {MOST_NODES}")
+        raise ValueError(f"a graph of {len(shown):,} nodes is too large to read; graph draws up to {MOST_NODES} nodes")
     gradients: dict[Tensor, Array] = {}
     if tensor.requires_grad and tensor.data.size == 1:
         gradients = dict(walk(tensor, get_array_module(tensor.data).ones_like(tensor.data)))
@@ -65,7 +66,7 @@ def graph(tensor: Tensor, model: Any = None, **named: Tensor) -> Any:
 
 
 def _sources(t: Tensor) -> list[tuple[str, Tensor]]:
-    """What t was computed from, each with the name that forward gives it, such as x, weight, bias."""
+    """The inputs that t was computed from, each with its name in forward, such as x, weight, bias."""
     if t.creator is None:
         return []
     code = type(t.creator).forward.__code__
@@ -75,7 +76,7 @@ def _sources(t: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def _own_parameters(t: Tensor) -> dict[Tensor, str]:
-    """If t is a layer's output, the layer's own parameters that it was computed from, with forward's names for them."""
+    """If t is the output of a layer, the layer's own parameters among its inputs, with their names in forward."""
     if t.creator is None or t.creator.module is None:
         return {}
     own = {value for value in vars(t.creator.module).values() if isinstance(value, Tensor)}
@@ -83,7 +84,7 @@ def _own_parameters(t: Tensor) -> dict[Tensor, str]:
 
 
 def _label(t: Tensor, gradients: dict[Tensor, Array], names: dict[Any, str]) -> str:
-    """A node: what it is, shape, value, gradient, and a layer's parameters with theirs."""
+    """The label of a node: name, shape, value and gradient, and the same of a layer's parameters."""
     if t.creator is None:
         kind = "leaf" if type(t) is Tensor else type(t).__name__
         color, kind = (LEAF, kind) if t.requires_grad else (CONSTANT, "constant")

@@ -1,4 +1,4 @@
-"""What a network is made of: a row for each layer."""
+"""A table of the layers of a network, one row for each layer."""
 
 import dataclasses
 import math
@@ -22,9 +22,9 @@ class Row:
 
 
 def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
-    """A row for each layer that x of shape (1, *input_shape) passes, in that order. Runs the network once.
+    """A row for each layer that processes x of shape (1, *input_shape), in order of computation. Runs the network once.
 
-    A layer is a module with none inside it, or with parameters of its own.
+    A layer is a module without modules inside, or with its own parameters.
     """
     rows: list[Row] = []
     seen: set[int] = set()
@@ -62,7 +62,7 @@ def summary(model: Any, input_shape: tuple[int, ...]) -> list[Row]:
 
 
 def _macs(module: Any, output_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of products, whose weights (O, ...) have two axes or more. Biases and elementwise operations do not count."""
+    """Multiply-adds of matrix products, for weights (O, ...) of two or more axes. Biases and elementwise work do not count."""
     weight = getattr(module, "weight", None)
     return math.prod(output_shape) * math.prod(weight.shape[1:]) if weight is not None and weight.ndim > 1 else 0
 

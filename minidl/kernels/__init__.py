@@ -1,8 +1,8 @@
-"""The kernels: what the forward and backward of functions compute on arrays, in three versions with the same names.
+"""The kernels: the array computations behind the forward and backward of functions, in three versions with the same names.
 
-reference (plain NumPy, as on a board, to read and to debug), numpy_kernels and cupy_kernels (fast). They take and give arrays
-of shape (N, C, H, W); how these lie in memory is their own affair. The array's library chooses the version, and
-`use_kernels("reference")` the plain one.
+reference is plain NumPy, to read and to debug; numpy_kernels and cupy_kernels are fast. They take and return arrays of shape
+(N, C, H, W); the memory layout is chosen inside. The array's library selects the fast version, and
+`use_kernels("reference")` selects the plain one.
 """
 
 import contextlib
@@ -24,9 +24,10 @@ _version: contextvars.ContextVar[str | None] = contextvars.ContextVar("version",
 
 @contextlib.contextmanager
 def use_kernels(version: str) -> Iterator[None]:
-    """Inside `with use_kernels("reference"):` everything is computed by the plain kernels; "fast": by the fast ones.
+    """Compute with the plain kernels inside `with use_kernels("reference"):`, or with the fast ones, "fast".
 
-    Outside, $MINIDL_KERNELS says which, and "fast" if it is not set. A backward is computed as its forward was.
+    Outside, the environment variable MINIDL_KERNELS selects the version; the default is "fast". A backward uses the version
+    of its forward.
     """
     if version not in VERSIONS:
         raise ValueError(f"use_kernels takes one of {', '.join(VERSIONS)}; got {version!r}")
@@ -38,14 +39,14 @@ def use_kernels(version: str) -> Iterator[None]:
 
 
 def kernels_for(array: Array) -> ModuleType:
-    """The kernels that work on this array's library."""
+    """The kernels for this array's library."""
     version = _version.get() or os.environ.get("MINIDL_KERNELS", "fast")
     if version not in VERSIONS:
         raise UserError(f"MINIDL_KERNELS={version}: give one of {', '.join(VERSIONS)}")
     on_host = isinstance(array, np.ndarray)
     if version == "reference":
         if not on_host:
-            raise UserError("the reference kernels compute on NumPy arrays; use the numpy backend")
+            raise UserError("the reference kernels compute on NumPy arrays; use the numpy back end")
         return reference
     if on_host:
         return numpy_kernels

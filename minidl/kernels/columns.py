@@ -1,6 +1,6 @@
-"""Convolution as a product of matrices: im2col, one product, col2im. NumPy, batch-last arrays, (C, H, W, N).
+"""Convolution as a matrix product: im2col, one product, col2im. NumPy, batch-last arrays, (C, H, W, N).
 
-The columns are made for a chunk of output positions at a time, in scratch memory, and made again for the backward pass.
+The columns are made for one chunk of output positions at a time, in scratch memory, and made again for the backward pass.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from ..threads import get_num_threads, parallel
 from .memory import scratch
 from .windows import output_size
 
-COLUMN_BYTES = 1 << 20  # of im2col's columns at a time
+COLUMN_BYTES = 1 << 20  # the size of one chunk of im2col's columns
 
 
 def pad(x, padding, value=0.0):
-    """(C, H, W, N) -> (C, H + top + bottom, W + left + right, N) in scratch; x itself where there is nothing to add."""
+    """(C, H, W, N) -> (C, H + top + bottom, W + left + right, N) in scratch; x itself if there is no padding."""
     (top, bottom), (left, right) = padding
     if not (top or bottom or left or right):
         return x
@@ -28,7 +28,10 @@ def pad(x, padding, value=0.0):
 
 
 def phases(x, count):
-    """(C, H, W, N) -> (count, C, H, W / count rounded up, N) in scratch: the columns, dealt out. A view for a count of 1."""
+    """(C, H, W, N) -> (count, C, H, W / count rounded up, N) in scratch: array i has the columns i, i + count, ...
+
+    A view for a count of 1.
+    """
     if count == 1:
         return x[None]
     C, H, W, N = x.shape
@@ -42,7 +45,7 @@ def phases(x, count):
 def position_chunks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, int, int, int]]:
     """Cut the OH x OW output positions into chunks (top, bottom, left, right) of about COLUMN_BYTES of columns.
 
-    A chunk is some whole rows, or a part of one row, so that its positions are neighbours in memory.
+    A chunk is several whole rows or a part of one row, so its positions are contiguous in memory.
     """
     positions = max(1, COLUMN_BYTES // max(1, position_bytes))
     return [
@@ -53,10 +56,10 @@ def position_chunks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, in
 
 
 def im2col(x, kernel_size, stride, chunk):
-    """The patches that a chunk of outputs sees, side by side: (C, H, W, N) -> (C * KH * KW, positions * N), in scratch.
+    """The patches of a chunk of outputs as columns: (C, H, W, N) -> (C * KH * KW, positions * N), in scratch.
 
-    Row (c, i, j) and column (oh, ow, n) hold x[c, oh * stride + i, ow * stride + j, n]. x is padded already, and given as
-    phases(x, stride), in which neighbouring outputs see neighbours: whole rows of them are copied at once.
+    Row (c, i, j) and column (oh, ow, n) hold x[c, oh * stride + i, ow * stride + j, n]. x is padded already and given as
+    phases(x, stride): there the pixels for neighbouring outputs are contiguous, so whole rows are copied at once.
     """
     _, C, _, _, N = x.shape
     (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, chunk
@@ -70,7 +73,7 @@ def im2col(x, kernel_size, stride, chunk):
 
 
 def col2im(columns, x, kernel_size, stride, chunk):
-    """im2col's adjoint: add every element of the columns to the place in x (C, H, W, N) that im2col took it from."""
+    """The adjoint of im2col: add every element of the columns to the element of x (C, H, W, N) that im2col copied it from."""
     C, _, _, N = x.shape
     (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, chunk
     columns = columns.reshape(C, KH, KW, bottom - top, right - left, N)
@@ -150,14 +153,14 @@ def channel_groups(weight, groups) -> list[tuple[slice, slice]]:
 
 
 def _products(y, weight, groups):
-    """What of outputs y (O, OH, OW, N) is one product: (input channels, output channels, chunk of positions)."""
+    """The products that make up outputs y (O, OH, OW, N), each as (input channels, output channels, chunk of positions)."""
     _, OH, OW, N = y.shape
     positions = position_chunks(OH, OW, weight[0].size * N * y.itemsize)
     return [(*channels, chunk) for channels in channel_groups(weight, groups) for chunk in positions]
 
 
 def _as_matrix(a, channels, chunk=None):
-    """Some channels of a (channels, ...) as a matrix, a channel a row: all of it, or a chunk of positions of (O, OH, OW, N)."""
+    """Some channels of a (channels, ...) as the rows of a matrix: all positions, or a chunk of those of a (O, OH, OW, N)."""
     matrix = a[channels].reshape(length(channels), -1)
     if chunk is None:
         return matrix

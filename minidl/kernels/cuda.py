@@ -1,6 +1,6 @@
-"""What cupy_kernels.py is made of: checked launches of the kernels in kernels.cu, and products of matrices by cuBLAS.
+"""Tools for cupy_kernels.py: checked launches of the kernels in kernels.cu, and matrix products by cuBLAS.
 
-CuPy checks little of what a kernel is given. Here it must be what the kernel's own signature says. Nothing waits for the GPU.
+CuPy hardly checks the arguments of a kernel. Here they are checked against the kernel's signature. Nothing waits for the GPU.
 """
 
 import functools
@@ -17,8 +17,8 @@ from ..backend import get_matmul_precision
 from ..partition import ceil_div
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-THREADS = 256  # of a block, at most; block_sum in kernels.cu has room for so many
-BLOCKS = 1 << 16  # of an elementwise kernel, at most
+THREADS = 256  # the most threads of a block; block_sum in kernels.cu has space for this many
+BLOCKS = 1 << 16  # the most blocks of an elementwise kernel
 CUBLAS_TYPES = {"float32": cp.cuda.runtime.CUDA_R_32F, "float64": cp.cuda.runtime.CUDA_R_64F}
 TYPES = {  # in kernels.cu, besides `real`
     "double": np.float64,
@@ -38,14 +38,14 @@ def _kernel(name: str, dtype: str, device: int):
 
 @functools.cache
 def _module(dtype: str, device: int):
-    """kernels.cu for one dtype; each device loads it for itself."""
+    """kernels.cu compiled for one dtype; each device loads its own copy."""
     real = {"float32": "float", "float64": "double"}[dtype]
     return cp.RawModule(code=SOURCE.read_text(), options=(f"-Dreal={real}",))
 
 
 @functools.cache
 def _parameters(name: str) -> dict[str, str]:
-    """The parameters of a kernel and their types, as kernels.cu has them: {"x": "real*", "count": "int64", ...}"""
+    """The parameters of a kernel and their types, read from kernels.cu: {"x": "real*", "count": "int64", ...}"""
     source = re.search(rf"__global__ void {name}\(([^)]*)\)", SOURCE.read_text())
     assert source, name
     declared = (parameter.replace("const ", "").rpartition(" ") for parameter in source[1].split(","))
@@ -53,11 +53,11 @@ def _parameters(name: str) -> dict[str, str]:
 
 
 def launch(name: str, dtype, blocks: int, threads: int, **arguments) -> None:
-    """Launch a kernel of kernels.cu with `real` = dtype. Everything a kernel is given goes through here.
+    """Launch a kernel of kernels.cu with `real` = dtype, after a check of its arguments.
 
-    arguments: by the names of the kernel's parameters; arrays, C-contiguous and on the current device, or None for a null
-    pointer; and numbers, which become what the kernel takes. CuPy checks none of this, and a wrong one is silently read as
-    something else.
+    arguments: by the names of the kernel's parameters. Arrays must be C-contiguous and on the current device; None is a null
+    pointer. Numbers are converted to the parameter's type. CuPy checks none of this: it would misread a wrong argument
+    silently.
     """
     device = cp.cuda.runtime.getDevice()
     parameters = _parameters(name)
@@ -86,12 +86,12 @@ def launch(name: str, dtype, blocks: int, threads: int, **arguments) -> None:
 
 
 def each(name: str, dtype, count: int, **arguments) -> None:
-    """A kernel that walks through `count` elements."""
+    """Launch a kernel that processes `count` elements."""
     launch(name, dtype, min(BLOCKS, ceil_div(count, THREADS)), THREADS, count=count, **arguments)
 
 
 def each_channel(name: str, dtype, channels: int, length: int, **arguments) -> None:
-    """A kernel that reduces channels, rows of `length` numbers, a block each; with fewer threads for short ones."""
+    """Launch a kernel that reduces each channel, a row of `length` numbers, in one block; short rows take fewer threads."""
     threads = min(THREADS, max(32, 1 << (length - 1).bit_length()))
     launch(name, dtype, channels, threads, length=length, **arguments)
 
@@ -99,10 +99,10 @@ def each_channel(name: str, dtype, channels: int, length: int, **arguments) -> N
 def product(a, b, out=None):
     """a (..., m, k) @ b (..., k, n) -> (..., m, n), matrix by matrix, in the wider of their dtypes.
 
-    float32 matrices are multiplied in the precision of backend.set_matmul_precision. A transposed one is read where it lies.
+    float32 matrices are multiplied in the precision of backend.set_matmul_precision. A transposed matrix is not copied.
     """
     device = cp.cuda.runtime.getDevice()
-    if not a.device.id == b.device.id == device:  # CuPy's own matmul takes them without complaint, and the GPU then faults
+    if not a.device.id == b.device.id == device:  # CuPy's matmul does not check this, and the GPU then faults
         raise ValueError(f"a product of arrays on cupy:{a.device.id} and cupy:{b.device.id}; both belong on the current device")
     (*batch, m, k), n, dtype = a.shape, b.shape[-1], np.promote_types(a.dtype, b.dtype)
     if dtype.name not in CUBLAS_TYPES or b.shape != (*batch, k, n):
@@ -120,10 +120,10 @@ def product(a, b, out=None):
         sums = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
     elif dtype == np.float32 and get_matmul_precision() == "fp16":
         (a, scale_a), (b, scale_b) = _halves(a), _halves(b)
-        kind, scale = cp.cuda.runtime.CUDA_R_16F, scale_a.astype(np.float64) * scale_b  # may be beyond float32
+        kind, scale = cp.cuda.runtime.CUDA_R_16F, scale_a.astype(np.float64) * scale_b  # may overflow float32
     (a, transposed_a, row_a), (b, transposed_b, row_b) = _as_cublas_reads(a), _as_cublas_reads(b)
     one, zero = np.ones(1, dtype), np.zeros(1, dtype)
-    # cuBLAS takes columns for rows, so it is given the transposed product, y^T = b^T a^T.
+    # cuBLAS stores matrices by columns, so it computes the transposed product, y^T = b^T a^T.
     cublas.gemmStridedBatchedEx(
         *(cp.cuda.device.get_cublas_handle(), transposed_b, transposed_a, n, m, k, one.ctypes.data),
         *(b.data.ptr, kind, row_b, k * n, a.data.ptr, kind, row_a, m * k),
@@ -135,7 +135,7 @@ def product(a, b, out=None):
 
 
 def _as_cublas_reads(a):
-    """(matrices that lie one behind the other, 1 if they are those of `a` transposed, numbers from row to row)."""
+    """(the matrices as consecutive rows, whether they are those of `a` transposed (0 or 1), the row stride in elements)."""
     turned = a.swapaxes(-1, -2)
     if turned.flags.c_contiguous and not a.flags.c_contiguous:
         return turned, 1, a.shape[-2]
@@ -147,9 +147,9 @@ _divided = cp.ElementwiseKernel("T x, T scale", "float16 y", "y = x / scale", "d
 
 
 def _halves(a):
-    """(a / scale as float16, scale), scale the power of two that brings the largest entry to between 2^14 and 2^15.
+    """(a / scale as float16, scale); scale is the power of two with which the largest entry is between 2^14 and 2^15.
 
-    Without it gradients would vanish, as float16 ends at 6e-8; upwards it ends at 65504.
+    Without it small gradients would become 0: the smallest float16 is 6e-8, the largest 65504.
     """
     _, exponent = cp.frexp(_largest(a))
     scale = cp.ldexp(np.float32(1), cp.maximum(exponent - 15, -126))

@@ -1,7 +1,7 @@
-"""The CuPy kernels: the functions of reference.py, which tells what each computes, on a GPU.
+"""The CuPy kernels: the functions of reference.py on a GPU. reference.py says what each computes.
 
-Inside, arrays lie batch-last and C-contiguous, (C, H, W, N), see layout.py. Products of matrices are cuBLAS's; what lies
-between them is in kernels.cu, each function one kernel, compiled at its first use. Nothing here waits for the GPU.
+Inside, arrays are batch-last and C-contiguous, (C, H, W, N), see layout.py. cuBLAS computes the matrix products, and the
+kernels in kernels.cu all other steps; a kernel is compiled at its first use. Nothing here waits for the GPU.
 """
 
 import functools
@@ -27,11 +27,11 @@ from .shared import tanh as tanh
 from .shared import tanh_backward as tanh_backward
 from .windows import output_size
 
-COLUMN_BYTES = 256 << 20  # of im2col's columns at a time
+COLUMN_BYTES = 256 << 20  # the size of one chunk of im2col's columns
 
 
 def _length(x) -> int:
-    """How many values a channel of x (C, ..., N) has."""
+    """The number of values in a channel of x (C, ..., N)."""
     return math.prod(x.shape[1:])
 
 
@@ -60,7 +60,7 @@ def linear_backward(grad, x, weight, needs=(True, True, True), out=None):
 
 
 def matmul(a, b):
-    """Stacks of matrices, broadcast as NumPy does. float32 is multiplied in the precision of backend.set_matmul_precision."""
+    """The product of stacks of matrices, broadcast as in NumPy. float32: in the precision of backend.set_matmul_precision."""
     if a.dtype != b.dtype or a.dtype.kind != "f" or a.dtype.itemsize < 4:
         return cp.matmul(a, b)
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -123,13 +123,13 @@ def _im2col_backward(grad, x, weight, stride, padding, groups, needs, out):
 
 
 def _row_chunks(x, weight, OH, OW) -> list[slice]:
-    """Rows of outputs whose columns take about COLUMN_BYTES."""
+    """Chunks of output rows whose columns take about COLUMN_BYTES."""
     row_bytes = len(x) * math.prod(weight.shape[2:]) * OW * x.shape[-1] * x.itemsize
     return chunks(OH, max(1, COLUMN_BYTES // max(1, row_bytes)))
 
 
 def _geometry(x, kernel_size, stride, padding, rows, OW):
-    """What im2col and col2im are told of shapes, for the outputs of some rows."""
+    """The shape arguments of im2col and col2im for some rows of outputs."""
     _, H, W, N = x.shape
     (KH, KW), (SH, SW), (PH, PW) = kernel_size, stride, padding
     return dict(H=H, W=W, N=N, KH=KH, KW=KW, SH=SH, SW=SW, PH=PH, PW=PW, top=rows.start, bottom=rows.stop, OW=OW)
@@ -142,11 +142,11 @@ def _im2col(x, kernel_size, stride, padding, rows, OW):
     return columns
 
 
-# --- convolution in Winograd's way, see winograd.py --------------------------------------------------------------------
+# --- convolution by Winograd's algorithm, see winograd.py --------------------------------------------------------------
 
 
 def winograd_tile(*geometry) -> int | None:
-    """winograd.winograd_tile; None where float32 is not multiplied in full precision, as Winograd's way makes rounding larger."""
+    """winograd.winograd_tile; None if float32 is not multiplied in full precision, as Winograd's algorithm rounds more."""
     full = get_matmul_precision() == "fp32" or geometry[-1] != np.float32
     return winograd.winograd_tile(*geometry) if full else None
 
@@ -222,7 +222,7 @@ def _add_tiles(values, bias, x, size, m, padding, tiles):
 
 
 def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
-    """y of shape (N, C, *size), and argmax, the place of the maximum in its window (None unless with_argmax).
+    """y of shape (N, C, *size), and argmax, the position of the maximum in its window (None unless with_argmax).
 
     padding is ((top, bottom), (left, right)).
     """
@@ -235,7 +235,7 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
 
 
 def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
-    """dx of x_shape: each element of grad goes to the maximum it came from, and adds up there."""
+    """dx of x_shape: each element of grad is added at the maximum of its window."""
     grad, argmax = to_batch_last(grad), to_batch_last(argmax)
     dx = cp.empty((*x_shape[1:], x_shape[0]), grad.dtype)
     geometry = _window_geometry(dx.shape, kernel_size, stride, padding, grad.shape[1:3])
@@ -253,7 +253,7 @@ def _window_geometry(shape, kernel_size, stride, padding, size):
 
 
 def channel_statistics(x):
-    """For each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
+    """For each channel: the mean, and the sum of squared deviations from it (M2). Two float64 (C,)."""
     x = to_batch_last(x)
     mean, M2 = cp.empty(len(x), np.float64), cp.empty(len(x), np.float64)
     each_channel("channel_statistics", x.dtype, len(x), _length(x), x=x, mean=mean, M2=M2)
@@ -286,7 +286,7 @@ def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
 
 
 def local_response_norm(x, before, after, alpha, beta, k, groups):
-    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind, in the group)."""
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 over the channels c - before to c + after of c's group)."""
     x = to_batch_last(x)
     y, s = _like(x), _like(x)
     window = dict(of_group=len(x) // groups, before=before, after=after, alpha=alpha, beta=beta, k=k)
@@ -295,7 +295,7 @@ def local_response_norm(x, before, after, alpha, beta, k, groups):
 
 
 def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups):
-    """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
+    """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window contains x)."""
     grad, x, s = map(to_batch_last, (grad, x, s))
     dx = _like(x)
     window = dict(of_group=len(x) // groups, before=before, after=after, alpha=alpha, beta=beta)
@@ -307,7 +307,7 @@ def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups)
 
 
 def channel_sums(x):
-    """x (C, ..., N), batch-last -> (C,), the sum of each channel: the gradient of what was added to it."""
+    """x (C, ..., N), batch-last -> (C,), the sum of each channel: the gradient of a bias."""
     sums = cp.empty(len(x), x.dtype)
     each_channel("channel_sums", x.dtype, len(x), _length(x), x=x, sums=sums)
     return sums
@@ -360,15 +360,16 @@ def cross_entropy_backward(grad, p, labels, label_smoothing):
 
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
-    """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
+    """One step of SGD on flat arrays, in place, see optim.SGD; no step if `loss`, an array of one float64, is not finite."""
     coefficients = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
     each("sgd_update", weight.dtype, weight.size, weight=weight, grad=grad, velocity=velocity, **coefficients, loss=loss)
 
 
 def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
-    """One step of Adam on flat arrays, in place, see optim.Adam; none if `loss`, an array of one float64, is not finite.
+    """One step of Adam on flat arrays, in place, see optim.Adam; no step if `loss`, an array of one float64, is not finite.
 
-    step: how many there were, an array of one float64, which counts this one: on the GPU, as the loss is known there only.
+    step: the number of steps before this one, an array of one float64. It is increased here, on the GPU, because only the
+    GPU knows the loss.
     """
     correction = cp.empty(2, np.float64)
     common = dict(correction=correction, beta1=betas[0], beta2=betas[1], loss=loss)

@@ -1,6 +1,6 @@
-// CUDA kernels, for arrays that lie batch-last and C-contiguous: (C, H, W, N), so that neighbouring threads read neighbouring
-// images. Compiled with -Dreal=float or -Dreal=double. Each walks through `count` elements in steps of the whole grid, and
-// does what the function of its name in reference.py does. Reductions have a block a channel.
+// CUDA kernels for batch-last, C-contiguous arrays, (C, H, W, N), so that neighbouring threads read neighbouring images.
+// Compiled with -Dreal=float or -Dreal=double. Each processes `count` elements in a grid-stride loop, and computes the same as
+// the function of its name in reference.py. Reductions take one block per channel.
 
 typedef long long int64;
 
@@ -30,7 +30,7 @@ extern "C" __global__ void im2col(const real* x, real* columns, int64 count, int
     }
 }
 
-// dx (C, H, W, N) += what im2col took from it to these columns; each pixel collects its own, so that nothing is added twice.
+// The adjoint of im2col: add these columns to dx (C, H, W, N). One thread collects the sum of one pixel, without atomics.
 extern "C" __global__ void col2im(const real* columns, real* dx, int64 count, int H, int W, int N, int KH, int KW, int SH, int SW,
                                   int PH, int PW, int top, int bottom, int OW) {
     FOR_EACH(k, count) {
@@ -63,7 +63,7 @@ extern "C" __global__ void place(const real* product, const real* bias, real* y,
     }
 }
 
-// x (C, H, W, N) in tiles of size x size pixels, every m pixels from -PH and -PW on, zero beyond x:
+// x (C, H, W, N) in tiles of size x size pixels, every m pixels from -PH and -PW on, zero outside x:
 // tiles (size^2, C, rows, columns, N).
 extern "C" __global__ void read_tiles(const real* x, real* tiles, int64 count, int C, int H, int W, int N, int size, int m, int PH,
                                       int PW, int rows, int columns) {
@@ -81,7 +81,7 @@ extern "C" __global__ void read_tiles(const real* x, real* tiles, int64 count, i
     }
 }
 
-// read_tiles' adjoint, plus a bias (C,) if that is not null: each pixel of x adds up all tiles that hold it.
+// The adjoint of read_tiles, plus a bias (C,) if that is not null: each pixel of x is the sum over all tiles that contain it.
 extern "C" __global__ void add_tiles(const real* tiles, const real* bias, real* x, int64 count, int C, int H, int W, int N,
                                      int size, int m, int PH, int PW, int rows, int columns) {
     FOR_EACH(k, count) {
@@ -112,7 +112,7 @@ extern "C" __global__ void max_pool2d(const real* x, real* y, unsigned short* ar
         const int oh = rest % OH;
         const int64 c = rest / OH;
         real best = -INFINITE;
-        int place = -1;  // no element yet; padding is never the maximum
+        int place = -1;  // none yet; padding is never the maximum
         for (int i = 0; i < KH; i++)
             for (int j = 0; j < KW; j++) {
                 const int h = oh * SH + i - top, w = ow * SW + j - left;
@@ -128,7 +128,7 @@ extern "C" __global__ void max_pool2d(const real* x, real* y, unsigned short* ar
     }
 }
 
-// dx (C, H, W, N): each pixel collects from the windows whose maximum it was.
+// dx (C, H, W, N): each pixel is the sum over the windows whose maximum it was.
 extern "C" __global__ void max_pool2d_backward(const real* grad, const unsigned short* argmax, real* dx, int64 count, int H, int W,
                                                int N, int KH, int KW, int SH, int SW, int top, int left, int OH, int OW) {
     FOR_EACH(k, count) {
@@ -149,7 +149,7 @@ extern "C" __global__ void max_pool2d_backward(const real* grad, const unsigned 
 
 // --- normalisation -----------------------------------------------------------------------------------------------------
 
-// The sum over the threads of a block, for all of them. blockDim.x is a power of two, at most 256.
+// The sum over the threads of a block, returned to all of them. blockDim.x is a power of two, at most 256.
 __device__ double block_sum(double value) {
     __shared__ double sums[256];
     __syncthreads();  // the sums of an earlier call have been read
@@ -271,7 +271,7 @@ __device__ void philox4x32(unsigned int* c, unsigned int k0, unsigned int k1) {
 }
 
 // mask (features, N): a thread draws four features of a sample. threshold: p 2^32.
-// The first feature is the one behind `skipped` words of first_block.
+// The first feature is the one after `skipped` words of first_block.
 extern "C" __global__ void dropout_mask(real* mask, int64 count, int64 features, int N, unsigned long long threshold, real scale,
                                         unsigned int seed_low, unsigned int seed_high, unsigned int stream, unsigned int time,
                                         unsigned int first, unsigned int first_block, int skipped) {
@@ -311,7 +311,7 @@ extern "C" __global__ void sgd_update(real* weight, const real* grad, real* velo
     }
 }
 
-// Counts a step, unless its loss is not finite. correction: 1 - beta1^t and sqrt(1 - beta2^t) of this step t.
+// Increases the step count, unless the loss is not finite. correction: 1 - beta1^t and sqrt(1 - beta2^t) of this step t.
 extern "C" __global__ void adam_correction(double* step, double* correction, int64 count, double beta1, double beta2,
                                            const double* loss) {
     if (loss && !isfinite(*loss)) return;

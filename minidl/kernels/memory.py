@@ -1,4 +1,4 @@
-"""Memory that is used again instead of asked for anew: fresh memory costs a page fault every 4 KiB, at every step."""
+"""Reuse of memory: newly allocated memory would cost a page fault for every 4 KiB, at every step."""
 
 import ctypes
 import math
@@ -21,9 +21,9 @@ def scratch(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for the arrays that outlive a kernel call: activations come and go at every step.
+    """Let this process keep freed memory for later arrays, as every step allocates and frees its activations.
 
-    glibc gives large arrays back to the system at once, unless told otherwise; elsewhere this does nothing.
+    By default glibc returns the memory of large arrays to the system at once. With other C libraries this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:

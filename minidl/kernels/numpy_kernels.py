@@ -1,7 +1,8 @@
-"""The NumPy kernels, fast: the functions of reference.py, which tells what each computes. All work for an empty batch.
+"""The fast NumPy kernels: the functions of reference.py, which says what each computes. All of them take an empty batch.
 
-They compute on arrays that lie batch-last, (C, H, W, N), see layout.py. Work is cut into chunks for `parallel`: of channels or
-positions, whose intermediate results lie in scratch memory and, but for the largest products, fit the processor's cache.
+They compute on batch-last arrays, (C, H, W, N), see layout.py. Work is cut into chunks of channels or positions for
+`parallel`. The intermediate results of a chunk are in scratch memory and fit the processor's cache, except for the largest
+products.
 """
 
 import math
@@ -29,19 +30,19 @@ from .shared import tanh_backward as tanh_backward
 from .windows import views
 from .winograd import winograd_tile as winograd_tile
 
-RANDOM_WORDS = 256 << 10  # drawn at a time
+RANDOM_WORDS = 256 << 10  # the random words drawn at a time
 SHORT_RUN = 128  # bytes
-ANY = sys.maxsize  # most_bytes of chunks that are only divided between threads
+ANY = sys.maxsize  # as most_bytes: chunks are only divided between threads, with no limit of their size
 
 
 def _select(values, drop, out):
-    """out = values, but 0 where `drop`. Done on the bits, because infinity times 0 would be NaN."""
+    """out = values, but 0 where `drop`. It masks the bits, because infinity times 0 would be NaN."""
     bits = np.dtype(f"i{values.itemsize}")
-    np.subtract(drop.view(np.int8), 1, out=out.view(bits), dtype=bits)  # all bits of what is kept, none of the rest
+    np.subtract(drop.view(np.int8), 1, out=out.view(bits), dtype=bits)  # -1, all bits, to keep a value; 0 to drop it
     np.bitwise_and(values.view(bits), out.view(bits), out=out.view(bits))
 
 
-# --- the fully connected layer: products of matrices ---------------------------------------------------------------
+# --- the fully connected layer: matrix products --------------------------------------------------------------------
 
 
 def linear(x, weight, bias):
@@ -99,14 +100,14 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, winograd_tile, nee
 
 
 def _pooling_phases(x, stride) -> int:
-    """Among how many arrays pooling deals out the columns of x (C, H, W, N): for few images a stride of them, as copies of short
-    runs take long; for many, one.
+    """The number of phases (see columns.phases) for pooling x (C, H, W, N): the stride if the batch is small, because copies
+    of short runs are slow; else 1.
     """
     return stride[1] if x.shape[-1] * x.itemsize <= SHORT_RUN else 1
 
 
 def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
-    """y of shape (N, C, *size), and argmax, the place of the maximum in its window (None unless with_argmax).
+    """y of shape (N, C, *size), and argmax, the position of the maximum in its window (None unless with_argmax).
 
     padding is ((top, bottom), (left, right)).
     """
@@ -130,14 +131,14 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
             np.maximum(best, value, out=best)
         if argmax is not None and (np.isnan(best.max(initial=0)) or (is_padded and best.min(initial=0) == -np.inf)):
             _, place = reference.max_pool2d(from_batch_last(x[channels]), kernel_size, stride, padding, size)
-            argmax[channels] = to_batch_last(place)  # NaN, or nothing but -inf in a window, which the padding equals
+            argmax[channels] = to_batch_last(place)  # a window with a NaN, or with -inf only, which equals the padding
 
     parallel(work, array_chunks(x))
     return from_batch_last(y), from_batch_last(argmax) if with_argmax else None
 
 
 def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
-    """dx of x_shape: each element of grad goes to the maximum it came from, and adds up there."""
+    """dx of x_shape: each element of grad is added at the maximum of its window."""
     grad, argmax = to_batch_last(grad), to_batch_last(argmax)
     N, C, H, W = x_shape
     (top, bottom), (left, right) = padding
@@ -154,7 +155,7 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
         dealt.fill(0)
         dy = grad[channels]
         mask, part = scratch("mask", dy.shape, bool), scratch("part", dy.shape, dy.dtype)
-        finite = np.isfinite(dy.sum())  # then a product with 0 is 0, and quicker
+        finite = np.isfinite(dy.sum())  # then multiplication by 0 gives 0, and is faster than _select
         for i, j, target in views(dealt, kernel_size, stride, grad.shape[1:3]):
             place = i * kernel_size[1] + j
             if finite:
@@ -176,14 +177,14 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
 
 
 def channel_statistics(x):
-    """For each channel: the mean, and the sum of squared distances from it (M2). Two float64 (C,)."""
+    """For each channel: the mean, and the sum of squared deviations from it (M2). Two float64 (C,)."""
     rows = _rows(x)
     mean, M2 = np.zeros(len(rows)), np.zeros(len(rows))
 
     def work(channels):
         block = rows[channels]
         centre = block.mean(axis=1, keepdims=True)
-        # The mean of the distances corrects the rounding of the first mean.
+        # The mean of the deviations corrects the rounding of the first mean.
         distance = np.subtract(block, centre, out=scratch("part", block.shape, x.dtype))
         rest = distance.mean(axis=1, dtype=x.dtype)
         mean[channels] = centre[:, 0].astype(np.float64) + rest
@@ -194,13 +195,13 @@ def channel_statistics(x):
 
 
 def _rows(x):
-    """(N, C, ...) -> (C, values), each channel a row of its values."""
+    """(N, C, ...) -> (C, values): the values of each channel as a row."""
     x = to_batch_last(x)
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def _image(rows, shape):
-    """_rows' inverse, for x of this shape."""
+    """The inverse of _rows, for x of this shape."""
     return from_batch_last(rows.reshape(*shape[1:], shape[0]))
 
 
@@ -253,7 +254,7 @@ def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
 
 
 def _window_sum(a, before: int, after: int, out):
-    """out[c] = a[c - before] + ... + a[c + after], nothing beyond the ends."""
+    """out[c] = a[c - before] + ... + a[c + after], without indices beyond the ends."""
     np.copyto(out, a)
     for d in range(1, min(before, len(a) - 1) + 1):
         out[d:] += a[:-d]
@@ -263,7 +264,7 @@ def _window_sum(a, before: int, after: int, out):
 
 
 def _inverse_power(s, beta: float, out):
-    """s ** -beta. The paper's beta of 3/4 needs two square roots; a general power is ten times slower."""
+    """s ** -beta. The beta of Krizhevsky 2012, 3/4, takes two square roots; a general power is ten times slower."""
     if beta == 0.75:
         np.sqrt(s, out=out)
         out *= np.sqrt(out, out=scratch("root", s.shape, s.dtype))
@@ -272,12 +273,12 @@ def _inverse_power(s, beta: float, out):
 
 
 def _of_groups(rows, groups: int):
-    """Rows of channels, (C, L), as (C / groups, groups, L): along the first axis lie the channels of a group."""
+    """Rows of channels, (C, L), as (C / groups, groups, L): the first axis is the channel within its group."""
     return rows.reshape(groups, len(rows) // groups, rows.shape[1]).swapaxes(0, 1)
 
 
 def local_response_norm(x, before, after, alpha, beta, k, groups):
-    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 from `before` channels before to `after` behind, in the group)."""
+    """y = x / s ** beta and s = k + alpha * (sum of x ** 2 over the channels c - before to c + after of c's group)."""
     x_rows = _rows(x)
     y_rows, s_rows = np.empty_like(x_rows), np.empty_like(x_rows)
     rows, y, s = (_of_groups(array, groups) for array in (x_rows, y_rows, s_rows))
@@ -296,7 +297,7 @@ def local_response_norm(x, before, after, alpha, beta, k, groups):
 
 
 def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups):
-    """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window has x)."""
+    """dx = grad / s ** beta - 2 alpha beta x * (sum of grad x / s ** (beta + 1) over the channels whose window contains x)."""
     dx_rows = np.empty_like(_rows(x))
     g, rows, sums, dx = (_of_groups(array, groups) for array in (*map(_rows, (grad, x, s)), dx_rows))
 
@@ -319,7 +320,7 @@ def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups)
 
 
 def channel_sums(x):
-    """x (C, ..., N), batch-last -> (C,), the sum of each channel: the gradient of what was added to it."""
+    """x (C, ..., N), batch-last -> (C,), the sum of each channel: the gradient of a bias."""
     rows, sums = x.reshape(len(x), math.prod(x.shape[1:])), np.empty(len(x), x.dtype)
     parallel(lambda at: rows[at].sum(axis=1, out=sums[at]), array_chunks(rows))
     return sums
@@ -378,7 +379,7 @@ def cross_entropy_backward(grad, p, labels, label_smoothing):
 
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
-    """One step of SGD on flat arrays, in place, see optim.SGD; none if `loss`, an array of one float64, is not finite."""
+    """One step of SGD on flat arrays, in place, see optim.SGD; no step if `loss`, an array of one float64, is not finite."""
     if loss is not None and not np.isfinite(loss).all():
         return
 
@@ -399,9 +400,9 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
 
 
 def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
-    """One step of Adam on flat arrays, in place, see optim.Adam; none if `loss`, an array of one float64, is not finite.
+    """One step of Adam on flat arrays, in place, see optim.Adam; no step if `loss`, an array of one float64, is not finite.
 
-    step: how many there were, an array of one float64, which counts this one.
+    step: the number of steps before this one, an array of one float64, which is increased here.
     """
     if loss is not None and not np.isfinite(loss).all():
         return

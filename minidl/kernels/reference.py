@@ -1,12 +1,12 @@
-"""The plain version: every kernel as one would write it on a board. NumPy, arrays (N, C, H, W), forward and backward.
+"""The plain version of every kernel, written from its formula. NumPy, arrays (N, C, H, W), forward and backward.
 
-A window is a loop over its places (i, j): at each, a view of the image holds what all windows see there. Nothing is reused,
-cut into chunks or laid out for speed; `with minidl.use_kernels("reference"):` computes anything with it, in a debugger if you
-like. Arguments that only the fast kernels use (*_) are ignored: a convolution's algorithm, which results are needed, and where
-to write them.
+Convolution and pooling loop over the positions (i, j) of the window: for each, a view of the image holds the element at (i, j)
+of all windows. Nothing is reused, cut into chunks or stored for speed. `with minidl.use_kernels("reference"):` computes
+everything with these kernels, for example in a debugger. Arguments that only the fast kernels use (*_) are ignored: a
+convolution's algorithm, which results are needed, and where to write them.
 
-In the formulas n is the image, c an input and o an output channel, (h, w) a place in the image, (i, j) one in the window, s the
-stride; dy stands for dL/dy, and so on.
+In the formulas n is the image, c an input and o an output channel, (h, w) a position in the image, (i, j) a position in the
+window, s the stride; dy stands for dL/dy, and so on.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from .windows import output_size
 
 
 def places(x, kernel_size, stride, size):
-    """(i, j, view of what every window has at its place (i, j)) for all places: (N, C, OH, OW) each; x is padded already."""
+    """For each position of the window: (i, j, a view (N, C, OH, OW) of element (i, j) of every window). x is padded already."""
     (KH, KW), (SH, SW), (OH, OW) = kernel_size, stride, size
     for i in range(KH):
         for j in range(KW):
@@ -46,15 +46,15 @@ def matmul(a, b):
 
 
 def winograd_tile(*_):
-    """None: the reference convolves straight from the definition."""
+    """None: the reference convolves by the definition."""
     return
 
 
 def conv2d(x, weight, bias, stride, padding, groups, *_):
     """y[n, o, h, w] = b[o] + sum over c, i, j of W[o, c, i, j] xpad[n, c, h s + i, w s + j]
 
-    Each of the G groups of output channels sees its own group of input channels. At one place (i, j) of the
-    window this is a product of matrices, (O / G, C / G) with (C / G, OH OW), for each image and group.
+    Each of the G groups of output channels reads its own group of input channels. For one position (i, j) of the
+    window this is a matrix product, (O / G, C / G) with (C / G, OH OW), for each image and group.
     """
     O, CG, *kernel_size = weight.shape
     N, size = len(x), _output_size(x, kernel_size, stride, padding)
@@ -68,7 +68,7 @@ def conv2d(x, weight, bias, stride, padding, groups, *_):
 def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
     """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j],  db[o] that of dy
 
-    A pixel is seen by several windows, at another place (i, j) of each, and gets a part from all of them:
+    A pixel belongs to several windows, at a different position (i, j) in each, and its gradient is a sum over all of them:
     dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j] dy[n, o, h, w]. Then the padding is cut off.
     """
     O, CG, *kernel_size = weight.shape
@@ -86,7 +86,7 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
 
 def _matrices(weight, groups, i, j):
     """W[:, :, i, j] as a matrix for each group: (G, O / G, C / G)."""
-    matrix = weight[:, :, i, j].copy()  # contiguous: NumPy multiplies a strided one without BLAS, tens of times slower
+    matrix = weight[:, :, i, j].copy()  # contiguous: without a copy NumPy would not use BLAS, and be tens of times slower
     return matrix.reshape(groups, -1, weight.shape[1])
 
 
@@ -104,9 +104,10 @@ def _pad(x, padding, value=0.0):
 
 
 def max_pool2d(x, kernel_size, stride, padding, size, *_):
-    """y[n, c, h, w] = max over i, j of x[n, c, h s + i, w s + j], and where it was, i KW + j: the first of equals.
+    """y[n, c, h, w] = max over i, j of x[n, c, h s + i, w s + j], and its position i KW + j.
 
-    Padding is never the maximum. NaN counts as the largest; of several NaN, argmax is the last.
+    Among equal maxima the position is that of the first. Padding is never the maximum. NaN counts as the largest; among
+    several NaN the position is that of the last.
     """
     window = kernel_size, stride, size
     xpad, inside = _pad(x, padding), _pad(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
@@ -120,9 +121,9 @@ def max_pool2d(x, kernel_size, stride, padding, size, *_):
 
 
 def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
-    """dx[n, c, h s + i, w s + j] += dy[n, c, h, w] where (i, j) was the maximum of window (h, w), and nothing elsewhere.
+    """dx[n, c, h s + i, w s + j] += dy[n, c, h, w] where (i, j) is the position of the maximum of window (h, w).
 
-    Where windows overlap (s < k) a pixel can be the maximum of several, and gets the sum.
+    If windows overlap (s < k), a pixel can be the maximum of several, and gets the sum.
     """
     (top, _), (left, _) = padding
     dxpad = _pad(np.zeros(x_shape, grad.dtype), padding)
@@ -142,7 +143,7 @@ def avg_pool2d(x, windows, divisors):
 
 
 def avg_pool2d_backward(grad, windows, divisors, x_shape):
-    """dx[n, c, i, j] = sum over the windows (h, w) that see (i, j) of dy[n, c, h, w] / m_hw."""
+    """dx[n, c, i, j] = sum over the windows (h, w) that contain (i, j) of dy[n, c, h, w] / m_hw."""
     rows, columns = windows
     dx = np.zeros(x_shape, grad.dtype)
     for h, R in enumerate(rows):
@@ -160,7 +161,7 @@ def pad2d(x, left, right, top, bottom):
 
 
 def channel_statistics(x):
-    """Of each channel c: the mean of its values x[n, c, h, w], and the sum of their squared distances from it."""
+    """For each channel c: the mean of its values x[n, c, h, w], and the sum of their squared deviations from it."""
     x = x.astype(np.float64)
     mean = x.mean(axis=_all_but_channels(x)) if x.size else np.zeros(x.shape[1])
     return mean, ((x - _of_channels(mean, x)) ** 2).sum(axis=_all_but_channels(x))
@@ -178,7 +179,7 @@ def batch_norm_sums(grad, x, mean, inverse_std):
 
 
 def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weighted):
-    """dx = scale (dy - mean of dy - xhat mean of dy xhat), scale = gamma / std: every x is in its channel's mean and std too."""
+    """dx = scale (dy - mean of dy - xhat mean of dy xhat), scale = gamma / std: the mean and std depend on x too."""
     mean, inverse_std, scale, mean_grad, mean_weighted = (
         _of_channels(values, x) for values in (mean, inverse_std, scale, mean_grad, mean_weighted)
     )
@@ -186,7 +187,7 @@ def batch_norm_backward(grad, x, mean, inverse_std, scale, mean_grad, mean_weigh
 
 
 def _of_channels(values, x):
-    """(C,) -> (C, 1, 1), to go with x (N, C, H, W)."""
+    """(C,) -> (C, 1, 1), to broadcast with x (N, C, H, W)."""
     return values.reshape(-1, *[1] * (x.ndim - 2))
 
 
@@ -211,7 +212,7 @@ def local_response_norm(x, before, after, alpha, beta, k, groups):
 def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups):
     """dx[c] = dy[c] / s[c]^beta - 2 alpha beta x[c] sum over j of dy[j] x[j] / s[j]^(beta + 1)
 
-    x[c] is in y[c] directly, and in every s[j] whose window holds c: those j from c - after to c + before.
+    x[c] occurs in y[c] directly, and in every s[j] whose window contains c: those j from c - after to c + before.
     """
     through = grad * x / s ** (beta + 1)
     dx = grad / s**beta
@@ -222,7 +223,7 @@ def local_response_norm_backward(grad, x, s, before, after, alpha, beta, groups)
 
 
 def _neighbours(c, before, after, of_group):
-    """The channels from c - before to c + after that are in c's group, of `of_group` channels in a row."""
+    """The channels from c - before to c + after that are in c's group; a group is `of_group` consecutive channels."""
     first = c // of_group * of_group
     return slice(max(first, c - before), min(first + of_group, c + after + 1))
 
@@ -251,7 +252,7 @@ def tanh_backward(grad, y):
 
 
 def sigmoid(x):
-    """y = 1 / (1 + exp(-x)), which is exp(x) / (1 + exp(x)): the one whose exponent is below 0, so that nothing overflows."""
+    """y = 1 / (1 + exp(-x)), which equals exp(x) / (1 + exp(x)): the form with a negative exponent does not overflow."""
     small = np.exp(-np.abs(x))
     return np.where(x < 0, small, 1) / (1 + small)
 
@@ -262,7 +263,7 @@ def sigmoid_backward(grad, y):
 
 
 def dropout_mask(shape, p, draw, dtype):
-    """m = 0 with probability p, else 1 / (1 - p): by the random word of (seed, step, key, sample) for each feature."""
+    """m = 0 with probability p, else 1 / (1 - p): the random word of (seed, step, key, sample) and the feature decides."""
     seed, step, key, first_sample, first_feature = draw
     N, *rest = shape
     features = int(np.prod(rest))
@@ -279,7 +280,7 @@ def multiply(x, mask):
 
 
 def log_softmax(x, axis):
-    """y = x - log sum exp(x); the largest x is taken away first, so that nothing overflows."""
+    """y = x - log sum exp(x); the largest x is subtracted first, so that nothing overflows."""
     if not x.size:
         return x
     x = x - x.max(axis=axis, keepdims=True)
@@ -300,7 +301,7 @@ def cross_entropy_backward(grad, p, labels, label_smoothing):
 
 
 def _targets(x, labels, e):
-    """t[n, c] = e / C, and 1 - e more at the label."""
+    """t[n, c] = e / C, plus 1 - e at the label."""
     t = np.full(x.shape, e / x.shape[1], x.dtype)
     t[np.arange(len(t)), labels] += 1 - e
     return t
@@ -315,7 +316,7 @@ def check_labels(labels, classes):
 
 
 def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, loss=None):
-    """d = dw + weight_decay w;  v = momentum v + d;  w = w - lr v, or w - lr (d + momentum v); none if loss is not finite."""
+    """d = dw + weight_decay w;  v = momentum v + d;  w = w - lr v, or w - lr (d + momentum v). No step if loss is not finite."""
     if loss is not None and not np.isfinite(loss).all():
         return
     step = grad + weight_decay * weight
@@ -326,7 +327,7 @@ def sgd_update(weight, grad, velocity, lr, momentum, weight_decay, nesterov, los
 def adam_update(weight, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, loss=None):
     """d = dw + weight_decay w;  m = beta1 m + (1 - beta1) d;  v = beta2 v + (1 - beta2) d^2;  t = t + 1
 
-    w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps); none if loss is not finite.
+    w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps). No step if loss is not finite.
     """
     if loss is not None and not np.isfinite(loss).all():
         return

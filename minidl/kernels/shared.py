@@ -1,4 +1,4 @@
-"""Fast kernels that are the same code for NumPy and CuPy arrays. Inside, arrays lie batch-last, (C, H, W, N), see layout.py."""
+"""Fast kernels with the same code for NumPy and CuPy arrays. Inside, arrays are batch-last, (C, H, W, N), see layout.py."""
 
 from ..backend import get_array_module
 from .layout import from_batch_last, to_batch_last
@@ -7,7 +7,7 @@ from .layout import from_batch_last, to_batch_last
 
 
 def avg_pool2d(x, windows, divisors):
-    """The sum of x over the windows' rows and columns, two lists of ranges, by divisors[h][w]."""
+    """The sum of x over each window, divided by divisors[h][w]. windows: the lists of ranges of rows and of columns."""
     xp, x = get_array_module(x), to_batch_last(x)
     (rows, columns), (C, _, W, N) = windows, x.shape
     by_row, y = xp.empty((C, len(rows), W, N), x.dtype), xp.empty((C, len(rows), len(columns), N), x.dtype)
@@ -19,7 +19,7 @@ def avg_pool2d(x, windows, divisors):
 
 
 def avg_pool2d_backward(grad, windows, divisors, x_shape):
-    """dx of x_shape: each element of grad, by its divisor, is added to all that its window saw."""
+    """dx of x_shape: each element of grad, divided by its divisor, is added to all elements of its window."""
     xp, grad = get_array_module(grad), to_batch_last(grad)
     grad = grad / xp.asarray(divisors, grad.dtype)[:, :, None]
     (rows, columns), (N, C, H, W) = windows, x_shape
@@ -66,7 +66,7 @@ def multiply(x, mask):
 
 
 def log_softmax(x, axis):
-    """x - log sum exp(x), along an axis of x as it is given; the largest x is taken away first, so that nothing overflows."""
+    """x - log sum exp(x) along an axis of x; the largest x is subtracted first, so that nothing overflows."""
     xp = get_array_module(x)
     if not x.size:
         return x

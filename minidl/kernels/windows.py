@@ -1,4 +1,4 @@
-"""The windows that convolution and pooling slide over an image: how many there are, and what they see."""
+"""The windows that convolution and pooling slide over an image: their number, and views of their elements."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from ..partition import ceil_div
 def output_size(size: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool = False) -> int:
     """The number of windows along an axis: (size + 2 padding - kernel_size) / stride, rounded down, + 1.
 
-    ceil_mode: rounded up, but without a last window that would start behind the image, in the padding.
+    ceil_mode: rounded up, but without a last window that would start in the padding after the image.
     """
     span = size + 2 * padding - kernel_size
     if not ceil_mode:
@@ -19,10 +19,10 @@ def output_size(size: int, kernel_size: int, stride: int, padding: int, ceil_mod
 
 
 def views(phases: Array, kernel_size, stride, size) -> Iterator[tuple[int, int, Array]]:
-    """reference.places for an image (C, H, W, N), padded already: (i, j, what every window has at its place (i, j)).
+    """reference.places for an image (C, H, W, N) that is padded already: (i, j, a view of element (i, j) of every window).
 
-    phases: the image's columns dealt out among P = 1 arrays or P = the stride of them, (P, C, H, W / P, N). With the stride,
-    what neighbouring windows have at a place lies in one row without gaps.
+    phases: the image as columns.phases returns it, (P, C, H, W / P, N), for P = 1 or P = the stride. With the stride, the
+    elements (i, j) of neighbouring windows are contiguous.
     """
     (KH, KW), (SH, SW), (OH, OW), P = kernel_size, stride, size, len(phases)
     for i in range(KH):

@@ -1,18 +1,18 @@
 """Convolution with fewer multiplications: Winograd's minimal filtering, by Cook and Toom's construction. NumPy.
 
-A product of two polynomials, with m and r coefficients, is known by its values at n = m + r - 1 points: evaluate both there (A
-and G), multiply value by value, interpolate (B^T). For a fixed kernel w that is a linear map, B^T diag(G w) A, from m numbers
-to n. A correlation with w is its transpose, A^T diag(G w) B, from n pixels to m outputs. In two dimensions a tile of n x n
-pixels gives m x m outputs by n^2 multiplications in place of m^2 r^2, and for all channels these are n^2 products of matrices:
+The product of two polynomials with m and r coefficients is determined by its values at n = m + r - 1 points: evaluate both
+polynomials there (A and G), multiply the values, interpolate (B^T). For a fixed kernel w this is a linear map, B^T diag(G w) A,
+from m numbers to n. Its transpose, A^T diag(G w) B, is the correlation with w, from n pixels to m outputs. In two dimensions a
+tile of n x n pixels gives m x m outputs by n^2 multiplications instead of m^2 r^2, and for all channels these are n^2 matrix
+products:
 
     V = B X        the tiles, transformed                    (n^2, C, L), L tiles of all images
     U = G W        the kernels' values at the points         (n^2, O, C)
     M_k = U_k V_k  for each of the n^2                       (n^2, O, L)
     Y = A^T M      the m x m outputs of each tile            (m^2, O, L)
 
-Backward has the transposed products: dM = A dY, dU_k = dM_k V_k^T, dW = G^T dU, dV_k = U_k^T dM_k, dX = B^T dV, added up
-where tiles overlap. Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"; they write B^T for what is B here,
-and B for B^T.
+Backward has the transposed products: dM = A dY, dU_k = dM_k V_k^T, dW = G^T dU, dV_k = U_k^T dM_k, dX = B^T dV, summed where
+tiles overlap. Source: Lavin and Gray 2016. They write B^T for the matrix that is B here, and B for B^T.
 """
 
 import math
@@ -29,19 +29,20 @@ from .columns import channel_groups
 from .memory import scratch
 from .windows import output_size
 
-# A tile's points, besides infinity, by their number. Small ones and their inverses keep the rounding small; of eight, this set
-# did best of those tried, ten times better than the seven with another.
+# The points of a tile besides infinity, by their number. Small numbers and their inverses keep the rounding error small. This
+# set of eight had the smallest error of those tried, ten times smaller than the set of seven with another point added.
 POINTS = {k: (0, 1, -1, 2, -2, 0.5, -0.5)[:k] for k in range(3, 8)} | {8: (0.25, -0.25, 0.75, -0.75, 1.125, -1.125, 2, -2)}
 LEAST_CHANNELS, DTYPES = 16, (np.float32, np.float64)
-TILES = 1600  # of all images, about so many at a time
-FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # whose kernels a thread transforms and multiplies at a time, at most
-SMALL = 1_000_000  # multiplications of a product that OpenBLAS does without copying the factors first
+TILES = 1600  # about the number of tiles in a chunk, over all images
+FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 96  # the most channels whose kernels a thread transforms and multiplies at a time
+SMALL = 1_000_000  # up to this number of multiplications, OpenBLAS computes a product without copying the factors first
 
 
 def winograd_tile(image, weight_shape, stride, padding, groups, dtype=np.float32) -> int | None:
-    """m, the outputs that a tile gives in each direction; None where im2col is the better way. image: (H, W).
+    """m, the number of outputs of a tile along each axis; None where im2col is faster. image: (H, W).
 
-    Depends on nothing but these: m takes the fewest multiplications, and they must be well below those of im2col.
+    Of all m, the one with the fewest multiplications, if they are well below those of im2col. It depends on the arguments
+    only.
     """
     O, CG, r, KW = weight_shape
     if stride != (1, 1) or r != KW or r not in (3, 5) or min(O // groups, CG) < LEAST_CHANNELS or dtype not in DTYPES:
@@ -61,7 +62,7 @@ def cook_toom(m: int, r: int):
     n = m + r - 1
     points = np.array(POINTS[n - 1], float)[:, None]
     A, G = (np.vstack([points ** np.arange(k), np.eye(k)[-1]]) for k in (m, r))  # the last row is the point at infinity
-    # What y_i takes from w_j x_l is  sum over k of A_ki G_kj B_kl,  and shall be 1 where l = i + j, else 0. Solve that for B.
+    # The factor of w_j x_l in y_i is  sum over k of A_ki G_kj B_kl.  It must be 1 if l = i + j, else 0. Solve this for B.
     system = np.einsum("ki,kj->ijk", A, G).reshape(m * r, n)
     wanted = (np.add.outer(np.arange(m), np.arange(r)).reshape(-1, 1) == np.arange(n)).astype(float)
     return A, G, np.linalg.lstsq(system, wanted, rcond=None)[0]
@@ -69,12 +70,12 @@ def cook_toom(m: int, r: int):
 
 @lru_cache
 def transforms(m: int, r: int, dtype):
-    """A (n^2, m^2), G (n^2, r^2), B (n^2, n^2): what cook_toom's do to both axes of a tile or kernel, on its flat elements."""
+    """A (n^2, m^2), G (n^2, r^2), B (n^2, n^2): those of cook_toom for both axes of a tile or kernel, on its flat elements."""
     return tuple(np.kron(one, one).astype(dtype) for one in cook_toom(m, r))
 
 
 class TileChunk(NamedTuple):
-    """Tiles that are worked on together: some rows of them, whole, of some images."""
+    """Tiles that are processed together: some whole rows of tiles of some images."""
 
     rows: slice
     columns: int
@@ -121,7 +122,7 @@ def conv2d(x, weight, bias, padding, groups, m):
 
 
 def conv2d_backward(grad, x, weight, padding, groups, m, needs, out=None):
-    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which are wanted. out: where to write dweight."""
+    """(dx or None, dweight or None) from grad (O, OH, OW, N); needs: which of them to compute. out: where to write dweight."""
     (O, CG, r, _), C = weight.shape, len(x)
     A, G, B = transforms(m, r, x.dtype)
     n = m + r - 1
@@ -200,7 +201,7 @@ def _flat(a):
 
 
 def _tile_chunks(y, m) -> Iterator[TileChunk]:
-    """The tiles of outputs y (O, OH, OW, N), about TILES at a time."""
+    """The tiles of outputs y (O, OH, OW, N), in chunks of about TILES."""
     _, OH, OW, N = y.shape
     rows, columns = ceil_div(OH, m), ceil_div(OW, m)
     for images in chunks(N, max(1, TILES // columns)):
@@ -209,8 +210,9 @@ def _tile_chunks(y, m) -> Iterator[TileChunk]:
 
 
 def _band(x, channels, chunk, size, m, padding):
-    """A band in scratch as large as the pixels under a chunk's tiles (some of them perhaps beyond the image x), for some
-    channels: (band (c, h, w, images), the part of it that is inside the image, the same part of the image).
+    """A band in scratch with the size of the pixels of a chunk's tiles, for some channels. It may reach beyond the image x.
+
+    Returns (band (c, h, w, images), the part of it that is inside the image, the same part of the image).
     """
     inside, image = [slice(None)], [channels]
     extents = []
@@ -231,7 +233,7 @@ def _tiles(band, chunk, size, m):
 
 
 def _read_tiles(x, channels, chunk, size, m, padding):
-    """The tiles of size x size pixels of x (C, H, W, N), zero beyond it: (size^2, channels * L), in scratch."""
+    """The tiles of size x size pixels of x (C, H, W, N), zero outside it: (size^2, channels * L), in scratch."""
     band, inside, image = _band(x, channels, chunk, size, m, padding)
     band.fill(0)
     band[inside] = x[image]

@@ -1,4 +1,4 @@
-"""Initial weights, drawn by NumPy on the host whatever the device, so that every device starts from the same."""
+"""Initial weights. NumPy draws them on the host for every device, so that all devices start from the same values."""
 
 import contextlib
 import contextvars
@@ -14,7 +14,7 @@ _skipped = contextvars.ContextVar("skipped", default=False)
 
 @contextlib.contextmanager
 def skipped() -> Iterator[None]:
-    """Inside, layers are made without initial weights, which takes no time: for those whose state is loaded next."""
+    """Make layers without initial weights inside this context, which saves time if their state is loaded next."""
     token = _skipped.set(True)
     try:
         yield
@@ -23,7 +23,7 @@ def skipped() -> Iterator[None]:
 
 
 def write(tensor: Tensor, value: Array | float) -> None:
-    """Replace a tensor's values where they are, and count the change."""
+    """Overwrite a tensor's values in place, and count the change."""
     tensor.data[...] = value
     tensor.version += 1
 
@@ -43,14 +43,14 @@ def constant_(tensor: Tensor, value: float) -> None:
 
 
 def fan_in(tensor: Tensor) -> int:
-    """How many inputs one output is a sum of: C KH KW for a weight (O, C, KH, KW), F for (O, F)."""
+    """The number of inputs of one output: C KH KW for a weight (O, C, KH, KW), F for (O, F)."""
     return math.prod(tensor.shape[1:])
 
 
 def kaiming_normal_(tensor: Tensor) -> None:
     """N(0, 2 / fan_in): keeps the variance of activations through ReLU layers. He et al. 2015, equation 10.
 
-    A fan_in of 0 leaves nothing to draw.
+    A weight with fan_in 0 is empty, and nothing is drawn.
     """
     if fan_in(tensor):
         normal_(tensor, 0.0, math.sqrt(2 / fan_in(tensor)))

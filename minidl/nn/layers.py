@@ -1,7 +1,7 @@
 """The layers. Each holds its settings and parameters, and calls its function.
 
-Settings have PyTorch's names. One that has a single value here, such as dilation=1, is taken at that value and refused at
-any other; inplace is taken too, and changes nothing: results are the same, and no layer overwrites its input.
+Settings have PyTorch's names. A setting with a single possible value here, such as dilation=1, accepts that value and raises
+ValueError for others. inplace is accepted and has no effect: no layer overwrites its input.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class Conv2d(Module):
     """Convolution of x (N, in_channels, H, W); weight (out_channels, in_channels / groups, KH, KW), see functional.conv2d.
 
     padding: an integer, a pair for H and W, "valid" for none, or "same" for an output of the image's size.
-    The weight starts from He's normal distribution, the bias from zero; device and dtype as in Module.to.
+    Initial weights: init.kaiming_normal_ for the weight, zero for the bias. device and dtype as in Module.to.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """y = x W^T + b for x (..., in_features); weight (out_features, in_features), He's normal distribution, bias zero.
+    """y = x W^T + b for x (..., in_features); weight (out_features, in_features), bias (out_features,).
 
-    device and dtype as in Module.to.
+    Initial weights: init.kaiming_normal_ for the weight, zero for the bias. device and dtype as in Module.to.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: str | None = None, dtype: Any = None):
@@ -147,7 +147,7 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Means over as many windows as output_size says, whatever the image's size; see functional.adaptive_avg_pool2d."""
+    """Average pooling to a given output_size for any image size, see functional.adaptive_avg_pool2d."""
 
     def __init__(self, output_size: int | tuple[int | None, int | None]):
         self.output_size = output_size
@@ -160,9 +160,9 @@ class AdaptiveAvgPool2d(Module):
 
 
 class BatchNorm(Module):
-    """What the batch normalisations share: x (N, num_features, ...), see functional.batch_norm.
+    """The base of the batch normalisation layers, for x (N, num_features, ...), see functional.batch_norm.
 
-    momentum None: the running statistics are the mean of those of all batches so far. device and dtype as in Module.to.
+    momentum None: the running statistics are the mean over all batches so far. device and dtype as in Module.to.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class BatchNorm(Module):
         return self.normalize(x, momentum)
 
     def normalize(self, x: Tensor, momentum: float) -> Tensor:
-        """x by the batch's statistics in training, moving the running ones by momentum; else by the running ones."""
+        """Normalise x: in training by the batch's statistics, updating the running ones; else by the running statistics."""
         state = self.running_mean, self.running_var, self.weight, self.bias
         return F.batch_norm(x, *state, self.training, momentum, self.eps)
 
@@ -224,7 +224,7 @@ class BatchNorm2d(BatchNorm):
 
 
 class LocalResponseNorm(Module):
-    """The paper's local response normalisation, see functional.local_response_norm."""
+    """Local response normalisation (Krizhevsky 2012, section 3.3), see functional.local_response_norm."""
 
     def __init__(
         self,
@@ -276,7 +276,7 @@ class Sigmoid(Module):
 
 
 class Dropout(Module):
-    """Zero with probability p in training, nothing in evaluation; see functional.dropout."""
+    """Set each element to zero with probability p in training; the identity in evaluation. See functional.dropout."""
 
     def __init__(self, p: float = 0.5, inplace: bool = False):
         if not 0 <= p <= 1:
@@ -304,7 +304,7 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """x itself, in the place of a layer that is to be left out, whose arguments it may be given."""
+    """Returns x unchanged. It can replace a layer that is to be left out: it accepts any arguments and ignores them."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         pass

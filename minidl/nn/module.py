@@ -1,4 +1,4 @@
-"""Module: a part of a network, with the parameters, buffers and modules that it holds, in order of definition."""
+"""Module: a part of a network. It holds parameters, buffers and modules, in order of definition."""
 
 import collections
 import textwrap
@@ -14,7 +14,7 @@ from .init import write
 
 
 class Parameter(Tensor):
-    """A tensor to be trained."""
+    """A tensor that is trained."""
 
     __slots__ = ()
 
@@ -23,7 +23,7 @@ class Parameter(Tensor):
 
 
 class RemovableHandle:
-    """What takes a hook off again."""
+    """The handle of a registered hook; remove() removes the hook."""
 
     def __init__(self, hooks: dict["RemovableHandle", Callable[..., Any]], hook: Callable[..., Any]):
         self._hooks = hooks
@@ -34,14 +34,14 @@ class RemovableHandle:
 
 
 class IncompatibleKeys(NamedTuple):
-    """The names that a network has and a state has not, and the other way round."""
+    """The names that are in the network but not in the state (missing), and the reverse (unexpected)."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Module:
-    """Base of all layers and networks. A subclass defines forward, and keeps its Parameters and Modules as attributes."""
+    """The base of all layers and networks. A subclass defines forward, and keeps its Parameters and Modules as attributes."""
 
     training = True
     _buffers: tuple[str, ...] = ()  # the attributes that are buffers
@@ -53,12 +53,12 @@ class Module:
     def _require_findable(self, name: str, value: Any) -> None:
         if _holds_modules(value):
             raise TypeError(
-                f"{type(self).__name__}.{name} is a {type(value).__name__} of Modules or Parameters, which nobody would find "
-                "there; make it an nn.ModuleList or nn.Sequential, and give each Parameter an attribute of its own"
+                f"{type(self).__name__}.{name} is a {type(value).__name__} of Modules or Parameters, and they would not be "
+                "found there; make it an nn.ModuleList or nn.Sequential, and give each Parameter an attribute of its own"
             )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes: a subclass's own, called as module(...)."""
+        """The computation of the module, which a subclass defines. Call it as module(...)."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -74,19 +74,19 @@ class Module:
     def register_forward_hook(self, hook: Callable[["Module", tuple[Any, ...], Any], Any]) -> RemovableHandle:
         """Call hook(module, args, output) after every forward; args: the positional arguments, a tuple.
 
-        What it returns takes the output's place, unless it is None. The handle's remove() takes the hook off again.
+        If the hook returns a value other than None, this value replaces the output. The handle's remove() removes the hook.
         """
         return RemovableHandle(self.__dict__.setdefault("_forward_hooks", {}), hook)
 
     def register_buffer(self, name: str, array: Array) -> None:
-        """Keep an array that is part of the state but is not trained. None reserves the name without an array."""
+        """Keep an array that is part of the state but is not trained. None declares the name without an array."""
         if isinstance(array, Tensor):
             raise TypeError(f"buffer {name} is a {type(array).__name__}; a buffer is an array, such as its .data")
         self._buffers = (*self._buffers, name)
         setattr(self, name, array)
 
     def add_module(self, name: str, module: "Module") -> None:
-        """Hold a module as the attribute `name`."""
+        """Add a module as the attribute `name`."""
         if not isinstance(module, Module):
             raise TypeError(f"{type(self).__name__} takes Modules; {name} is a {type(module).__name__}")
         if not name or "." in name or hasattr(type(self), name):
@@ -94,18 +94,18 @@ class Module:
         setattr(self, name, module)
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """(name, module) of the modules that this one holds itself."""
+        """(name, module) of the modules that this module holds directly."""
         for name, value in self.__dict__.items():
             if isinstance(value, Module):
                 yield name, value
 
     def children(self) -> Iterator["Module"]:
-        """The modules that this one holds itself."""
+        """The modules that this module holds directly."""
         for _, module in self.named_children():
             yield module
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """(name, module) of this module ("") and of all inside it, the outer first, each once."""
+        """(name, module) of this module (name "") and all modules inside it; outer ones first, each once."""
         seen: set[int] = set()
         stack: list[tuple[str, Module]] = [(prefix, self)]
         while stack:
@@ -118,12 +118,12 @@ class Module:
                 stack += reversed([(f"{name}.{child}" if name else child, m) for child, m in module.named_children()])
 
     def modules(self) -> Iterator["Module"]:
-        """This module and all inside it, the outer first, each once."""
+        """This module and all modules inside it; outer ones first, each once."""
         for _, module in self.named_modules():
             yield module
 
     def _named(self, belongs: Callable[["Module", str, Any], bool]) -> Iterator[tuple[str, Any]]:
-        """(name, value) of the attributes that belong, each object once, however many modules share it."""
+        """(name, value) of the attributes that belong; an object that several modules share comes once."""
         seen: list[Any] = []
         for prefix, module in self.named_modules():
             for attribute, value in module.__dict__.items():
@@ -156,21 +156,21 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Name -> array of all parameters and buffers.
 
-        The arrays are those of the network, not copies: they change as it is trained. An optimiser moves the parameters
-        into a buffer of its own when it is made; a state taken before that keeps the old arrays, which change no more.
+        The arrays are those of the network, not copies: they change as it is trained. A new optimiser moves the parameters
+        into its own buffer; a state taken before that keeps the old arrays, which no longer change.
         """
         return {name: own.data if isinstance(own, Tensor) else own for name, own in self._named_state().items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy a state into the parameters and buffers, which stay where they are; names and shapes must match.
+        """Copy a state into the parameters and buffers in place; names and shapes must match.
 
         state: name -> array or Tensor, of a dtype that converts to the network's: integers to floating point, but no
-        complex numbers and no strings. strict=False: names that only one side has are left out, and returned.
+        complex numbers and no strings. strict=False: names that only one side has are ignored, and returned.
 
-        Raises ValueError, with nothing changed, if a part does not fit.
+        Raises ValueError, and changes nothing, if a part does not fit.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict takes names and arrays, such as state_dict() gives; got a {type(state).__name__}")
+            raise TypeError(f"load_state_dict takes names and arrays, such as state_dict() returns; got a {type(state).__name__}")
         own = self._named_state()
         keys = IncompatibleKeys([name for name in own if name not in state], [name for name in state if name not in own])
         problems = [f"missing {name}" for name in keys.missing_keys] if strict else []
@@ -203,21 +203,21 @@ class Module:
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Module":
-        """Whether backward shall leave gradients in the parameters: False freezes them."""
+        """Set requires_grad of all parameters. False freezes them: backward computes no gradients for them."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
 
     def zero_grad(self, *, set_to_none: bool = True) -> None:
-        """Forget the parameters' gradients."""
+        """Set the gradients of all parameters to None."""
         require_only("zero_grad", set_to_none=(set_to_none, True))
         for parameter in self.parameters():
             parameter.grad = None
 
     def to(self, device: str | None = None, dtype: Any = None) -> "Module":
-        """Move parameters and buffers to a device ("numpy", "cupy:0") and floating-point ones to a floating-point dtype.
+        """Move parameters and buffers to a device ("numpy", "cupy:0"), and convert floating-point ones to a dtype.
 
-        Before an optimiser is made: it packs the parameters into one buffer, where they have to stay.
+        Call it before making an optimiser: that packs the parameters into one buffer, where they must stay.
         """
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise TypeError(f"a network has a floating-point dtype; got {np.dtype(dtype)}")
@@ -266,7 +266,7 @@ def _holds_modules(value: Any) -> bool:
 
 
 class _Modules(Module):
-    """Modules in an order, found by their places as well as by their names."""
+    """An ordered list of modules, accessible by index and by name."""
 
     def __iter__(self) -> Iterator[Module]:
         return self.children()
@@ -279,7 +279,7 @@ class _Modules(Module):
         try:
             return names[index]
         except IndexError:
-            raise IndexError(f"this {type(self).__name__} has {len(names)} modules; there is none at {index}") from None
+            raise IndexError(f"this {type(self).__name__} has {len(names)} modules; there is none at index {index}") from None
 
     def __setitem__(self, index: int, module: Module) -> None:
         self.add_module(self._name(index), module)
@@ -307,7 +307,7 @@ class Sequential(_Modules):
         return getattr(self, self._name(index))
 
     def append(self, module: Module) -> "Sequential":
-        """Put a module behind the others, named by the first free number from len(self) on."""
+        """Add a module at the end. Its name is the first free number from len(self) on."""
         number = len(self)
         while str(number) in self.__dict__:
             number += 1
@@ -321,7 +321,7 @@ class Sequential(_Modules):
 
 
 class ModuleList(_Modules):
-    """Modules in a list, named 0, 1, ...: ModuleList([a, b]). It only holds them; the network that has it calls them."""
+    """A list of modules, named 0, 1, ...: ModuleList([a, b]). It has no forward; the network that holds it calls them."""
 
     def __init__(self, modules: Iterable[Module] = ()):
         self.extend(modules)
@@ -332,18 +332,18 @@ class ModuleList(_Modules):
         return getattr(self, self._name(index))
 
     def append(self, module: Module) -> "ModuleList":
-        """Put a module behind the others."""
+        """Add a module at the end."""
         self.add_module(str(len(self)), module)
         return self
 
     def extend(self, modules: Iterable[Module]) -> "ModuleList":
-        """Put modules behind the others."""
+        """Add modules at the end."""
         for module in list(modules):
             self.append(module)
         return self
 
     def insert(self, index: int, module: Module) -> None:
-        """Put a module before the one at a place, as list.insert does."""
+        """Insert a module before the one at an index, as list.insert does."""
         modules = list(self)
         modules.insert(index, module)
         for i, part in enumerate(modules):

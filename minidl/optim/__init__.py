@@ -1,4 +1,4 @@
-"""Optimisers and schedules of their learning rates, as in torch.optim, and the clipping of gradients."""
+"""Optimisers and learning rate schedules, as in torch.optim, and gradient clipping."""
 
 from .adam import Adam
 from .clip_grad import clip_grad_norm_

@@ -1,4 +1,4 @@
-"""Adam: steps of adaptive size, from running moments of the gradient."""
+"""Adam: adaptive step sizes from running moments of the gradient."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from .optimizer import Optimizer, Parameters, is_number
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1), with weight decay as PyTorch has it, in the gradient:
+    """Adam (Kingma and Ba 2015, algorithm 1), with weight decay added to the gradient, as in PyTorch:
 
         d = grad + weight_decay w;  m = beta1 m + (1 - beta1) d;  v = beta2 v + (1 - beta2) d^2
         w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)   in a parameter's step t = 1, 2, ...
 
-    betas: (beta1, beta2), each at least 0 and below 1. params: as SGD takes them, and packed as there; a group may have lr,
-    betas, eps and weight_decay of its own. The settings behind weight_decay are PyTorch's; each is taken at its default
-    only. Raises ValueError or TypeError for wrong arguments.
+    betas: (beta1, beta2), each at least 0 and below 1. params: as for SGD, and packed in the same way; a group may have its
+    own lr, betas, eps and weight_decay. The settings after weight_decay are PyTorch's; only their defaults are accepted.
+    Raises ValueError or TypeError for wrong arguments.
     """
 
     numbers = ("lr", "eps", "weight_decay")

@@ -1,4 +1,4 @@
-"""What all optimisers have in common: groups of parameters, flat buffers, and a state that can be saved and copied."""
+"""The base of all optimisers: groups of parameters, flat buffers, and a state that can be saved and copied."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,15 +13,15 @@ Parameters: TypeAlias = Tensor | dict[str, Any] | Iterable[Tensor] | Iterable[di
 
 
 class Optimizer:
-    """Base of all optimisers. A subclass names its settings and the state of a parameter, and defines _update.
+    """The base of all optimisers. A subclass names its settings and the state of a parameter, and defines _update.
 
-    The parameters move into one flat buffer for each dtype and device, in their order; so do their gradients and what the
-    update keeps of them. flat_gradients holds each flat buffer of gradients, and the parameters whose gradients lie in it.
-    A network and its optimiser that are copied together, by copy.deepcopy((net, optimizer)) or pickle, belong together.
+    The parameters move into one flat buffer for each dtype and device, in their order. Their gradients and their state move
+    into flat buffers too. flat_gradients holds each flat buffer of gradients, with the parameters whose gradients are in it.
+    Copy or pickle a network and its optimiser together, as in copy.deepcopy((net, optimizer)), so that the copies are linked.
     """
 
     numbers: tuple[str, ...] = ("lr", "weight_decay")  # settings that are numbers of at least 0
-    fixed: dict[str, Any] = {}  # settings of PyTorch's that exist here with one value only
+    fixed: dict[str, Any] = {}  # PyTorch settings for which one value only is accepted
     buffers: tuple[str, ...] = ()  # the state of a parameter: arrays of its shape,
     counts: tuple[str, ...] = ()  # and numbers
 
@@ -48,11 +48,9 @@ class Optimizer:
             if p.dtype.kind != "f":
                 raise TypeError(f"{name} takes floating-point tensors; one of shape {p.shape} is {p.dtype}")
             if p.creator is not None:
-                raise ValueError(
-                    f"{name} takes leaves, and a tensor of shape {p.shape} was computed: give what it was computed from"
-                )
+                raise ValueError(f"{name} takes leaves, but a tensor of shape {p.shape} was computed from others: give those")
             if id(p) in seen:
-                raise ValueError(f"a parameter is given to {name} twice")
+                raise ValueError(f"a parameter was given to {name} twice")
             seen.add(id(p))
         self._pack()
 
@@ -62,7 +60,7 @@ class Optimizer:
         return [p for group in self.param_groups for p in group["params"]]
 
     def zero_grad(self, *, set_to_none: bool = True) -> None:
-        """Forget the gradients: the next backward writes new ones, over the old where p.grad was a view of the flat buffer."""
+        """Set all gradients to None. The next backward writes into the flat buffer again, over the old values."""
         require_only("zero_grad", set_to_none=(set_to_none, True))
         for p in self.parameters:
             p.grad = None
@@ -70,8 +68,8 @@ class Optimizer:
     def step(self, loss: Tensor | Array | None = None) -> None:
         """Update every parameter that has a gradient.
 
-        loss: one number, a Tensor or an array on their device. If it is not finite, nothing is changed; nobody waits for a
-        GPU to know it.
+        loss: one number, a Tensor or an array on the parameters' device. If it is NaN or infinite, nothing is changed; the
+        GPU checks this itself, without waiting.
         """
         if loss is not None:
             loss = _one_number(loss, self.parameters[0].data)
@@ -91,7 +89,7 @@ class Optimizer:
                 p.version += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """{"state": {place of a parameter: {name: array}}, "param_groups": [...]}, as PyTorch's; the arrays are not copied."""
+        """{"state": {index of a parameter: {name: array}}, "param_groups": [...]}, as in PyTorch; arrays are not copied."""
         places = iter(range(len(self._flat)))
         groups = [{**group, "params": [next(places) for _ in group["params"]]} for group in self.param_groups]
         return {"state": {i: self._state(i) for i in range(len(self._flat))}, "param_groups": groups}
@@ -99,13 +97,13 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy a state into this optimiser's buffers and groups.
 
-        Raises ValueError, and changes nothing, if it is of other parameters, groups or settings.
+        Raises ValueError, and changes nothing, if the state belongs to other parameters, groups or settings.
         """
         own, name = self.state_dict(), type(self).__name__
         try:
             ours, theirs = _outline(own), _outline(state_dict)
         except (AttributeError, KeyError, TypeError):
-            raise ValueError(f"{name}.load_state_dict takes what {name}.state_dict gave; got {state_dict!r:.80}") from None
+            raise ValueError(f"{name}.load_state_dict takes a state of {name}.state_dict; got {state_dict!r:.80}") from None
         problems = [f"missing {what}" for what in ours if what not in theirs]
         problems += [f"unexpected {what}" for what in theirs if what not in ours]
         problems += [f"{what} is {theirs[what]}, not {ours[what]}" for what in ours if ours[what] != theirs.get(what, ours[what])]
@@ -122,7 +120,7 @@ class Optimizer:
                 buffer[...] = to_device(as_array(array), device_of(buffer))
 
     def __copy__(self) -> "Optimizer":
-        """One that shares everything with this, as the parameters can lie in one buffer only."""
+        """A copy that shares all arrays with this optimiser, because a parameter can be in one buffer only."""
         copy = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)
         return copy
@@ -131,7 +129,7 @@ class Optimizer:
         return {"param_groups": self.param_groups, "state": [self._state(i) for i in range(len(self._flat))]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy of an array is no view any more: pack the parameters of the copy anew."""
+        """Pack the parameters of the copy again: copied arrays are not views of a flat buffer."""
         self.param_groups = state["param_groups"]
         self._pack()
         for i, arrays in enumerate(state["state"]):
@@ -139,7 +137,7 @@ class Optimizer:
                 buffer[...] = arrays[what]
 
     def _pack(self) -> None:
-        """Move the parameters, and the gradients they have, into flat buffers."""
+        """Move the parameters, and any gradients they have, into flat buffers."""
         parameters = self.parameters
         kinds: dict[tuple, list[int]] = {}
         for i, p in enumerate(parameters):
@@ -169,16 +167,16 @@ class Optimizer:
                 if p.grad is not None:
                     p.grad_buffer[...] = p.grad
                     p.grad = p.grad_buffer
-        self._flat = [packed[i] for i in range(len(parameters))]  # of each, in one axis: data, gradient, state by name
+        self._flat = [packed[i] for i in range(len(parameters))]  # of each parameter, 1-D: data, gradient, state by name
         self._owned = [p.data for p in parameters]
 
     def _state(self, place: int) -> dict[str, Array]:
-        """What the update keeps of a parameter, by PyTorch's names: views, of its shape or of a single number's."""
+        """The state of a parameter by PyTorch's names: views, of the parameter's shape or of a single number."""
         shape = self._owned[place].shape
         return {name: flat.reshape(() if name in self.counts else shape) for name, flat in self._flat[place][2].items()}
 
     def _check(self, group: dict[str, Any]) -> None:
-        """Raise ValueError for a wrong setting; make Python's floats of numbers."""
+        """Raise ValueError for a wrong setting; convert numbers to Python floats."""
         name = type(self).__name__
         for setting in (*self.numbers, *({"initial_lr"} & group.keys())):
             if not is_number(group[setting]):
@@ -189,12 +187,12 @@ class Optimizer:
                 raise ValueError(f"{name} takes {setting}={value} only; got {group[setting]!r}")
 
     def _update(self, group: dict[str, Any], data: Array, gradient: Array, state: dict[str, Array], loss: Array | None) -> None:
-        """Update one parameter, whose arrays have one axis; not if the loss, one float64, is not finite."""
+        """Update one parameter, whose arrays have one axis. If the loss, one float64, is not finite, change nothing."""
         raise TypeError(f"{type(self).__name__} defines no _update")
 
 
 def is_number(value: Any, below: float = math.inf) -> bool:
-    """Whether a value is a real number of at least 0 and below that."""
+    """Whether a value is a real number of at least 0 and below `below`."""
     return isinstance(value, Real) and 0 <= float(value) < below
 
 
@@ -211,7 +209,7 @@ def _one_number(loss, like: Array) -> Array:
 
 
 def _outline(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """What a state has, by name: the shape of an array, the places in a group. A schedule adds initial_lr, so it may lack."""
+    """The structure of a state by name: shapes of arrays, indices in groups. initial_lr is optional, as schedules add it."""
     outline: dict[str, Any] = {}
     for i, state in state_dict["state"].items():
         for name, array in state.items():

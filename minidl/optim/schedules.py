@@ -1,4 +1,4 @@
-"""Schedules of the learning rate."""
+"""Learning rate schedules."""
 
 import bisect
 import math
@@ -13,8 +13,8 @@ from .optimizer import Optimizer, is_number
 class LRScheduler:
     """Sets the learning rate of an optimiser's groups, as a pure function of the number of step() calls, last_epoch.
 
-    A group's base_lr is the rate that it had before the first schedule was made for it. One schedule at a time: it sets the
-    rate, and does not multiply what another one set; SequentialLR puts them one after the other.
+    A group's base_lr is its rate before the first schedule was made for it. Use one schedule at a time: a schedule sets the
+    rate, and does not multiply the rate of another one. SequentialLR runs schedules one after the other.
     """
 
     def __init__(self, optimizer: Optimizer):
@@ -23,11 +23,11 @@ class LRScheduler:
         self.resume(0)
 
     def lr(self, base_lr: float, count: int) -> float:
-        """The learning rate after `count` steps of a group that was made with base_lr."""
+        """The learning rate after `count` steps, for a group with this base_lr."""
         raise TypeError(f"{type(self).__name__} defines no lr")
 
     def resume(self, last_epoch: int) -> None:
-        """Go to where `last_epoch` calls of step() lead."""
+        """Set the schedule to its state after `last_epoch` calls of step()."""
         self._go_to(last_epoch, self.base_lrs)
 
     def _go_to(self, last_epoch: int, base_lrs: list[float]) -> None:
@@ -37,15 +37,15 @@ class LRScheduler:
             group["lr"] = rate
 
     def step(self) -> None:
-        """Set the rates of the next step."""
+        """Set the learning rates of the next step."""
         self.resume(self.last_epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule is. Its settings are not in it."""
+        """The current position of the schedule. Its settings are not included."""
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go to where a schedule of the same settings was. Raises ValueError, and changes nothing, if it cannot be there."""
+        """Set the position of a schedule with the same settings. Raises ValueError, and changes nothing, for an invalid one."""
         last_epoch, base_lrs = _values(self, state_dict)
         if not is_integer(last_epoch, 0):
             raise ValueError(f"{type(self).__name__} takes a last_epoch of at least 0; got {last_epoch!r}")
@@ -59,7 +59,7 @@ class LRScheduler:
 
 
 class StepLR(LRScheduler):
-    """lr = base_lr gamma^(count // step_size): the paper's division by ten, at fixed times (section 5)."""
+    """lr = base_lr gamma^(count // step_size). Krizhevsky 2012, section 5, divides by ten, but at times chosen by hand."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
         if step_size < 1:
@@ -72,9 +72,9 @@ class StepLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """lr = eta_min + (base_lr - eta_min) (1 + cos(pi count / T_max)) / 2: half a cosine down, and up again after T_max.
+    """lr = eta_min + (base_lr - eta_min) (1 + cos(pi count / T_max)) / 2. It falls until T_max, then rises.
 
-    Loshchilov and Hutter 2017, equation 5, without its restarts.
+    Loshchilov and Hutter 2017, equation 5, without restarts.
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
@@ -88,9 +88,9 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """base_lr times a factor that goes straight from start_factor to end_factor in total_iters steps, and stays: a warm-up.
+    """A warm-up: base_lr times a factor that changes linearly from start_factor to end_factor, then is constant.
 
-    Goyal et al. 2017, section 2.2.
+    It changes over total_iters steps. Goyal et al. 2017, section 2.2.
     """
 
     def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
@@ -108,9 +108,9 @@ class LinearLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """One schedule after the other: schedulers[i] from milestones[i - 1] on, each counting from 0 again.
+    """One schedule after the other: schedulers[i] starts at milestones[i - 1], and counts its steps from 0.
 
-    A warm-up before a cosine: SequentialLR(optimizer, [LinearLR(optimizer), CosineAnnealingLR(optimizer, 85)], [5]).
+    Example, a warm-up before a cosine: SequentialLR(optimizer, [LinearLR(optimizer), CosineAnnealingLR(optimizer, 85)], [5]).
     """
 
     def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]):
@@ -124,9 +124,9 @@ class SequentialLR(LRScheduler):
                 f"schedules and {milestones}"
             )
         if any(isinstance(scheduler, OneCycleLR) for scheduler in schedulers):
-            raise ValueError("SequentialLR takes no OneCycleLR: that has a warm-up and an end of its own")
+            raise ValueError("SequentialLR takes no OneCycleLR: that has its own warm-up and its own end")
         if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
-            raise ValueError("SequentialLR takes schedules of its own optimizer; one of these is another's")
+            raise ValueError("SequentialLR takes schedules of its own optimizer; one of these belongs to another")
         self.schedulers, self.milestones = schedulers, milestones
         super().__init__(optimizer)
 
@@ -136,11 +136,12 @@ class SequentialLR(LRScheduler):
 
 
 class OneCycleLR(LRScheduler):
-    """Up from max_lr / div_factor to max_lr in the first pct_start of the steps, then down to 1 / final_div_factor of the
-    first rate, along half cosines. Smith and Topin 2017, with fastai's cosines; as PyTorch's with cycle_momentum=False.
+    """A rise from max_lr / div_factor to max_lr, then a fall to max_lr / div_factor / final_div_factor, along half cosines.
 
-    max_lr: for all groups, or a list with one for each. One step() more than total_steps is an error. It sets the rate that a
-    later schedule begins with to its own start, max_lr / div_factor, whatever the optimiser was made with.
+    pct_start: the share of the total_steps in which the rate rises. max_lr: one rate for all groups, or a list with one for
+    each. Calling step() more than total_steps times is an error. The base_lr of a later schedule is max_lr / div_factor,
+    not the rate that the optimiser was made with.
+    Smith and Topin 2017, with the cosines of fastai; as in PyTorch with cycle_momentum=False.
     """
 
     def __init__(
@@ -181,15 +182,16 @@ class OneCycleLR(LRScheduler):
 
 
 class ReduceLROnPlateau:
-    """Multiplies each group's learning rate by factor once a metric has not become better for more than patience epochs.
+    """Multiply each group's learning rate by factor when a metric has not improved for more than patience epochs.
 
-    With factor 0.1 the paper's rule: divide by ten when the validation error stops improving (section 5). mode: "min" if
-    less is better, else "max". Better is what beats the best so far by threshold: by that share of it with threshold_mode
-    "rel", by that much with "abs". cooldown: epochs after a reduction in which nothing is counted. min_lr: a bound for all
-    groups, or a list with one for each. A reduction of less than eps is left out.
+    With factor 0.1 it is the rule of Krizhevsky 2012, section 5: divide by ten when the validation error stops improving.
+    mode: "min" if smaller is better, else "max". A metric is better if it differs from the best so far by more than
+    threshold, relative to the best with threshold_mode "rel", absolute with "abs". cooldown: the epochs after a reduction
+    that are not counted. min_lr: a lower bound for all groups, or a list with one for each. A reduction of less than eps is
+    not made.
 
-    It depends on nothing but the metrics given to step(); to go on with a run, give it those of the epochs before. Or load its
-    state, and the optimiser's, which has the rates.
+    It depends only on the metrics given to step(). To resume a run, give it the metrics of the epochs so far; or load its
+    state and the optimiser's state, which has the rates.
     """
 
     def __init__(
@@ -223,7 +225,7 @@ class ReduceLROnPlateau:
         self.num_bad_epochs = self.cooldown_counter = 0
 
     def step(self, metrics: float) -> None:
-        """Count an epoch with this metric, a number."""
+        """End an epoch with this metric, a number."""
         if self._better(metrics):
             self.best, self.num_bad_epochs = metrics, 0
         else:
@@ -247,11 +249,11 @@ class ReduceLROnPlateau:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted so far. The rates are in the optimiser's state."""
+        """The best metric and the counters. The rates are in the optimiser's state."""
         return {"best": self.best, "num_bad_epochs": self.num_bad_epochs, "cooldown_counter": self.cooldown_counter}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Count on from there. Raises ValueError, and changes nothing, if it is no such state."""
+        """Restore the best metric and the counters. Raises ValueError, and changes nothing, for an invalid state."""
         best, *counts = _values(self, state_dict)
         if not isinstance(best, Real) or not all(is_integer(count, 0) for count in counts):
             raise ValueError(f"ReduceLROnPlateau takes a best that is a number and counts of at least 0; got {dict(state_dict)}")
@@ -260,7 +262,7 @@ class ReduceLROnPlateau:
 
 
 def _values(schedule: LRScheduler | ReduceLROnPlateau, state_dict: Mapping[str, Any]) -> list:
-    """What a schedule's state dict holds, in the order of its own."""
+    """The values of a state dict, in the order of the schedule's own state dict."""
     names = list(schedule.state_dict())
     if not isinstance(state_dict, Mapping) or set(state_dict) != set(names):
         raise ValueError(f"{type(schedule).__name__} takes a state with {', '.join(names)}; got {state_dict!r:.80}")

@@ -12,15 +12,15 @@ class SGD(Optimizer):
 
         d = grad + weight_decay w;  v = momentum v + d;  w = w - lr v,  or w - lr (d + momentum v) with nesterov.
 
-    With a constant lr this is the paper's section 5 with v scaled by -lr.
+    With a constant lr this is the rule of Krizhevsky 2012, section 5, whose v is -lr times the v here.
 
-    params: parameters, or groups of them: dicts {"params": ..., and lr, momentum, weight_decay or nesterov of its own}.
-    The parameters move into one flat buffer, in their order, and their gradients will be written into another: from here on
-    p.data and p.grad are views of these, so that a device sends all gradients as one array. Write into p.data, do not
-    replace it. A state_dict of the network taken before holds the old arrays, which are no longer updated: take it again, or
-    copy it. A parameter without a gradient is left alone by step(). A later optimiser takes its parameters over from this.
+    params: parameters, or groups of them: dicts {"params": ..., and the group's own lr, momentum, weight_decay or nesterov}.
+    The parameters move into one flat buffer, in their order, and their gradients into another. From then on p.data and
+    p.grad are views of these, so that a device sends all gradients as one array. Write into p.data, do not replace it. An
+    earlier state_dict of the network keeps the old arrays, which are no longer updated: take it again. step() does not
+    change a parameter without a gradient. If a later optimiser takes the same parameters, they belong to that one.
 
-    fixed: PyTorch's other settings, each taken at its default only: dampening=0, maximize=False, foreach=None,
+    fixed: PyTorch's other settings; only their defaults are accepted: dampening=0, maximize=False, foreach=None,
     differentiable=False, fused=None. Raises ValueError or TypeError for wrong arguments.
     """
 
@@ -42,7 +42,7 @@ class SGD(Optimizer):
 
     @property
     def momentum_buffers(self) -> list[Array]:
-        """The velocity of each parameter, in their order and of their shape: views, to be saved or written into."""
+        """The velocity of each parameter, in order and of its shape: views, which can be saved or written into."""
         return [self._state(i)["momentum_buffer"] for i in range(len(self._flat))]
 
     def _check(self, group: dict[str, Any]) -> None:

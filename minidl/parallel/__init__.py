@@ -1,4 +1,4 @@
-"""Training on several devices: one process each, which share nothing but a communicator."""
+"""Training on several devices: one process for each device. The processes share nothing but a communicator."""
 
 from . import mpi
 from .communicator import ALONE, Communicator, Communicators

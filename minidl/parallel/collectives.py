@@ -1,7 +1,7 @@
-"""Collectives that backpropagation goes through: activations that are divided among ranks, put together and divided anew.
+"""Differentiable collectives, which gather, sum and redistribute activations that are divided among ranks.
 
-Each rank has a part of a tensor, along an axis; sizes[rank] is the part's length there, perhaps 0. A loss is the sum of what all
-ranks make of it, so what one rank's backward gives is its share of the gradient, and a part's gradient is the sum of the shares.
+Each rank has a part of a tensor along an axis; sizes[rank] is the length of the part, which may be 0. The loss is the sum of the
+losses of all ranks. So backward on one rank computes one term of a gradient, and the gradient is the sum of the ranks' terms.
 """
 
 import itertools
@@ -19,7 +19,7 @@ Sizes = Sequence[int]
 
 
 class Gather(Function):
-    """y = the x of all ranks, one behind the other along an axis;  dx = the own part of dy, summed over the ranks.
+    """y = the x of all ranks, concatenated along an axis;  dx = this rank's part of dy, summed over the ranks.
 
     readers: the ranks that get y; the others get an empty batch, (0, ...).
     """
@@ -36,7 +36,7 @@ class Gather(Function):
 
 
 class ReduceScatter(Function):
-    """y = the own part, along an axis, of the sum of all ranks' x;  dx = the dy of all ranks, one behind the other."""
+    """y = this rank's part, along an axis, of the sum of x over all ranks;  dx = the dy of all ranks, concatenated."""
 
     def __init__(self, communicator: Communicator, axis: int, sizes: Sizes):
         self.divided = communicator, axis, sizes, range(communicator.size)
@@ -50,7 +50,7 @@ class ReduceScatter(Function):
 
 
 class AllToAll(Function):
-    """x is divided along the axis `before`, y is the same tensor divided along the axis `after`;  dx is dy divided as x is."""
+    """x is divided along the axis `before`; y is the same tensor, divided along the axis `after`.  dx is dy, divided as x is."""
 
     def __init__(self, communicator: Communicator, before: int, sizes_before: Sizes, after: int, sizes_after: Sizes):
         self.communicator = communicator
@@ -66,27 +66,30 @@ class AllToAll(Function):
 def gather(
     x: Tensor, communicator: Communicator, axis: int = 0, sizes: Sizes | None = None, readers: Sizes | None = None
 ) -> Tensor:
-    """The parts x (N, ...) of all ranks, one behind the other along an axis, which is sum(sizes) long then.
+    """The parts x (N, ...) of all ranks, concatenated along an axis; its length is then sum(sizes).
 
-    sizes: the lengths of the parts; without them, the ranks tell each other. The other axes are equal on all ranks.
-    readers: the ranks that get the result, all without them; the others get an empty batch, (0, ...).
+    sizes: the lengths of the parts; if None, the ranks exchange them. The other axes are equal on all ranks.
+    readers: the ranks that get the result; if None, all. The others get an empty batch, (0, ...).
     """
     sizes = sizes_of_all(x, communicator, axis) if sizes is None else sizes
     return Gather(communicator, axis, sizes, range(communicator.size) if readers is None else readers)(x)
 
 
 def reduce_scatter(x: Tensor, communicator: Communicator, axis: int, sizes: Sizes) -> Tensor:
-    """This rank's part, sizes[rank] long along an axis, of the sum of all ranks' x, which has one shape; gather's mirror."""
+    """This rank's part, sizes[rank] long along an axis, of the sum of x over all ranks. x has the same shape on all ranks.
+
+    Its forward is the backward of gather, and its backward the forward of gather.
+    """
     return ReduceScatter(communicator, axis, sizes)(x)
 
 
 def all_to_all(x: Tensor, communicator: Communicator, before: int, sizes_before: Sizes, after: int, sizes_after: Sizes) -> Tensor:
-    """The parts along the axis `before` become parts along the axis `after`; sizes of the parts, before and after."""
+    """Redistribute parts along the axis `before`, of sizes_before, to parts along the axis `after`, of sizes_after."""
     return AllToAll(communicator, before, sizes_before, after, sizes_after)(x)
 
 
 def sizes_of_all(x: Tensor, communicator: Communicator, axis: int) -> list[int]:
-    """The length of each rank's x along an axis. The hosts tell each other; a GPU is not waited for."""
+    """The length of each rank's x along an axis. The hosts exchange it, without waiting for a GPU."""
     return communicator.host.all_gather(np.array([x.shape[axis]]))[:, 0].tolist()
 
 
@@ -101,7 +104,7 @@ def _put_together(x: Array, communicator: Communicator, axis: int, sizes: Sizes,
 
 
 def _add_up(x: Array, shape: Sizes, communicator: Communicator, axis: int, sizes: Sizes, readers: Sizes) -> Array:
-    """The sum, over the readers and in the order of ranks, of this rank's part, which has this shape."""
+    """This rank's part, of this shape, of the sum of x over the readers, added in the order of ranks."""
     rest, ranks = _numbers(shape, {axis: 1}), range(communicator.size)
     counts = [[size * rest if rank in readers else 0 for size in sizes] for rank in ranks]
     parts = _split(x, axis, sizes) if communicator.rank in readers else [x.reshape(0) for _ in ranks]
@@ -122,17 +125,17 @@ def _divide_anew(x: Array, communicator: Communicator, before: int, sizes_before
 
 
 def _with(shape: Sizes, changes: dict[int, int]) -> tuple[int, ...]:
-    """A shape with other lengths of some axes."""
+    """The shape with other lengths for some axes."""
     return tuple(changes.get(axis, length) for axis, length in enumerate(shape))
 
 
 def _numbers(shape: Sizes, changes: dict[int, int]) -> int:
-    """How many numbers an array of that shape has."""
+    """The number of elements of an array with the changed shape."""
     return math.prod(_with(shape, changes))
 
 
 def _split(x: Array, axis: int, sizes: Sizes) -> list[Array]:
-    """x in parts along an axis, each with one axis: its numbers as they lie batch-last."""
+    """x in parts along an axis, each flattened in batch-last order."""
     xp, stops = get_array_module(x), list(itertools.accumulate(sizes))
     parts = xp.split(to_batch_last(x), stops[:-1], axis=(axis - 1) % x.ndim)
     return [xp.ascontiguousarray(part).reshape(part.size) for part in parts]

@@ -1,4 +1,4 @@
-"""How devices that compute together talk: the interface, and the communicator of a device that is alone."""
+"""Communication between devices: the interface, and the communicator of a single device."""
 
 import os
 import time
@@ -15,21 +15,21 @@ Counts = Sequence[Sequence[int]]
 
 
 class Work:
-    """A collective that may still be under way."""
+    """A collective that may still be running."""
 
     def wait(self) -> None:
-        """Return once what the collective writes may be read. On a GPU: once whatever is launched from here on may."""
+        """Return when the result of the collective may be read. On a GPU: by work that is launched after this call."""
 
 
 class Communicator:
-    """One of `size` devices, the one numbered `rank`; this class is the communicator of a device that is alone.
+    """One of `size` devices, with the number `rank`. This class itself is the communicator of a single device.
 
-    All ranks call the same collectives in the same order, with arrays of the same shape and dtype, C-contiguous. Sums are
-    added up alike for all ranks, so that they stay equal to the last bit. What goes wrong with the others raises
-    CommunicationError. A communicator is for one thread.
+    All ranks call the same collectives in the same order, with C-contiguous arrays of the same shape and dtype. All ranks get
+    the same sum, to the last bit. If another rank fails, a collective raises CommunicationError. A communicator must be used by
+    one thread only.
 
-    sent: how many bytes this rank has sent to the others, of arrays. Each engine sends as many: of a sum, each rank adds up
-    its shard and sends it to all.
+    sent: the number of bytes of arrays that this rank has sent to the others. It is counted in the same way for shared memory,
+    MPI and NCCL: for a sum, each rank adds up one shard and sends it to all others.
     """
 
     rank: int = 0
@@ -37,31 +37,31 @@ class Communicator:
     sent: int = 0
 
     def all_reduce(self, array: Array, async_op: bool = False) -> Work:
-        """Put the sum over all ranks in the place of `array`. With async_op it may come later, but before wait() returns."""
+        """Replace `array` by its sum over all ranks. With async_op, the sum may be read only after wait()."""
         own = length(shard(array.size, self.rank, self.size))
         self.sent += array.itemsize * (array.size - own + own * (self.size - 1))
         return self._all_reduce(array, async_op)
 
     def broadcast(self, array: Array, root: int = 0) -> None:
-        """Put root's array in the place of everyone's."""
+        """Replace `array` on each rank by root's array."""
         if self.rank == root:
             self.sent += array.nbytes * (self.size - 1)
         self._broadcast(array, root)
 
     def all_gather(self, array: Array) -> Array:
-        """(size, *array.shape): the arrays of all ranks."""
+        """The arrays of all ranks, stacked: (size, *array.shape)."""
         self.sent += array.nbytes * (self.size - 1)
         return self._all_gather(array)
 
     def exchange(self, arrays: Sequence[Array], counts: Counts) -> list[Array]:
-        """Send arrays[q] to each rank q. Returns what each rank has sent to this one, as arrays with one axis.
+        """Send arrays[q] to each rank q. Returns the arrays that each rank has sent to this one, flattened.
 
-        counts: the same table on all ranks; counts[p][q] elements go from p to q, which may be none. What a rank sends to
-        itself it gets back as it is.
+        counts: the same table on all ranks; p sends counts[p][q] elements to q, perhaps none. The array that a rank sends to
+        itself is returned as it is.
         """
         sizes = [array.size for array in arrays]
         if sizes != list(counts[self.rank]):
-            raise ValueError(f"rank {self.rank} is to send {list(counts[self.rank])} elements, and was given {sizes}")
+            raise ValueError(f"rank {self.rank} must send {list(counts[self.rank])} elements, but was given {sizes}")
         own = arrays[self.rank].reshape(sizes[self.rank])
         self.sent += own.itemsize * (sum(sizes) - own.size)
         received = self._exchange([array.reshape(array.size) for array in arrays], counts)
@@ -69,15 +69,15 @@ class Communicator:
         return received
 
     def barrier(self) -> None:
-        """Return once all ranks have come here."""
+        """Return when all ranks have called this."""
 
     @property
     def host(self) -> "Communicator":
-        """A communicator of the same ranks for NumPy arrays: this one, unless it is of GPUs."""
+        """A communicator of the same ranks for NumPy arrays: this one, unless it is for GPUs."""
         return self
 
     def _incoming(self, counts: Counts) -> list[int]:
-        """How many elements each of the others sends to this rank."""
+        """The number of elements that each of the other ranks sends to this one."""
         return [0 if rank == self.rank else row[self.rank] for rank, row in enumerate(counts)]
 
     def _all_reduce(self, array: Array, async_op: bool) -> Work:
@@ -90,17 +90,18 @@ class Communicator:
         return get_array_module(array).stack([array])
 
     def _exchange(self, arrays: list[Array], counts: Counts) -> list[Array]:
-        """exchange, without what a rank sends to itself: anything may stand in its place."""
+        """exchange, but the result may have anything in the place of the array that a rank sends to itself."""
         return arrays
 
     def __deepcopy__(self, memo: dict) -> "Communicator":
-        """A copy of a network goes on to talk to the same ranks."""
+        """A copy of a network keeps its communicator."""
         return self
 
 
 class Communicators(NamedTuple):
-    """Two of the same ranks, each with an order of its own: sums of gradients that go on beside the computation, and all the
-    rest, which the computation waits for.
+    """Two communicators of the same ranks, whose collectives do not wait for each other.
+
+    gradients: for the sums of gradients, which overlap with the computation; main: for all other collectives.
     """
 
     gradients: Communicator
@@ -116,7 +117,7 @@ class Communicators(NamedTuple):
 
     @property
     def sent(self) -> int:
-        """The bytes that this rank has sent to the others."""
+        """The number of bytes that this rank has sent to the others."""
         return self.gradients.sent + self.main.sent
 
 
@@ -124,7 +125,7 @@ ALONE = Communicators(Communicator(), Communicator())
 
 
 def timeout() -> float:
-    """Seconds that a rank waits for the others in a collective before it takes them for hanging: $MINIDL_TIMEOUT, else 120."""
+    """Seconds that a rank waits for the others in a collective before it fails: $MINIDL_TIMEOUT, or 120 if it is not set."""
     text = os.environ.get("MINIDL_TIMEOUT", "120")
     try:
         seconds = float(text)
@@ -136,9 +137,10 @@ def timeout() -> float:
 
 
 class Patience:
-    """How long a process still waits for the others. It counts only while the process runs: after Ctrl-Z and fg all go on.
+    """The time for which a process still waits for the others. It does not count the time in which the process is stopped.
 
-    To be asked once a second at least; what lies between two questions counts as two seconds, or a quarter of all, at most.
+    So all processes continue after Ctrl-Z and fg. Call ended() at least once a second: the time between two calls counts
+    as at most two seconds, or as a quarter of the total if that is less.
     """
 
     def __init__(self, seconds: float):

@@ -1,8 +1,8 @@
-"""Data parallelism: every device has the whole network and a shard of each batch, and the gradients are summed.
+"""Data parallelism: each device has the whole network and a shard of each batch, and the gradients are summed.
 
-With the loss of a shard divided by the size of the whole batch, L = sum over ranks of L_r, so dL/dw is the plain sum of what
-each rank's backward gives, whatever the sizes of the shards. All start from equal weights and add equal sums to them, so they
-stay equal. The sums go out in buckets while backward is still at work on earlier layers.
+Each rank divides the loss of its shard by the size of the whole batch. So L = sum over ranks of L_r, and dL/dw is the sum of the
+gradients of all ranks, whatever the sizes of the shards. All ranks start with equal weights and update them with equal sums, so
+the weights stay equal. Gradients are sent in buckets while backward still computes those of earlier layers.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ BUCKET_BYTES = 4 << 20
 
 @dataclasses.dataclass
 class Bucket:
-    """Neighbours in the optimiser's flat buffer of gradients, which are sent once all of them are there, piece by piece."""
+    """Adjacent gradients in the optimiser's flat buffer. They are sent, piece by piece, when all of them are complete."""
 
     pieces: list[Array]
     parameters: list[Tensor]
-    missing: int = 0  # gradients that backward has not given yet
+    missing: int = 0  # the number of gradients that are not complete yet
 
 
 class DataParallel:
@@ -35,11 +35,11 @@ class DataParallel:
         loss = F.cross_entropy(model(shard), labels, reduction="sum") / batch_size_of_all_ranks
         optimizer.zero_grad();  loss.backward();  parallel.synchronize();  optimizer.step()
 
-    Weights, buffers and the optimiser's state become those of rank 0. Batch normalisation takes the statistics of the whole
-    batch. There is one backward a step. A parameter without a gradient counts as zeros. What hybrid() or towers() has divided
-    among the ranks stays with each as it is.
+    All ranks start with the weights, buffers and optimiser state of rank 0. Batch normalisation uses the statistics of the
+    whole batch. Call backward once for each step. A missing gradient counts as zeros. Parameters that hybrid() or towers() has
+    divided among the ranks are neither copied nor summed.
 
-    bucket_bytes: gradients are sent once there are about so many of them, and no more than so many at once.
+    bucket_bytes: the least size of a bucket, and the most bytes that are sent at once.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, communicators: Communicators, bucket_bytes: int = BUCKET_BYTES):
@@ -54,7 +54,7 @@ class DataParallel:
         if communicators.size > 1:
             synchronize_batch_norm(model, communicators.main)
         self.communicators = communicators
-        # From the last layer to the first: the order in which backward comes to them.
+        # From the last layer to the first, the order in which backward computes them.
         self._buckets = [
             bucket
             for gradients, parameters in reversed(optimizer.flat_gradients)
@@ -73,17 +73,17 @@ class DataParallel:
             bucket.missing = len(bucket.parameters)
 
     def _ready(self, parameter: Tensor) -> None:
-        """A gradient is complete. Buckets go out in the same order on all ranks, each once it and those before are full."""
+        """Count a complete gradient. A bucket is sent when it and all before it are full: in the same order on all ranks."""
         bucket = self._bucket_of[id(parameter)]
         bucket.missing -= 1
         if bucket.missing < 0:
-            raise RuntimeError("a second backward before synchronize(); DataParallel takes one backward a step")
+            raise RuntimeError("backward was called twice before synchronize(); call it once for each step")
         while self._waiting and not self._waiting[0].missing:
             for piece in self._waiting.pop(0).pieces:
                 self._sent.append(self.communicators.gradients.all_reduce(piece, async_op=True))
 
     def synchronize(self) -> None:
-        """After backward, before the update: the gradients of all ranks are in the place of this rank's."""
+        """Replace each gradient by its sum over all ranks. Call this after backward and before the update."""
         for bucket in self._buckets:
             for p in bucket.parameters:
                 if p.grad is None:
@@ -96,7 +96,7 @@ class DataParallel:
 
 
 def _buckets(gradients: Array, parameters: list[Tensor], own: set[int], bucket_bytes: int) -> Iterator[Bucket]:
-    """A flat buffer and the parameters in it, without this rank's own, cut from its end into buckets of at least bucket_bytes."""
+    """Cut a flat buffer of gradients, from its end, into buckets of at least bucket_bytes. Parameters in `own` are left out."""
     stop = start = gradients.size
     members: list[Tensor] = []
 

@@ -1,13 +1,13 @@
-"""Data parallelism for the convolutions, model parallelism for the fully connected layers; Krizhevsky 2014, "One weird trick".
+"""Data parallelism for the convolutions and model parallelism for the fully connected layers: Krizhevsky 2014.
 
-Convolutions have few weights and many activations, fully connected layers many weights and few activations. So each rank
-computes the convolutions for its shard of the batch, and the sums of these few gradients go as in DataParallel. Of a fully
-connected layer each rank has a share of the outputs, with the weights that they take, and computes it for the whole batch:
+Convolutions have few weights and many activations; fully connected layers have many weights and few activations. So each rank
+computes the convolutions for its shard of the batch, and their few gradients are summed as in DataParallel. A fully connected
+layer is divided by its outputs: each rank has some of them, with their weights, and computes them for the whole batch.
 
-    the first one gathers the activations of all images;  the next ones gather what all ranks have computed of them;
-    the last one's logits go back to the ranks that the images came from.
+    The first layer gathers the activations of all images;  the next ones gather the outputs of all ranks;
+    the last one sends the logits back to the ranks that have the images.
 
-No rank ever needs the gradient, the velocity or the weights of another's outputs.
+No rank ever needs the gradient, the velocity or the weights of another rank's outputs.
 """
 
 from .. import nn
@@ -20,28 +20,28 @@ ELEMENTWISE = nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity, nn.Flatten
 
 
 class Images:
-    """How the images of the batch at hand are divided among ranks."""
+    """How the images of the current batch are divided among the ranks."""
 
     def __init__(self, communicator: Communicator, outputs: Sizes):
         self.communicator, self.outputs = communicator, outputs
         self.sizes: Sizes = []
 
     def gather(self, x: Tensor) -> Tensor:
-        """Those of all ranks, given this rank's."""
+        """The activations of all ranks' images, from those of this rank's images."""
         self.sizes = sizes_of_all(x, self.communicator, 0)
         return gather(x, self.communicator, 0, self.sizes)
 
     def give_back(self, logits: Tensor) -> Tensor:
-        """All logits of this rank's images, given its share of the logits of all images."""
+        """All logits of this rank's images, from this rank's part of the logits of all images."""
         return all_to_all(logits, self.communicator, 1, self.outputs, 0, self.sizes)
 
 
 def hybrid(network: nn.Module, communicator: Communicator) -> None:
-    """Divide the fully connected layers of a network, in place, among the ranks. It is called with a shard of the batch then,
-    and gives the logits of that shard, as before.
+    """Divide the fully connected layers of a network among the ranks, in place.
 
-    All start from rank 0's weights. To be called before the optimiser is made, which belongs into a DataParallel as usual.
-    Raises ValueError, with nothing changed, for a network that cannot be divided so.
+    The network still takes a shard of the batch and returns the logits of that shard. All ranks start with rank 0's weights.
+    Call this before you make the optimiser and its DataParallel. Raises ValueError, and changes nothing, if the network cannot
+    be divided in this way.
     """
     layers = list(leaves(network))
     linear = [i for i, (_, _, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]
@@ -49,11 +49,11 @@ def hybrid(network: nn.Module, communicator: Communicator) -> None:
         raise ValueError("hybrid parallelism divides the fully connected layers, and this network has none")
     for _, name, layer in layers[linear[0] + 1 :]:
         if not isinstance(layer, (nn.Linear, *ELEMENTWISE)):
-            raise ValueError(f"hybrid parallelism takes no {type(layer).__name__} behind a fully connected layer, as {name} is")
+            raise ValueError(f"hybrid parallelism takes no {type(layer).__name__} after a fully connected layer, as {name} is")
     for i in linear:
         _, name, layer = layers[i]
         if layer.out_features < communicator.size:
-            raise ValueError(f"{name} has {layer.out_features} outputs, fewer than there are devices, {communicator.size}")
+            raise ValueError(f"{name} has {layer.out_features} outputs, fewer than the {communicator.size} devices")
     make_equal(network, communicator)
     images = Images(communicator, shards(layers[linear[-1]][2].out_features, communicator.size))
     sizes: Sizes = []
@@ -68,5 +68,5 @@ def hybrid(network: nn.Module, communicator: Communicator) -> None:
 
 
 def _gathering(communicator: Communicator, sizes: Sizes) -> Step:
-    """gather for activations (N, sizes[rank]) of each rank."""
+    """A step that gathers activations, (N, sizes[rank]) on each rank."""
     return lambda x: gather(x, communicator, 1, sizes)

@@ -1,4 +1,4 @@
-"""The way of input batches to the device that computes."""
+"""The transfer of input batches to the device that computes."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ SLOTS = 3
 
 
 class Slot:
-    """Room for a batch on its way: pinned memory on the host, memory on the device, and events that guard them."""
+    """Memory for one batch in transfer: pinned on the host, and on the device, with events that guard both."""
 
     def __init__(self, cupy):
         self.cupy, self.size = cupy, 0
@@ -24,9 +24,9 @@ class Slot:
         self.copied, self.used = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
 
     def copy(self, arrays: list[np.ndarray], stream) -> list[Any]:
-        """The arrays on the device, copied on a stream of its own; what is launched from here on finds them there."""
-        sizes = [ceil_div(max(1, array.nbytes), 256) * 256 for array in arrays]  # some room for an empty shard, too
-        self.copied.synchronize()  # the copy of SLOTS batches ago has left the pinned memory: long since
+        """Copy the arrays to the device, on this stream. Work that is launched after this call sees the copies."""
+        sizes = [ceil_div(max(1, array.nbytes), 256) * 256 for array in arrays]  # not 0 bytes, even for an empty shard
+        self.copied.synchronize()  # of the last batch in this slot: complete long ago, so this hardly waits
         if self.size < sum(sizes):
             self.size = sum(sizes)
             self.pinned = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(self.size), np.uint8, self.size)
@@ -46,19 +46,19 @@ class Slot:
         return copies
 
     def guard(self, stream) -> None:
-        """The copy begins once the computation is done with what was here before."""
+        """Make the copy wait until the computation has finished with the last batch in this slot."""
         stream.wait_event(self.used)
 
     def publish(self, stream) -> None:
-        """The computation goes on once the copy is there."""
+        """Make the computation wait until the copy is complete."""
         self.copied.record(stream)
         self.cupy.cuda.get_current_stream().wait_event(self.copied)
 
 
 def feed(batches: Iterable[Batch], device: str) -> Generator[Batch, None, None]:
-    """The batches, on a device. A batch is valid until the next one but one is asked for.
+    """The batches, on a device. A batch is valid until the second batch after it is requested.
 
-    To a GPU they go through a ring of slots, on a stream of its own, so that neither the host nor the computation waits.
+    Batches for a GPU are copied through a ring of slots, on a separate stream, so neither the host nor the computation waits.
     """
     if device == "numpy":
         yield from batches

@@ -1,4 +1,4 @@
-"""Collectives of processes that mpiexec has started, on one machine or many, for NumPy arrays: through mpi4py."""
+"""Collectives through mpi4py, for NumPy arrays, between processes that mpiexec has started on one machine or several."""
 
 import os
 import re
@@ -13,31 +13,31 @@ from ..errors import UserError
 from .communicator import Communicator, Communicators, Work
 from .watchdog import Watchdog
 
-# Where a launcher tells a process the number of its ranks, and its place among those on its machine: MPICH, Open MPI, Slurm.
+# The variables in which MPICH, Open MPI and Slurm tell a process the number of ranks, and its local rank on the machine.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 
 def started() -> bool:
-    """Whether an MPI launcher has started this process and others beside it. mpi4py is imported only then."""
+    """Whether an MPI launcher has started this process and others. Only then is mpi4py imported."""
     return _told() != 1
 
 
 def _told() -> int:
-    """The number of ranks by the innermost launcher: MPI's may have been started by Slurm's."""
+    """The number of ranks that the innermost launcher has set: Slurm may have started an MPI launcher."""
     for name in SIZES:
         text = os.environ.get(name, "")
         if text and not re.fullmatch("0*[1-9][0-9]{,5}", text):
-            raise UserError(f"{name}={text}: an MPI launcher gives a number of processes; unset {name}, or start with mpiexec")
+            raise UserError(f"{name}={text} is not a number of processes: unset {name}, or start with mpiexec")
         if text:
             return int(text)
     return 1
 
 
 def first_on_machine() -> bool:
-    """Whether this process is the one of its machine that speaks where all have the same to say.
+    """Whether this process prints the messages that are the same for all processes of its machine.
 
-    What a shell inherited of a launcher silences nobody: there must be others, and a place among them.
+    It does if it is alone, or has local rank 0. Variables that a shell has inherited from a launcher do not silence it.
     """
     try:
         alone = not started()
@@ -48,13 +48,13 @@ def first_on_machine() -> bool:
 
 
 def _mpi():
-    number = os.environ.get("PMI_FD")  # MPICH's way to its launcher; without one, it ends the process
+    number = os.environ.get("PMI_FD")  # MPICH's socket to its launcher; if it is invalid, MPICH ends the process
     try:
         if number is not None and not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
-            raise ValueError("it is no socket")
+            raise ValueError("it is not a socket")
     except (ValueError, OverflowError, OSError):
         raise UserError(
-            f"PMI_FD={number} is not the way to an MPI launcher: start with mpiexec, or unset PMI_FD and PMI_SIZE"
+            f"PMI_FD={number} is not a connection to an MPI launcher: start with mpiexec, or unset PMI_FD and PMI_SIZE"
         ) from None
     try:
         with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def _mpi():
 
 
 def world_size() -> int:
-    """The number of ranks. UserError if MPI counts other ranks than the launcher started: each would train alone."""
+    """The number of ranks. Raises UserError if MPI and the launcher disagree on it: each process would train alone."""
     size = _mpi().COMM_WORLD.Get_size()
     if size != _told():
         raise _other_launcher(size)
@@ -82,25 +82,25 @@ def world_size() -> int:
 
 def _other_launcher(size: int) -> UserError:
     return UserError(
-        f"{_told()} processes were started, but MPI finds {size}: the launcher is another MPI's than mpi4py's; start with "
-        "the mpiexec that came with mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI); or without a "
-        f"launcher, and with {', '.join(name for name in SIZES if os.environ.get(name))} unset"
+        f"{_told()} processes were started, but MPI finds {size}: the launcher and mpi4py belong to different MPI "
+        "libraries; start with the mpiexec of mpi4py's MPI, or with srun --mpi=pmi2 (MPICH) or --mpi=pmix (Open MPI); or start "
+        f"without a launcher, and unset {', '.join(name for name in SIZES if os.environ.get(name))}"
     )
 
 
 def local_rank() -> tuple[int, int]:
-    """(place, number) of this process among those on its machine."""
+    """(local rank, local size): the rank of this process among those on its machine, and their number."""
     here = _mpi().COMM_WORLD.Split_type(_mpi().COMM_TYPE_SHARED)
     return here.Get_rank(), here.Get_size()
 
 
 def from_rank_0(value: Any) -> Any:
-    """Rank 0's value, which can be pickled."""
+    """Rank 0's value, which must be picklable, on all ranks."""
     return _mpi().COMM_WORLD.bcast(value)
 
 
 def communicators(timeout: float) -> Communicators:
-    """This process among all that the launcher has started."""
+    """The communicators of this process with all others that the launcher has started."""
     world = _mpi().COMM_WORLD
     _unname_shared_memory()
     watchdog = Watchdog(world.Get_rank(), timeout)
@@ -108,7 +108,7 @@ def communicators(timeout: float) -> Communicators:
 
 
 def _unname_shared_memory() -> None:
-    """What MPICH shares between the ranks of a machine has a name in /dev/shm, and would stay there if a rank were killed."""
+    """Remove the names of MPICH's shared memory from /dev/shm, where it would stay if a rank were killed."""
     _mpi().COMM_WORLD.Barrier()  # all have opened it
     maps = Path("/proc/self/maps")
     for name in set(re.findall(r"/dev/shm/mpich_shm\S*", maps.read_text() if maps.exists() else "")):
@@ -116,7 +116,7 @@ def _unname_shared_memory() -> None:
 
 
 def abort(status: int) -> NoReturn:
-    """End all ranks, with this exit status."""
+    """End all ranks with this exit status."""
     _mpi().COMM_WORLD.Abort(status)
     raise SystemExit(status)
 
@@ -131,7 +131,7 @@ class Pending(Work):
 
 
 class MPICommunicator(Communicator):
-    """A rank of an MPI communicator that nothing else uses."""
+    """A rank of an MPI communicator that is used for nothing else."""
 
     def __init__(self, comm, watchdog: Watchdog):
         self.comm, self.watchdog = comm, watchdog

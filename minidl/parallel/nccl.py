@@ -1,4 +1,4 @@
-"""Collectives of GPUs, for CuPy arrays: through NCCL. One process a GPU."""
+"""Collectives through NCCL, for CuPy arrays, between GPUs. One process for each GPU."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ TYPES = {
 
 
 def communicators(others: Communicators, timeout: float) -> Communicators:
-    """This process's current GPU among those of the others, which `others` can already reach with NumPy arrays."""
+    """The communicators of this process's current GPU. `others`: those of the same processes for NumPy arrays."""
     if nccl is None or not nccl.available:
         raise UserError(
             "several GPUs need NCCL, which is not installed: pip install nvidia-nccl-cu12 (or -cu13, as CuPy's); "
@@ -37,7 +37,7 @@ def communicators(others: Communicators, timeout: float) -> Communicators:
 
 
 class Pending(Work):
-    """A collective on the communicator's stream. `array` is kept until the computation is ordered after it."""
+    """A collective on the communicator's stream. It keeps `array` alive until wait() has ordered the computation after it."""
 
     def __init__(self, array, event):
         self.array, self.event = array, event
@@ -48,9 +48,9 @@ class Pending(Work):
 
 
 class NCCLCommunicator(Communicator):
-    """A rank of an NCCL communicator made for this. Nothing here waits for the GPU, but for barrier.
+    """A rank of a new NCCL communicator. Only barrier waits for the GPU.
 
-    An asynchronous sum runs on a stream of its own, between two events; all else on the current stream.
+    An asynchronous sum runs on a separate stream, between two events; all other collectives run on the current stream.
     """
 
     def __init__(self, others: Communicator, watchdog: Watchdog):
@@ -64,7 +64,7 @@ class NCCLCommunicator(Communicator):
         except nccl.NcclError as error:
             raise CommunicationError(
                 f"rank {self.rank} cannot start NCCL ({error}); NCCL_DEBUG=INFO shows why. In a container, give it more shared "
-                "memory (--shm-size=1g); where GPUs cannot reach each other, set NCCL_P2P_DISABLE=1"
+                "memory (--shm-size=1g); if GPUs cannot reach each other, set NCCL_P2P_DISABLE=1"
             ) from None
         self._stream = cp.cuda.Stream(non_blocking=True)
 
@@ -73,7 +73,7 @@ class NCCLCommunicator(Communicator):
         return self._others
 
     def _run(self, what: str, array, stream, call) -> Any:
-        """call(pointer, count, type, stream) and the event after it."""
+        """Launch call(pointer, count, type, stream). Returns the event after it."""
         _require(array)
 
         def launch():
@@ -83,7 +83,7 @@ class NCCLCommunicator(Communicator):
         return self._watched(f"{what} of {array.size} {array.dtype}", stream, launch)
 
     def _watched(self, what: str, stream, launch) -> Any:
-        """The event after what launch() has put into the stream."""
+        """Call launch(), which puts a collective into the stream. Returns the event after it."""
         try:
             self._comm.check_async_error()
             launch()
@@ -147,7 +147,7 @@ class NCCLCommunicator(Communicator):
 
 def _require(array) -> None:
     if array.device.id != cp.cuda.runtime.getDevice() or not array.flags.c_contiguous:
-        raise ValueError(f"a collective takes C-contiguous arrays on the current device; this is {array.shape} elsewhere")
+        raise ValueError(f"a collective takes C-contiguous arrays on the current device; this one of shape {array.shape} is not")
 
 
 def _kind(array) -> int:

@@ -1,4 +1,4 @@
-"""One process a device: start them, watch them, and end them all as soon as one fails."""
+"""One process for each device: start the processes, watch them, and end all of them as soon as one fails."""
 
 import contextlib
 import multiprocessing
@@ -17,27 +17,28 @@ from ..errors import CommunicationError, TrainingError, UserError
 from . import shared_memory
 from .communicator import ALONE, Communicators, Patience
 
-GRACE = 2.0  # seconds in which the others may tell what they noticed, once one has failed
-TICK = 0.2  # seconds between two looks at `stop`
-BEAT = 1.0  # seconds between two signs of life
+GRACE = 2.0  # seconds in which the other processes may report, after one has failed
+TICK = 0.2  # seconds between two checks of `stop`
+BEAT = 1.0  # seconds between two messages that a process is alive
 START = 120.0  # seconds that a process has for its imports
-# Signals that a terminal, or `timeout`, sends to all processes of a group; the parent handles them for all.
+# Signals that a terminal, or `timeout`, sends to all processes of a group. The parent handles them for all.
 OF_THE_PARENT = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception in another process; the cause of the TrainingError that tells of it."""
+    """The traceback of an exception in another process; it is the cause of the TrainingError that reports it."""
 
 
 def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool] = lambda: False, timeout: float = 120.0) -> Any:
-    """Call target(communicators, stop, *args) in `size` processes of this machine, and return what rank 0's call returns.
+    """Call target(communicators, stop, *args) in `size` processes of this machine, and return the result of rank 0.
 
-    target and args must be picklable: target a function of a module. In rank 0, the stop given to target becomes true after
-    the one given here. timeout: seconds that a rank waits for the others in a collective.
+    target and args must be picklable, so target is a function of a module. When `stop` becomes true, the stop given to target
+    becomes true in rank 0. timeout: seconds that a rank waits for the others in a collective.
 
-    A UserError in a process is raised here; so is one if the system does not let the processes start. Whatever else ends one
-    raises TrainingError, which names its rank and the signal or the exception, with the traceback as its cause. No process is
-    left when this returns or raises, and the processes end when this one does. They do not get the signals that ask to stop.
+    A UserError in a process is raised here too, and a UserError is raised if the system cannot start the processes. Any other
+    failure of a process raises TrainingError, which names the rank and the signal or exception; the traceback is its cause.
+    No process is left when this returns or raises, and the processes end when this one ends. They do not receive the signals
+    that ask to stop.
     """
     if size == 1:
         return target(ALONE, stop, *args)
@@ -67,9 +68,9 @@ def _start(
     processes: list[BaseProcess],
     controls: list[Connection],
 ) -> None:
-    """Start a process a rank, and add it and the parent's end of its pipe to the lists."""
+    """Start a process for each rank, and add it and the parent's end of its pipe to the lists."""
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as copies:  # the parent's: only without them do the others notice that a rank has ended
+    with contextlib.ExitStack() as copies:  # closed in the parent, so that the other ranks notice when a rank ends
         points = [shared_memory.endpoints(size, copies) for _ in Communicators._fields]
         for rank in range(size):
             control, other_end = context.Pipe()
@@ -83,13 +84,13 @@ def _start(
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Signals to stop wait until the end of this; a process that is started inside never gets them."""
+    """Block the signals that ask to stop inside this context; processes that are started inside never receive them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
     try:
-        resource_tracker.ensure_running()  # which lets some of them through again
+        resource_tracker.ensure_running()  # it unblocks some of them, so they are blocked again
         signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
         yield
     finally:
@@ -97,7 +98,7 @@ def signals_wait() -> Iterator[None]:
 
 
 def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Callable[[], bool], timeout: float) -> Any:
-    """Wait for all to be done, and return rank 0's result."""
+    """Wait for all processes to finish, and return rank 0's result."""
     reports: dict[int, tuple[str, Any]] = {}
     silence = [Patience(max(START, timeout)) for _ in processes]
     told = False
@@ -112,10 +113,10 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
             if controls[rank].poll():
                 report = _report(processes[rank], controls[rank])
                 if report[0] == "alive":
-                    silence[rank] = Patience(timeout + 2 * GRACE)  # the others, who wait for it, tell more
+                    silence[rank] = Patience(timeout + 2 * GRACE)  # the other ranks time out first: they say more
                     continue
             elif silence[rank].ended():
-                report = "ended", f"has given no sign of life for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
+                report = "ended", f"did not respond for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
             else:
                 continue
             reports[rank] = report
@@ -124,7 +125,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
     failures = [(kind, rank, what) for rank, (kind, what) in sorted(reports.items()) if kind != "done"]
     if not failures:
         return reports[0][1]
-    # What the others noticed only follows from what went wrong first.
+    # Report the failure that came first; those of the other processes follow from it.
     kind, rank, what = min(failures, key=lambda failure: ("ended", "wrong", "failed", "raised", "lost").index(failure[0]))
     if kind == "wrong":
         raise UserError(what)
@@ -135,7 +136,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
 
 
 def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
-    """What a process says: that it is alive, or how it ended; that it was killed, if it says nothing."""
+    """The report of a process: that it is alive, or how it ended. If it has sent none, its exit code tells how it ended."""
     try:
         return control.recv()
     except (EOFError, OSError):
@@ -145,7 +146,7 @@ def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
 
 
 def how_it_ended(code: int | None) -> str:
-    """A process's end in words, by its exit code; None if it has none yet."""
+    """The end of a process in words, from its exit code, which is None if it has not ended."""
     if code is None:
         return "has closed its pipe and hangs"
     names = {-signum: signum.name for signum in signal.Signals}
@@ -153,12 +154,12 @@ def how_it_ended(code: int | None) -> str:
 
 
 def _tell(control: Connection, message: Any) -> None:
-    with contextlib.suppress(OSError):  # if the other has ended, it will be noticed
+    with contextlib.suppress(OSError):  # the end of the other process is reported elsewhere
         control.send(message)
 
 
 def _work(endpoints, timeout: float, control: Connection, target: Callable[..., Any], args: tuple) -> None:
-    """What each process does. It was started with the parent's signals blocked; where that cannot be, Ctrl-C is ignored."""
+    """The main function of each process. The signals of the parent are blocked in it; on Windows, Ctrl-C is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopped, sending = threading.Event(), threading.Lock()
     threading.Thread(target=_listen, args=(control, stopped, sending), daemon=True).start()
@@ -169,7 +170,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
     except UserError as error:
         report = "wrong", str(error)
     except CommunicationError as error:
-        report = "lost", f"has lost the others: {error}"
+        report = "lost", f"lost contact with the other ranks: {error}"
     except TrainingError as error:
         report = "failed", str(error)
     except BaseException as error:
@@ -179,7 +180,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
 
 
 def _listen(control: Connection, stopped: threading.Event, sending: threading.Lock) -> None:
-    """Give signs of life, take the parent's word to stop, and end when the parent has ended."""
+    """Report that this process is alive, receive the parent's request to stop, and end when the parent has ended."""
     try:
         while True:
             with sending:

@@ -1,4 +1,4 @@
-"""Layers that are divided among ranks by their outputs: each rank has some rows of weight and bias, which no other has."""
+"""Layers whose outputs are divided among ranks: each rank has its own rows of weight and bias."""
 
 import functools
 import itertools
@@ -19,9 +19,10 @@ Step = Callable[[Tensor], Tensor]
 
 
 class Sharded(nn.Module):
-    """A layer of whose outputs this rank has some, and rank r has sizes[r]. before, after: what its input and output go through.
+    """This rank's part of a layer, in which rank r has sizes[r] of the outputs.
 
-    Made from a whole layer, whose class it takes as another base.
+    before, after: functions that are applied to the input and to the output. It is made from a whole layer, whose class is
+    its second base.
     """
 
     def __init__(self, layer: nn.Module, communicator: Communicator, sizes: Sizes, before: Step | None, after: Step | None):
@@ -41,7 +42,7 @@ class Sharded(nn.Module):
 
 
 class DropoutOfPart(nn.Module):
-    """A dropout of some outputs of a sharded layer, for the whole batch: it draws what one device draws for these."""
+    """A dropout of some outputs of a sharded layer, for the whole batch, with the same mask as on a single device."""
 
     def __init__(self, layer: nn.Module, rows: slice):
         self.__dict__.update(layer.__dict__)
@@ -54,39 +55,39 @@ class DropoutOfPart(nn.Module):
 
 
 def rows_of(sizes: Sizes, rank: int) -> slice:
-    """The rows that a rank has, if each has so many of them."""
+    """The rows of a rank, if rank r has sizes[r] rows."""
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
 def shards(size: int, ranks: int) -> Sizes:
-    """About equal sizes of the parts of a range."""
+    """The sizes of about equal parts of a range, one for each rank."""
     return [length(shard(size, rank, ranks)) for rank in range(ranks)]
 
 
 def sharded(
     layer: nn.Module, communicator: Communicator, sizes: Sizes, before: Step | None = None, after: Step | None = None
 ) -> Any:
-    """This rank's share of a layer, a Sharded."""
+    """This rank's part of a layer, a Sharded."""
     kind: Any = type(layer)
     return _kind(Sharded, kind)(layer, communicator, sizes, before, after)
 
 
 def dropout_of_part(layer: nn.Dropout, rows: slice) -> Any:
-    """A dropout behind this rank's share of a layer, a DropoutOfPart."""
+    """A dropout after this rank's part of a layer, a DropoutOfPart."""
     kind: Any = type(layer)
     return _kind(DropoutOfPart, kind)(layer, rows)
 
 
 @functools.cache
 def _kind(of_part: Any, of_whole: Any) -> Any:
-    """A class of what is of a part, and computes as the whole does, whose name it keeps."""
+    """A class derived from both, which has the name of `of_whole` and computes as it does."""
     return type(of_whole.__name__, (of_part, of_whole), {})
 
 
 def leaves(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
-    """(the Sequential it is in, its name there, layer) in the order in which an image passes them.
+    """(parent Sequential, name in the parent, layer) for each layer, in order of computation.
 
-    Raises ValueError if something else than Sequentials holds them.
+    Raises ValueError if a layer is in another container than a Sequential.
     """
     if type(network) is not nn.Sequential:
         raise ValueError(f"only an nn.Sequential can be divided among ranks; this is a {type(network).__name__}")
@@ -98,13 +99,13 @@ def leaves(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
 
 
 def make_equal(network: nn.Module, communicator: Communicator) -> None:
-    """Give all ranks the parameters and buffers of rank 0."""
+    """Copy the parameters and buffers of rank 0 to all ranks."""
     for array in network.state_dict().values():
         (communicator.host if isinstance(array, np.ndarray) else communicator).broadcast(array)
 
 
 def sharded_parameters(network: nn.Module) -> dict[str, Sizes]:
-    """{name: how many of its rows each rank has} of the parameters that are divided among ranks."""
+    """{name: the number of rows of each rank}, for the parameters that are divided among ranks."""
     return {
         f"{prefix}.{name}": module.sizes
         for prefix, module in network.named_modules()
@@ -115,7 +116,7 @@ def sharded_parameters(network: nn.Module) -> dict[str, Sizes]:
 
 
 def whole_arrays(arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], communicator: Communicator) -> dict[str, Array]:
-    """On rank 0 all arrays whole, given each rank's rows of those that are in `sizes`; nothing on the others."""
+    """All arrays, whole, on rank 0; an empty dict on the other ranks. Arrays in `sizes` are joined from the rows of all ranks."""
     whole = {}
     for name, array in arrays.items():
         if name in sizes:
@@ -127,17 +128,16 @@ def whole_arrays(arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], commun
                 array = get_array_module(array).concatenate(parts).reshape(sum(sizes[name]), *array.shape[1:])
         whole[name] = array
     if sizes:
-        communicator.barrier()  # a process that ends now must not take what it sends with it
+        communicator.barrier()  # no process may end before its data has arrived
     return whole if communicator.rank == 0 else {}
 
 
 def distribute(
     whole: Mapping[str, Array], arrays: Mapping[str, Array], sizes: Mapping[str, Sizes], communicator: Communicator
 ) -> None:
-    """Copy rank 0's whole arrays, which may be on the host, into each rank's rows of those that are in `sizes`; and the others
-    into rank 0's own.
+    """The inverse of whole_arrays: copy rank 0's whole arrays, which may be on the host, into `arrays`.
 
-    whole: on the other ranks nothing.
+    Each rank gets its rows of an array in `sizes`; other arrays are copied on rank 0 only. whole: empty on the other ranks.
     """
     for name, array in arrays.items():
         if name not in sizes:

@@ -1,14 +1,15 @@
-"""Collectives of processes on one machine, for NumPy arrays: numbers go through shared memory, signals through pipes.
+"""Collectives for NumPy arrays between processes on one machine: data go through shared memory, signals through pipes.
 
-An all-reduce in three steps, for a chunk of the array at a time. Each rank lays what others add up of its chunk into its slot;
-when all have, each adds up its shard of the chunk, in the order of ranks, into its array and the slot of results; when all have,
-each takes the others' shards. So every number is added up once, by one rank, and is the same for all.
+An all-reduce processes one chunk of the array at a time, in three steps. First, each rank copies the other ranks' shards of its
+chunk into its slot. When all ranks have done that, each one sums its shard of the chunk, in the order of ranks, into its array
+and into the result slot. When all ranks have done that, each one copies the other shards from there. So each element is summed
+once, by one rank, and all ranks get the same result.
 
-Before its first meeting a collective writes into the rank's own slot only, which nobody reads after a last meeting; the slot of
-results may still be read then, by a rank that is slower.
+Before the first synchronisation (_meet), a collective writes into the rank's own slot only, and no rank reads that after the
+last synchronisation of the collective before. A slower rank may still read the result slot at that time.
 
-Neither the memory nor the pipes have names: nothing is left behind, whatever dies, and two runs do not meet. A rank that ends
-closes its pipes, which the others notice at once.
+Neither the memory nor the pipes have names. So nothing is left when a process is killed, and two runs cannot use the same ones.
+A rank that ends closes its pipes, and the others notice that at once.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ from ..partition import chunks, shard
 from .communicator import Communicator, Patience, Work
 
 SLOT_BYTES = 2 << 20
-TICK = 0.5  # seconds between two looks at the clock
+TICK = 0.5  # seconds between two checks of the timeout
 
 
 class Memory:
-    """`size` bytes of shared memory without a name, for processes that are spawned, in which it is a buffer. Raises OSError.
+    """`size` bytes of unnamed shared memory for spawned processes, which receive it as a buffer. Raises OSError.
 
-    It needs no /dev/shm, which may be missing, read-only or too small in a container.
+    It does not use /dev/shm, which may be missing, read-only or too small in a container.
     """
 
     def __init__(self, size: int, copies: contextlib.ExitStack):
@@ -45,7 +46,7 @@ class Memory:
         return _map, (reduction.DupFd(self.file.fileno()), self.size)
 
     def buffer(self) -> mmap.mmap:
-        """The memory in this process."""
+        """The memory as a buffer in this process."""
         return mmap.mmap(self.file.fileno(), self.size)
 
 
@@ -55,12 +56,12 @@ def _map(descriptor: Any, size: int) -> mmap.mmap:
 
 
 def allocate(size: int, copies: contextlib.ExitStack) -> Any:
-    """`size` bytes of shared memory, for processes that are spawned; each of them has it as a buffer. Raises OSError."""
+    """`size` bytes of shared memory for spawned processes, each of which receives it as a buffer. Raises OSError."""
     return Memory(size, copies) if hasattr(os, "memfd_create") else multiprocessing.get_context("spawn").RawArray("B", size)
 
 
 class Endpoint(NamedTuple):
-    """What a process needs to become a rank; made in the parent, handed to the process when it is spawned."""
+    """What a process needs to become a rank; made in the parent, and passed to the process when it is spawned."""
 
     rank: int
     peers: dict[int, Connection]
@@ -68,9 +69,9 @@ class Endpoint(NamedTuple):
 
 
 def endpoints(size: int, copies: contextlib.ExitStack) -> list[Endpoint]:
-    """One for each of `size` ranks. copies: closes the parent's copies of them, once the processes have theirs.
+    """An endpoint for each of `size` ranks. copies: closes the parent's copies when the processes have theirs.
 
-    Raises OSError if the system has no memory or no pipes for them.
+    Raises OSError if the system has too little memory or too few pipes.
     """
     context = multiprocessing.get_context("spawn")
     memory = allocate((size + 1) * SLOT_BYTES, copies)
@@ -82,7 +83,7 @@ def endpoints(size: int, copies: contextlib.ExitStack) -> list[Endpoint]:
 
 
 class Pending(Work):
-    """A collective that a thread is at."""
+    """A collective that runs in a thread."""
 
     def __init__(self, future: Future):
         self.future = future
@@ -92,14 +93,14 @@ class Pending(Work):
 
 
 class SharedMemoryCommunicator(Communicator):
-    """A rank of those whose endpoints were made together. timeout: seconds to wait for the others in a collective."""
+    """One of the ranks whose endpoints were made together. timeout: seconds to wait for the others in a collective."""
 
     def __init__(self, endpoint: Endpoint, timeout: float):
         self.rank, self.size = endpoint.rank, len(endpoint.peers) + 1
         self._peers, self._timeout = endpoint.peers, timeout
         self._slots = np.frombuffer(endpoint.memory, np.uint8).reshape(self.size + 1, SLOT_BYTES)
         self._count = 0
-        self._thread = ThreadPoolExecutor(1, "all-reduce")  # all collectives run there, in the order they were called
+        self._thread = ThreadPoolExecutor(1, "all-reduce")  # runs all collectives, in the order of the calls
 
     def _all_reduce(self, array, async_op):
         work = Pending(self._thread.submit(self._sum, array))
@@ -161,7 +162,7 @@ class SharedMemoryCommunicator(Communicator):
         return gathered.reshape(self.size, *array.shape)
 
     def _swap(self, arrays, counts):
-        """A rank's slot has a place for each of the others."""
+        """An exchange, chunk by chunk. The slot of a rank is divided into one part for each other rank."""
         dtype, flat = arrays[0].dtype, [_flat(array) for array in arrays]
         others = [rank for rank in range(self.size) if rank != self.rank]
         place = SLOT_BYTES // (self.size - 1) // 64 * 64
@@ -188,11 +189,11 @@ class SharedMemoryCommunicator(Communicator):
 
     @staticmethod
     def _chunks(flat):
-        """At least one, so that the others are met for an empty array too."""
+        """The chunks of an array; at least one, so that the ranks synchronise for an empty array too."""
         return chunks(flat.size, SLOT_BYTES // flat.itemsize) or [slice(0)]
 
     def _meet(self, what: str) -> None:
-        """Tell the others what this rank is at, and wait until all are at the same."""
+        """Synchronise: send `what` to the other ranks, and wait until all are in the same collective."""
         self._count += 1
         own = f"{what}, collective number {self._count}"
         patience = Patience(self._timeout)
@@ -204,18 +205,18 @@ class SharedMemoryCommunicator(Communicator):
                 while not connection.poll(TICK):
                     if patience.ended():
                         raise CommunicationError(
-                            f"rank {rank} did not come to {own}, within {self._timeout:g} s (set by MINIDL_TIMEOUT): it hangs"
+                            f"rank {rank} did not reach {own}, within {self._timeout:g} s (set by MINIDL_TIMEOUT): it hangs"
                         )
                 other = connection.recv_bytes().decode()
                 if other != own:
-                    raise CommunicationError(f"rank {self.rank} is at {own}, but rank {rank} at {other}")
+                    raise CommunicationError(f"rank {self.rank} is in {own}, but rank {rank} is in {other}")
         except (EOFError, OSError):
             gone = "another rank" if rank is None else f"rank {rank}"
-            raise CommunicationError(f"{gone} has ended, while rank {self.rank} was at {own}") from None
+            raise CommunicationError(f"{gone} has ended while rank {self.rank} was in {own}") from None
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """A view; a copy would be filled in vain."""
+    """A flat view of an array. It is never a copy, as results that are written into a copy would be lost."""
     if not array.flags.c_contiguous:
         raise ValueError(f"a collective takes C-contiguous arrays; this one of shape {array.shape} has strides {array.strides}")
     return array.reshape(math.prod(array.shape))

@@ -1,4 +1,4 @@
-"""Batch normalisation over all devices: each normalises its shard by the statistics of the whole batch."""
+"""Batch normalisation over all devices: each device normalises its shard with the statistics of the whole batch."""
 
 from .. import nn
 from ..autodiff import Tensor
@@ -8,9 +8,9 @@ from .communicator import Communicator
 
 
 class BatchNormOverRanks(BatchNorm):
-    """BatchNorm of a batch that is divided among ranks: mean, var and m are those of all, and in dx the sums of all.
+    """BatchNorm of a batch that is divided among ranks: mean, var, m, and the sums in dx are over all ranks.
 
-    dgamma and dbeta stay those of the shard: the sum of gradients over the ranks adds them up.
+    dgamma and dbeta are over the shard only: they are summed over the ranks with the other gradients.
     """
 
     def __init__(self, eps: float, communicator: Communicator):
@@ -18,7 +18,7 @@ class BatchNormOverRanks(BatchNorm):
         self.communicator = communicator
 
     def statistics(self, x: Array) -> tuple:
-        """Those of each rank, merged; Chan et al. 1979. Not as E[x^2] - E[x]^2, which loses digits where the mean is large."""
+        """The statistics of all ranks, merged: Chan et al. 1979. E[x^2] - E[x]^2 would lose digits if the mean is large."""
         xp, C = get_array_module(x), x.shape[1]
         mean, squares = self.kernels.channel_statistics(x)
         of_each = self.communicator.all_gather(xp.concatenate([xp.full(1, x.size // C, mean.dtype), mean, squares]))
@@ -33,7 +33,7 @@ class BatchNormOverRanks(BatchNorm):
 
 
 class Synchronized(nn.BatchNorm):
-    """What the two layers share: they take the place of a batch normalisation, with its parameters and buffers."""
+    """The base of the two layers: each replaces a batch normalisation and takes over its parameters and buffers."""
 
     def __init__(self, layer: nn.BatchNorm, communicator: Communicator):
         self.__dict__.update(layer.__dict__)
@@ -46,20 +46,20 @@ class Synchronized(nn.BatchNorm):
 
 
 class SyncBatchNorm1d(Synchronized, nn.BatchNorm1d):
-    """A BatchNorm1d whose batch is that of all ranks; a rank's shard of it may be empty."""
+    """A BatchNorm1d over the batch of all ranks; the shard of a rank may be empty."""
 
 
 class SyncBatchNorm2d(Synchronized, nn.BatchNorm2d):
-    """A BatchNorm2d whose batch is that of all ranks; a rank's shard of it may be empty."""
+    """A BatchNorm2d over the batch of all ranks; the shard of a rank may be empty."""
 
 
 KINDS: dict[type, type[Synchronized]] = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d}
 
 
 def synchronize_batch_norm(model: nn.Module, communicator: Communicator) -> None:
-    """Replace every batch normalisation inside a network by one over all ranks, with its parameters and buffers."""
+    """Replace every batch normalisation inside a network by one over all ranks, with the same parameters and buffers."""
     if isinstance(model, nn.BatchNorm):
-        raise ValueError("a network that is one batch normalisation cannot be replaced in place: put it into a Sequential")
+        raise ValueError("a single batch normalisation cannot be replaced in place: put it into a Sequential")
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm):

@@ -1,8 +1,8 @@
-"""The paper's two GPUs (Krizhevsky 2012, section 3.5 and figure 2): each has one half of every layer, for all images.
+"""The two GPUs of Krizhevsky 2012, section 3.5 and figure 2: each has one half of every layer, for all images.
 
-Where a convolution has two groups, each device computes one of them from its own maps. Where it has one, and in front of each
-fully connected layer, the devices exchange what they have, so that each reads all of it. The last layer is on the first
-device alone, as is the loss. Weights never travel, and no gradient of a weight: each device updates its own.
+In a convolution with two groups, each device computes one group from its own maps. Before a convolution with one group, and
+before each fully connected layer, the devices exchange their halves, so that each reads all activations. The last layer and the
+loss are on the first device only. No weights and no gradients of weights are sent: each device updates its own weights.
 """
 
 import copy
@@ -16,13 +16,13 @@ WITHIN_A_MAP = nn.ReLU, nn.Tanh, nn.Sigmoid, nn.MaxPool2d, nn.AvgPool2d, nn.Adap
 
 
 def towers(network: nn.Module, communicator: Communicator, within_a_map: tuple[type[nn.Module], ...] = ()) -> None:
-    """Divide a network that was made for two towers, in place, between two ranks.
+    """Divide a network that was made for two towers between two ranks, in place.
 
-    Both are called with all images of a batch then. The first gives their logits, the second those of no image, (0, classes):
-    its loss is that of an empty shard. All start from rank 0's weights. To be called before the optimiser is made.
-    within_a_map: layers, besides the usual ones, of which each output depends on one map only.
+    Both ranks then take all images of a batch. The first returns the logits; the second returns logits of no image,
+    (0, classes), and its loss is that of an empty shard. Both start with rank 0's weights. Call this before you make the
+    optimiser. within_a_map: classes of layers, besides the usual ones, in which each output depends on one map only.
 
-    Raises ValueError, with nothing changed, for a network without two towers, and for more or fewer ranks.
+    Raises ValueError, and changes nothing, for a network without two towers, and unless there are two ranks.
     """
     if communicator.size != 2:
         raise ValueError(f"towers take two devices, and there are {communicator.size}")
@@ -30,7 +30,7 @@ def towers(network: nn.Module, communicator: Communicator, within_a_map: tuple[t
     _check([layer for _, _, layer in layers], within_a_map)
     make_equal(network, communicator)
     last = max(i for i, (_, _, layer) in enumerate(layers) if isinstance(layer, nn.Linear))
-    sizes: Sizes = []  # of what the layers so far give on each rank; of the image, which is whole on both, there are none
+    sizes: Sizes = []  # the channels of the current activations on each rank; empty for the image, which both ranks have whole
     for i, (parent, name, layer) in enumerate(layers):
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             outputs = len(layer.weight.data)
@@ -50,20 +50,20 @@ def towers(network: nn.Module, communicator: Communicator, within_a_map: tuple[t
 
 
 def _reading(communicator: Communicator, readers: Sizes) -> Step:
-    """The halves of both ranks, for those that read them."""
+    """A step that gathers the halves of both ranks on the readers."""
     return lambda x: gather(x, communicator, 1, [x.shape[1]] * 2, readers)
 
 
 def _nothing(outputs: int) -> Step:
-    """The logits of no image, given what the last layer makes of none without any weights."""
+    """A step that makes logits of no image, (0, outputs), from the empty output of a last layer without weights."""
     return lambda x: x.reshape(0, outputs)
 
 
 def _check(layers: list[nn.Module], within_a_map: tuple[type[nn.Module], ...]) -> None:
-    """Raise ValueError unless these are layers of two towers."""
+    """Raise ValueError unless these are the layers of two towers."""
     grouped = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.groups == 2]
     if not grouped or not any(isinstance(layer, nn.Linear) for layer in layers):
-        raise ValueError("this network has no two towers: there are no convolutions with two groups, or no fully connected layer")
+        raise ValueError("this network has no two towers: it has no convolution with two groups, or no fully connected layer")
     for layer in layers:
         alone = isinstance(layer, nn.LocalResponseNorm) and layer.groups == 2
         divisible = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups in (1, 2))

@@ -1,4 +1,4 @@
-"""How many bytes ranks send each other in a training step: what docs/parallel.md derives, and what the communicators count."""
+"""The number of bytes that ranks send each other in a training step: docs/parallel.md derives it, communicators count it."""
 
 import math
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from .sharding import leaves, shards
 
 
 def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch_size: int, ranks: int) -> int:
-    """By all ranks together, for one batch, from forward to the sums of gradients. network: whole, all of it trained.
+    """The bytes that all ranks together send for one batch, from forward to the sums of gradients.
 
-    way: "data", "hybrid" or "towers". input_shape: (C, H, W) of an image.
+    network: undivided, with all parameters trained. way: "data", "hybrid" or "towers". input_shape: (C, H, W) of an image.
     """
     if ranks == 1:
         return 0
@@ -22,21 +22,21 @@ def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch
     for i, (layer, inputs) in enumerate(layers):
         parameters = [p for p in vars(layer).values() if isinstance(p, nn.Parameter)]
         itemsize = parameters[0].dtype.itemsize if parameters else 0
-        activations = batch_size * math.prod(inputs) * itemsize  # those that the layer reads, of all images
+        activations = batch_size * math.prod(inputs) * itemsize  # the layer's input, of all images
         if way == "towers":
             meets = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and i > 0)
-            # Either reader is sent a half, and sends back a half's gradient; the last layer is on one rank.
+            # Each reader receives one half, and sends back the gradient of that half. The last layer has one reader.
             total += activations * (1 if i == linear[-1] else 2) if meets else 0
         elif way == "hybrid" and i in linear:
-            # All ranks read all activations, and send the gradients of those of others back.
+            # Each rank receives the activations of all others, and sends back their gradients.
             total += 2 * (ranks - 1) * activations
-            total += ranks * (ranks - 1) * 8 if i == linear[0] else 0  # how many images each rank has
+            total += ranks * (ranks - 1) * 8 if i == linear[0] else 0  # the number of images on each rank
             if i == linear[-1]:
                 images, outputs = shards(batch_size, ranks), shards(layer.out_features, ranks)
                 own = sum(a * b for a, b in zip(images, outputs, strict=True))
                 total += 2 * (batch_size * layer.out_features - own) * itemsize
         else:
-            # A sum: each rank is sent the shard that it adds up by all others, and sends them the result.
+            # An all-reduce: each rank receives its shard from all others, and sends them the sum.
             total += 2 * (ranks - 1) * sum(p.data.nbytes for p in parameters)
             if isinstance(layer, nn.BatchNorm):
                 channels = layer.num_features
@@ -46,7 +46,7 @@ def bytes_sent(network: nn.Module, input_shape: tuple[int, ...], way: str, batch
 
 
 def _layers(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[Any, tuple[int, ...]]]:
-    """(layer, the shape of what it reads of one image), in their order."""
+    """(layer, the shape of its input for one image), in the order of the forward pass."""
     rows = summary(network, input_shape)
     shapes = [input_shape, *(row.output_shape for row in rows)]
     for (_, _, layer), shape in zip(leaves(network), shapes, strict=False):

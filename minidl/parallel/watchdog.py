@@ -1,4 +1,4 @@
-"""Ends a process that waits for others in vain: MPI and NCCL do not give up by themselves."""
+"""A timeout for a process that waits for others: MPI and NCCL have none."""
 
 import collections
 import contextlib
@@ -12,9 +12,9 @@ from .communicator import Patience
 
 
 class Watchdog:
-    """A thread that ends the process if what is watched is not done within `timeout` seconds after what was before it.
+    """A thread that ends the process if an operation is not done within `timeout` seconds after the operation before it.
 
-    start: called in the thread first.
+    start: the thread calls this first.
     """
 
     def __init__(self, rank: int, timeout: float, start: Callable[[], object] = lambda: None):
@@ -23,12 +23,12 @@ class Watchdog:
         threading.Thread(target=self._look, name="watchdog", daemon=True).start()
 
     def add(self, what: str, done: Callable[[], bool]) -> None:
-        """Watch until done() is true. The process ends with status 1, and a line on standard error, if that takes too long."""
+        """Watch an operation until done() is true. If it times out, print a line on standard error and exit with status 1."""
         self._watched.append((what, done))
 
     @contextlib.contextmanager
     def watch(self, what: str) -> Iterator[None]:
-        """Watch what is inside."""
+        """Watch the operation inside the block."""
         left = threading.Event()
         self.add(what, left.is_set)
         try:
@@ -48,8 +48,8 @@ class Watchdog:
                 patience = Patience(self.timeout)
             elif patience.ended():
                 print(
-                    f"rank {self.rank} waited in vain for the others in {self._watched[0][0]}, for {self.timeout:g} s (set by "
-                    "MINIDL_TIMEOUT): one of them hangs",
+                    f"rank {self.rank} timed out in {self._watched[0][0]}, after {self.timeout:g} s (set by MINIDL_TIMEOUT): "
+                    "another rank hangs",
                     file=sys.stderr,
                     flush=True,
                 )

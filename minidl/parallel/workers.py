@@ -1,7 +1,7 @@
-"""Processes that fill arrays: tasks go to them through pipes, and the arrays come back through shared memory.
+"""Processes that fill arrays: they receive tasks through pipes, and return the arrays through shared memory.
 
-A thread for each process gives it its tasks, two at a time, so that it has the next one when it is done with one, and takes the
-results. So all that is called at the same time shares the processes, and none waits while there is something to do.
+One thread for each process sends it tasks and receives the results. A process has two tasks at a time, so the next one is there
+when it has finished one. Concurrent calls of `map` share the processes, and no process is idle while there are tasks.
 """
 
 import collections
@@ -24,17 +24,17 @@ from .processes import GRACE, how_it_ended, signals_wait
 from .shared_memory import Memory, allocate
 
 AHEAD = 2  # tasks that a process has at a time
-OUT_OF_MEMORY = 137  # exit status: that of a process which the system has killed for it
+OUT_OF_MEMORY = 137  # exit status, as of a process that the system has killed when the memory was full
 
 
 class Failure(NamedTuple):
-    """In the place of a result: the task raised an exception, with this text."""
+    """The result of a task that raised an exception, with the text of the exception."""
 
     reason: str
 
 
 class _Call:
-    """A call of `map`: where the results go, and how many are still to come."""
+    """A call of `map`: its output, its results, and how many of them are still missing."""
 
     def __init__(self, out: np.ndarray, count: int):
         self.out, self.results = out, [None] * count
@@ -53,10 +53,11 @@ class _Call:
 
 
 class Workers:
-    """`count` processes that call work(task, row), which fills row, an array of this shape and dtype, and returns what is small.
+    """`count` processes that call work(task, row). work fills row, an array of this shape and dtype, and returns a small object.
 
-    work is a function of a module. The processes start at the first call, compute on one thread each, are nicer than this one
-    by `nice`, do not get the signals that ask to stop, and end with this process, however it ends. name: what to call one.
+    work is a function of a module. The processes start at the first call. Each computes on one thread, with a niceness that is
+    higher than this process's by `nice`. Signals that ask to stop do not reach them. They end with this process, in whatever
+    way it ends. name: the word for one of them in messages.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class Workers:
         self._processes: list[BaseProcess] = []
         self._calls: set[_Call] = set()
         self._at_exit: Any = None
-        self._ended: TrainingError | None = None  # how one of the processes has ended, or why there are none
+        self._ended: TrainingError | None = None  # how one of the processes has ended, or why none can start
 
     def map(self, tasks: Sequence[Any], out: np.ndarray) -> list[Any]:
-        """Fill out[i] for tasks[i], and return what work returned for each; a Failure where it raised an exception.
+        """Fill out[i] for tasks[i]. Returns the results of work, with a Failure for each task that raised an exception.
 
-        May be called on several threads at a time. Raises TrainingError if a process has ended, and UserError if the system
-        does not let them start.
+        May be called on several threads at the same time. Raises TrainingError if a process has ended, and UserError if the
+        system does not let the processes start.
         """
         if not len(tasks):
             return []
@@ -104,7 +105,7 @@ class Workers:
         return call.results
 
     def close(self) -> None:
-        """End the processes. Calls that wait for them raise TrainingError."""
+        """End the processes. Calls that are waiting raise TrainingError."""
         self._end(TrainingError("the processes that prepare the input were closed"))
         for process in self._processes:
             process.kill()
@@ -122,7 +123,7 @@ class Workers:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        # Python would end them by SIGTERM, which they do not get.
+        # Python would end them by SIGTERM, which they have blocked.
         self._at_exit = util.Finalize(None, self.close, exitpriority=100)
         size = int(np.prod(self.shape)) * self.dtype.itemsize
         try:
@@ -143,7 +144,7 @@ class Workers:
             raise UserError(f"cannot start {self.count} processes ({error.strerror or error}); use fewer devices") from None
 
     def _serve(self, process: BaseProcess, connection: Connection, rows: np.ndarray) -> None:
-        """On a thread of its own: give a process its tasks, and take what it makes of them."""
+        """The thread of one process: send it tasks, and receive the results."""
         given: collections.deque[tuple[_Call, int, int]] = collections.deque()
         slot = 0
         try:
@@ -167,13 +168,13 @@ class Workers:
             self._end(
                 TrainingError(f"{process.name} {how_it_ended(process.exitcode)}: it is one of those that prepare the input")
             )
-        except Exception as error:  # a task that cannot be pickled, or a row that has no room where it is to go
+        except Exception as error:  # a task that cannot be pickled, or a row that does not fit into the output
             self._end(TrainingError(f"{type(error).__name__}: {error}"))
         finally:
             connection.close()
 
     def _end(self, why: TrainingError) -> None:
-        """No process is given anything from now on."""
+        """Send no more tasks to any process, and end the calls that wait."""
         self._ended = self._ended or why
         for _ in range(self.count):
             self._tasks.put(None)
@@ -182,7 +183,7 @@ class Workers:
 
 
 def _work(connection: Connection, memory: Any, shape: tuple[int, ...], dtype: np.dtype, own: int, work: Any, nice: int) -> None:
-    """What each process does, until the other end of its pipe is closed."""
+    """The main function of a process, until the other end of its pipe is closed."""
     if nice and hasattr(os, "nice"):
         os.nice(nice)
     set_num_threads(1)

@@ -1,1 +1,1 @@
-"""Does minidl compute rightly on this machine's devices? python -m minidl.selftest --backend cupy --devices 0,1"""
+"""The self-test of minidl on this machine's devices: python -m minidl.selftest --backend cupy --devices 0,1"""

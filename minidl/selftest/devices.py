@@ -1,15 +1,15 @@
-"""Check minidl on this machine's devices, and write down what was found.
+"""Check minidl on this machine's devices, and write a report.
 
     python -m minidl.selftest                                  one CPU process
     python -m minidl.selftest --devices 0,1                    two CPU processes
     python -m minidl.selftest --backend cupy --devices 0,1     two GPUs
 
-On each device: every kernel against NumPy in float64, products of matrices in lower precision, dropout masks to the last bit,
-and a gradient check through a small network. Between them: sums and exchanges of known values, and five steps of training, data
-parallel and hybrid, against those of one CPU. Then how fast they are. All of it goes into a JSON file, which is worth attaching
-to a report.
+On each device: every kernel against NumPy in float64, matrix products in lower precision, dropout masks bit for bit, and a
+gradient check of a small network. Between devices: sums and exchanges of known values, and five training steps, data parallel
+and hybrid, against one CPU. Then the speed of each device. The results are written to a JSON file; please attach it to a bug
+report.
 
-Exit status: 0 all is right, 1 something is not, 2 wrong usage or no such device.
+Exit status: 0 if all checks pass, 1 if one fails, 2 for wrong usage or a missing device.
 """
 
 import argparse
@@ -40,13 +40,13 @@ from ..parallel.sharding import sharded_parameters, whole_arrays
 from ..partition import shard
 from .kernels import CALLS, TOLERANCE, difference, masks_are_equal
 
-STEPS, BATCH, SIZE = 5, 7, 12  # SIZE: of the images
-MOST_RANKS = 16  # that share a layer
+STEPS, BATCH, SIZE = 5, 7, 12  # SIZE: the height and width of the images
+MOST_RANKS = 16  # the most ranks among which a layer is divided
 PACKAGES = "minidl numpy cupy-cuda12x cupy-cuda13x cupy-rocm-7-0 nvidia-nccl-cu12 nvidia-nccl-cu13 mpi4py".split()
 
 
 def network() -> nn.Module:
-    """Small, with every kind of layer that AlexNet has, and one convolution that Winograd's way takes."""
+    """A small network with every kind of layer of AlexNet, and one convolution by Winograd's algorithm."""
     random.manual_seed(0)
     layers = {
         "conv1": nn.Conv2d(3, 16, 5, stride=2, padding=2),
@@ -70,7 +70,7 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trained(communicators: Communicators, device: str, way: str = "data") -> list[np.ndarray]:
-    """The network's state, on rank 0, after STEPS steps on the shards of the ranks."""
+    """The network's state, on rank 0, after STEPS training steps on the shards of the ranks."""
     model = network().to(device)
     if way == "hybrid":
         hybrid(model, communicators.main)
@@ -108,7 +108,7 @@ def gradient_error(device: str) -> str:
 
 
 def seconds(work: Callable[[], Any], wait: Callable[[], Any]) -> float:
-    """Median of five, after one to warm up."""
+    """The median time of five calls, after one call to warm up."""
     times = []
     for _ in range(6):
         wait()
@@ -120,7 +120,7 @@ def seconds(work: Callable[[], Any], wait: Callable[[], Any]) -> float:
 
 
 def check(communicators: Communicators, stop, backend: str, devices: list[int], expected: list[np.ndarray], megabytes: int):
-    """A rank's checks. Rank 0 returns {"checks": [{name, ok, detail}], "speed": {...}} with those of all ranks."""
+    """The checks of one rank. Rank 0 returns those of all ranks: {"checks": [{name, ok, detail}], "speed": {...}}."""
     host, rank = communicators, communicators.rank
     device = "numpy" if backend == "numpy" else f"cupy:{devices[rank]}"
     use_device(device)
@@ -141,12 +141,12 @@ def check(communicators: Communicators, stop, backend: str, devices: list[int], 
         try:
             set_matmul_precision(precision)
         except UserError as reason:
-            add(f"products in {precision}", True, f"not here: {reason}")
+            add(f"products in {precision}", True, f"not available: {reason}")
             continue
         largest = difference("linear", device, "float32")
         add(f"products in {precision}", largest <= 2e-3, f"largest difference {largest:.1e}")
     set_matmul_precision("fp32")
-    add("dropout masks", masks_are_equal(device), "to the last bit")
+    add("dropout masks", masks_are_equal(device), "equal bit for bit")
     error = gradient_error(device)
     add("gradient check", not error, error or "agrees with finite differences")
     for which, communicator in zip(Communicators._fields, communicators, strict=True):
@@ -195,7 +195,7 @@ def speed(communicators: Communicators, device: str, megabytes: int) -> dict[str
 
 
 def gathered(communicators: Communicators, report: dict[str, Any]) -> dict[str, Any]:
-    """The reports of all ranks in one."""
+    """The reports of all ranks joined into one."""
     text = np.frombuffer(json.dumps(report).encode(), np.uint8)
     sizes = communicators.main.all_gather(np.array([text.size]))[:, 0]
     padded = np.zeros(sizes.max(), np.uint8)
@@ -220,9 +220,9 @@ def main(arguments=None) -> int:
         prog="python -m minidl.selftest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy")
-    parser.add_argument("--devices", default="0", metavar="0,1", help="numbers of GPUs; or as many CPU processes (default 0)")
-    parser.add_argument("--megabytes", type=int, default=64, help="size of the array whose transfer is timed (default 64)")
-    parser.add_argument("--json", type=Path, default=Path("minidl-selftest.json"), help="where the report goes")
+    parser.add_argument("--devices", default="0", metavar="0,1", help="numbers of GPUs; or one for each CPU process (default 0)")
+    parser.add_argument("--megabytes", type=int, default=64, help="size of the array for the transfer test (default 64)")
+    parser.add_argument("--json", type=Path, default=Path("minidl-selftest.json"), help="the file for the report")
     options = parser.parse_args(arguments)
     try:
         devices = [int(device) for device in options.devices.split(",")]
@@ -230,7 +230,7 @@ def main(arguments=None) -> int:
             raise ValueError
     except ValueError:
         print(
-            "minidl.selftest: error: --devices takes different numbers such as 0 or 0,1, --megabytes one of at least 1",
+            "minidl.selftest: error: --devices takes different numbers such as 0 or 0,1, and --megabytes a number above 0",
             file=sys.stderr,
         )
         return 2
@@ -254,5 +254,5 @@ def main(arguments=None) -> int:
     except OSError as error:
         print(f"minidl.selftest: error: --json {options.json}: cannot write there: {error.strerror}", file=sys.stderr)
         return 2
-    print(f"{len(report['checks']) - wrong} checks are right, {wrong} wrong; the report is in {options.json}")
+    print(f"{len(report['checks']) - wrong} checks passed, {wrong} failed; the report is in {options.json}")
     return 1 if wrong else 0

@@ -1,5 +1,6 @@
-"""Calls of every kernel, whose results must be those of the reference. For each: call(kernels, make) gives the results, where
-make(values, *shape) is an array on the device.
+"""Calls of every kernel, whose results must equal those of the reference kernels.
+
+Each is a function call(kernels, make) that returns the results, where make(values, *shape) is an array on the device.
 """
 
 import numpy as np
@@ -8,7 +9,7 @@ from ..backend import to_device, to_numpy
 from ..kernels import kernels_for, reference
 
 N, C, H, W, O = 3, 6, 7, 5, 4
-TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest entry, or of 1
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # relative to the largest entry, or to 1 if that is larger
 
 
 def image(rng, *shape):
@@ -20,7 +21,7 @@ def positive(rng, *shape):
 
 
 def special(rng, *shape):
-    """An image with NaN and infinite values, and places where nothing else is."""
+    """An image with NaN and infinite values, and windows of nothing else."""
     x = rng.standard_normal(shape)
     x[rng.random(shape) < 0.1] = np.nan
     x[rng.random(shape) < 0.1] = np.inf
@@ -30,7 +31,7 @@ def special(rng, *shape):
 
 
 def _convolution(kernel, stride, padding, groups, winograd_tile=None, h=H, w=W):
-    """A forward and the gradients."""
+    """A call of convolution that returns the output and the gradients."""
 
     def call(kernels, make):
         x, weight, bias = make(image, N, C, h, w), make(image, O, C // groups, *kernel), make(image, O)
@@ -203,7 +204,7 @@ CALLS = {
 
 
 def results(call, kernels, device: str, dtype: str) -> list[np.ndarray]:
-    """What these kernels give on a device, on the host."""
+    """The results of these kernels on a device, copied to the host."""
     rng = np.random.default_rng(0)
 
     def make(values, *shape):
@@ -218,9 +219,9 @@ def fast_kernels(device: str):
 
 
 def difference(name: str, device: str, dtype: str) -> float:
-    """How far a call's results on the device are from the reference's in float64 at most, in units of the largest entry or of 1.
+    """The largest difference between a call's results on the device and the reference's in float64, relative as for TOLERANCE.
 
-    NaN and infinite values must be in the same places; NaN if they are not.
+    NaN and infinite values must be at the same positions; otherwise the difference is NaN.
     """
     differences = []
     expected_results = results(CALLS[name], reference, "numpy", "float64")
@@ -232,7 +233,7 @@ def difference(name: str, device: str, dtype: str) -> float:
             return np.nan
         scale = max(1.0, np.abs(expected[finite]).max(initial=0.0))
         differences.append(np.abs(got[finite] - expected[finite]).max(initial=0.0) / scale)
-    return float(np.max(differences))  # nan if any is: Python's max may pass it over
+    return float(np.max(differences))  # NaN if any is NaN; Python's max may skip it
 
 
 MASKS = [
@@ -244,7 +245,7 @@ MASKS = [
 
 
 def masks_are_equal(device: str) -> bool:
-    """Whether dropout's masks are those of the reference, to the last bit."""
+    """Whether dropout's masks equal those of the reference bit for bit."""
     masks = [(shape, p, draw, np.float32) for shape, draw in MASKS for p in (0.0, 0.3, 0.5, 1.0)]
     fast = fast_kernels(device)
     return all(np.array_equal(to_numpy(fast.dropout_mask(*mask)), reference.dropout_mask(*mask)) for mask in masks)

@@ -1,4 +1,4 @@
-"""The commands that write pages about runs: what the pages hold, what is refused, and what is said."""
+"""The commands report and compare: what their pages contain, and what they refuse."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ def run(finished, tmp_path):
 
 
 def call(command, *arguments):
-    """(standard output, standard error) of a command that goes through."""
+    """(standard output, standard error) of a command that succeeds."""
     output, errors = io.StringIO(), io.StringIO()
     with experiments.tiny_network(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         assert command.main([str(argument) for argument in arguments]) == 0
@@ -43,7 +43,7 @@ def call(command, *arguments):
 
 
 def refused(command, *arguments):
-    """The line that a command refuses these arguments with."""
+    """The error line of a command that refuses these arguments."""
     with experiments.tiny_network(), pytest.raises(UserError) as error:
         command.main([str(argument) for argument in arguments])
     return str(error.value)
@@ -56,7 +56,7 @@ def lines(file):
 # --- report -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_written_again(run):
+def test_a_report_can_be_written_again(run):
     output, errors = call(report, run)
     assert (output, errors) == (f"{run / 'report.html'}\n", "")
     data = reports.embedded(run / "report.html")
@@ -67,15 +67,15 @@ def test_a_report_is_written_again(run):
     assert [output["layer"] for output in seen["outputs"]] == ["conv1", "bn1", "relu1", "flatten", "drop", "fc2"]
 
 
-def test_a_report_leaves_the_rest_of_the_run_as_it_was(run):
+def test_a_report_does_not_change_other_files_of_the_run(run):
     before = experiments.content(run)
     call(report, run)
     after = experiments.content(run)
     assert after.pop("report.html", None) and after == {k: v for k, v in before.items() if k != "report.html"}
-    assert experiments.run("--resume", run, "--epochs", 3) == (0, "")  # its lock is free again
+    assert experiments.run("--resume", run, "--epochs", 3) == (0, "")  # the report has released the lock
 
 
-def test_a_report_before_the_first_checkpoint(run):
+def test_a_report_before_the_first_checkpoint_has_no_pictures(run):
     shutil.rmtree(run / "checkpoints")
     (run / "metrics.jsonl").unlink()
     output, errors = call(report, run)
@@ -90,19 +90,19 @@ def test_a_report_before_the_first_checkpoint(run):
 
 
 @pytest.mark.parametrize("options", [[], ["--data-dir", "elsewhere"]])
-def test_a_report_without_the_images(run, tmp_path, monkeypatch, options):
+def test_a_report_without_the_images_has_no_pictures(run, tmp_path, monkeypatch, options):
     """Nothing is downloaded."""
     monkeypatch.chdir(tmp_path)
     settings = json.loads((run / "config.json").read_text()) | {"data": "cifar10", "data_dir": str(tmp_path / "gone")}
     (run / "config.json").write_text(json.dumps(settings))
     _, errors = call(report, run, *options)
     place = tmp_path / (options[-1] if options else "gone")
-    expected = f"CIFAR-10 is not in {place}; tell where it is with --data-dir"
+    expected = f"CIFAR-10 is not in {place}; give its folder with --data-dir"
     assert errors.endswith(f"warning: the report has no pictures: {expected}\n") and errors.count("\n") == 1
     assert reports.embedded(run / "report.html")["note"] == f"There are no pictures: {expected}."
 
 
-def test_a_report_with_a_damaged_checkpoint(run):
+def test_a_report_with_a_damaged_checkpoint_has_no_pictures(run):
     for file in (run / "checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:-100])
     _, errors = call(report, run)
@@ -110,7 +110,7 @@ def test_a_report_with_a_damaged_checkpoint(run):
     assert reports.embedded(run / "report.html")["findings"] is None
 
 
-def test_a_run_at_work_writes_its_report_itself(run):
+def test_no_report_is_written_while_the_run_is_in_use(run):
     lock = FolderLock()
     lock.acquire(run)
     assert refused(report, run) == f"{run} is in use; the run there writes its report itself, after every epoch"
@@ -118,18 +118,18 @@ def test_a_run_at_work_writes_its_report_itself(run):
 
 
 @pytest.mark.parametrize("command", [report, compare])
-def test_what_is_no_run(tmp_path, command):
+def test_a_folder_that_is_no_run_is_refused(tmp_path, command):
     assert refused(command, tmp_path) == f"{tmp_path}: this is not a run, there is no {tmp_path / 'config.json'}"
     assert not list(tmp_path.iterdir())
 
 
-def test_metrics_that_are_damaged(run):
+def test_damaged_metrics_are_refused(run):
     (run / "metrics.jsonl").write_text("{}\n")
     for command in (report, compare):
         assert "metrics.jsonl is damaged" in refused(command, run)
 
 
-def test_a_report_that_cannot_be_written(run):
+def test_a_report_that_cannot_be_written_is_one_line(run):
     (run / "report.html").unlink(missing_ok=True)
     (run / "report.html").mkdir()
     message = refused(report, run)
@@ -139,7 +139,7 @@ def test_a_report_that_cannot_be_written(run):
 # --- compare ----------------------------------------------------------------------------------------------------------
 
 
-def test_runs_side_by_side(run, tmp_path, monkeypatch):
+def test_runs_are_compared(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = tmp_path / "other" / "a run"
     assert experiments.run(*experiments.TINY, "--epochs", "1", "--lr", "0.005", "--out", other) == (0, "")
@@ -153,7 +153,7 @@ def test_runs_side_by_side(run, tmp_path, monkeypatch):
     assert {"model", "recipe", "threads", "numpy"} < set(data["keys"])
 
 
-def test_a_comparison_of_a_run_at_work(run, tmp_path):
+def test_a_run_in_use_can_be_compared(run, tmp_path):
     lock = FolderLock()
     lock.acquire(run)
     call(compare, run, "--out", tmp_path / "page.html")
@@ -167,7 +167,7 @@ def test_a_comparison_of_a_run_at_work(run, tmp_path):
     assert not (run / FolderLock.FILE).exists()
 
 
-def test_where_the_page_goes(run, tmp_path):
+def test_the_page_replaces_only_an_older_page(run, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("what was there before")
     assert call(compare, run, "--out", page)[0] == f"{page}\n" and reports.embedded(page)["runs"]
@@ -182,12 +182,12 @@ def test_where_the_page_goes(run, tmp_path):
         before = experiments.content(run)
         assert (
             refused(compare, run, "--out", out)
-            == f"--out {out}: is there already, and is no page; give a name that ends with .html"
+            == f"--out {out}: exists already and is not a page; give a name that ends with .html"
         )
         assert experiments.content(run) == before
 
 
-def test_the_same_run_twice(run, tmp_path):
+def test_the_same_run_twice_is_refused(run, tmp_path):
     (tmp_path / "link").symlink_to(run)
     assert refused(compare, run, tmp_path / "link") == f"{run} is given twice"
 
@@ -201,7 +201,7 @@ def test_the_same_run_twice(run, tmp_path):
         (["a"], ["a"]),
     ],
 )
-def test_names_tell_runs_apart(paths, names):
+def test_runs_of_the_same_name_are_named_by_their_folders(paths, names):
     assert comparison.names([Path(path) for path in paths]) == names
 
 
@@ -209,7 +209,7 @@ def test_names_tell_runs_apart(paths, names):
 
 
 @pytest.mark.parametrize("command", ["report", "compare"])
-def test_wrong_usage_is_told_in_a_line(tmp_path, command):
+def test_wrong_usage_is_one_line(tmp_path, command):
     for arguments in ([], ["gone", "--no-such-option"], ["gone"]):
         line = [sys.executable, "-m", "alexnet", command, *arguments]
         done = subprocess.run(line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

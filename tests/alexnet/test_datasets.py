@@ -1,4 +1,4 @@
-"""The data sets: read right, or refused with one line that says what to do."""
+"""The data sets: read correctly, or refused with one line that says what to do."""
 
 import gzip
 import hashlib
@@ -28,7 +28,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def place(original, tmp_path):
-    """A copy to be damaged; links, so it costs nothing. Replace a file, do not write into it."""
+    """A copy to damage. Its files are hard links: replace a file, do not write into it."""
     shutil.copytree(original, tmp_path / "data", copy_function=os.link)
     return tmp_path / "data"
 
@@ -40,7 +40,7 @@ def replace(file, content):
 
 @pytest.fixture(scope="module")
 def packed(original, tmp_path_factory):
-    """The folder packed as the official archive is."""
+    """The folder as an archive like the official one."""
     file = tmp_path_factory.mktemp("packed") / "cifar-10-python.tar.gz"
     with tarfile.open(file, "w:gz", compresslevel=1) as tar:
         tar.add(original / "cifar-10-batches-py", "cifar-10-batches-py")
@@ -49,7 +49,7 @@ def packed(original, tmp_path_factory):
 
 @pytest.fixture
 def archive(packed, tmp_path):
-    """A copy of it to be damaged, alone in a folder; a link, too."""
+    """A copy of the archive to damage, alone in a folder; a hard link too."""
     file = tmp_path / "archive" / "cifar-10-python.tar.gz"
     file.parent.mkdir()
     os.link(packed, file)
@@ -63,7 +63,7 @@ def check(data):
     assert len(data.classes) == 10 and data.image_shape == (3, 32, 32)
 
 
-def test_the_folder_and_the_archive_hold_the_same(original, archive):
+def test_the_folder_and_the_archive_give_the_same_images(original, archive):
     folder, unpacked = datasets.cifar10(str(original)), datasets.cifar10(str(archive.parent))
     check(folder)
     for part in ("train", "test"):
@@ -72,7 +72,7 @@ def test_the_folder_and_the_archive_hold_the_same(original, archive):
     assert os.listdir(archive.parent) == [archive.name]
 
 
-def test_a_row_is_planes_of_red_green_and_blue(original):
+def test_a_row_holds_the_red_green_and_blue_planes(original):
     with open(original / "cifar-10-batches-py" / "data_batch_1", "rb") as file:
         raw = pickle.load(file, encoding="bytes")[b"data"][7]
     data = datasets.cifar10(str(original))
@@ -86,7 +86,7 @@ def test_mean_and_std_are_of_all_training_images(original):
 
 
 @pytest.mark.parametrize("given", ["option", "variable", "home"])
-def test_only_the_first_place_that_is_given_is_searched(original, tmp_path, monkeypatch, given):
+def test_only_the_first_given_place_is_searched(original, tmp_path, monkeypatch, given):
     empty = tmp_path / "empty"
     monkeypatch.setattr(datasets, "_download", lambda place: (_ for _ in ()).throw(UserError(f"download to {place}")))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -106,13 +106,13 @@ def test_only_the_first_place_that_is_given_is_searched(original, tmp_path, monk
         datasets.cifar10(str(empty))
 
 
-def test_a_missing_file(place):
+def test_a_missing_file_is_named(place):
     (place / "cifar-10-batches-py" / "data_batch_3").unlink()
     with pytest.raises(UserError, match="incomplete: data_batch_3 is missing"):
         datasets.cifar10(str(place))
 
 
-def test_an_incomplete_folder_is_refused_though_an_archive_is_beside_it(place, packed):
+def test_an_incomplete_folder_is_refused_even_beside_an_archive(place, packed):
     os.link(packed, place / packed.name)
     (place / "cifar-10-batches-py" / "test_batch").unlink()
     with pytest.raises(UserError, match="incomplete: test_batch is missing"):
@@ -120,7 +120,7 @@ def test_an_incomplete_folder_is_refused_though_an_archive_is_beside_it(place, p
 
 
 class Attack:
-    """Unpickles as a call of os.system."""
+    """To unpickle it is to call os.system."""
 
     def __init__(self, witness):
         self.witness = witness
@@ -146,7 +146,7 @@ class Attack:
         (lambda raw: b"cnumpy\nndarray.tofile\n.", "names 'numpy.ndarray.tofile'"),
     ],
 )
-def test_a_damaged_or_hostile_batch(place, content, message):
+def test_a_damaged_or_hostile_batch_is_refused(place, content, message):
     file = place / "cifar-10-batches-py" / "test_batch"
     replace(file, content(file.read_bytes()))
     with pytest.raises(UserError, match=message) as error:
@@ -162,14 +162,14 @@ def test_a_pickle_cannot_run_commands(place, tmp_path):
     assert not witness.exists()
 
 
-def test_a_cut_archive(archive):
+def test_a_cut_archive_is_refused(archive):
     replace(archive, archive.read_bytes()[:-1000])
     with pytest.raises(UserError, match="cifar-10-python.tar.gz is damaged"):
         datasets.cifar10(str(archive.parent))
 
 
-def test_a_flipped_bit_anywhere_in_an_archive(archive):
-    """In the data of a file, and in the very last bytes, which hold the checksum."""
+def test_a_flipped_bit_in_an_archive_is_noticed(archive):
+    """In the data of a file, and in the last bytes, which hold the checksum."""
     whole = archive.read_bytes()
     for at in (len(whole) // 3, len(whole) // 2, len(whole) - 5):
         replace(archive, whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
@@ -177,7 +177,7 @@ def test_a_flipped_bit_anywhere_in_an_archive(archive):
             datasets.cifar10(str(archive.parent))
 
 
-def test_an_archive_of_something_else(archive):
+def test_an_archive_of_other_files_is_refused(archive):
     archive.unlink()
     with tarfile.open(archive, "w:gz"):
         pass
@@ -212,7 +212,7 @@ def server(tmp_path):
         thread.join()
 
 
-def test_what_is_missing_is_downloaded_once(archive, server, tmp_path, monkeypatch):
+def test_a_missing_archive_is_downloaded_once(archive, server, tmp_path, monkeypatch):
     url, served = server
     shutil.move(archive, served / "cifar-10-python.tar.gz")
     monkeypatch.setattr(datasets, "CIFAR10_URL", url)
@@ -227,7 +227,7 @@ def test_what_is_missing_is_downloaded_once(archive, server, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "content, message", [(None, "cannot download CIFAR-10: get http://127.0.0.1.* or use --data digits"), (b"x", "md5 is wrong")]
 )
-def test_a_download_that_fails_leaves_nothing(server, tmp_path, monkeypatch, content, message):
+def test_a_failed_download_leaves_nothing(server, tmp_path, monkeypatch, content, message):
     url, served = server
     if content:
         (served / "cifar-10-python.tar.gz").write_bytes(content)
@@ -237,7 +237,7 @@ def test_a_download_that_fails_leaves_nothing(server, tmp_path, monkeypatch, con
     assert not (tmp_path / "new").exists()
 
 
-def test_no_network(tmp_path, monkeypatch):
+def test_without_a_network_an_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "CIFAR10_URL", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(UserError, match=f"get http://127.0.0.1:9/cifar.* put it into {tmp_path}.* --data digits"):
         datasets.cifar10(str(tmp_path))
@@ -258,7 +258,7 @@ def test_digits():
 
 
 @pytest.mark.parametrize("n", [1, 7, 10, 25, 1437])
-def test_a_part_is_the_first_of_one_balanced_order(n):
+def test_a_part_is_the_start_of_one_balanced_order(n):
     split = datasets.digits().train
     part = split.first(n, "--limit-train")
     assert len(part) == n
@@ -268,18 +268,18 @@ def test_a_part_is_the_first_of_one_balanced_order(n):
         assert counts.max() - counts.min() <= 1
 
 
-def test_a_part_of_everything_is_as_it_lies():
+def test_without_a_limit_the_order_is_unchanged():
     split = datasets.digits().train
     assert split.first(None, "--limit-train") is split
 
 
 @pytest.mark.parametrize("n", [0, -1, 1438])
-def test_a_part_that_there_is_not(n):
+def test_a_part_of_an_impossible_size_is_refused(n):
     with pytest.raises(UserError, match=f"--limit-train {n}: give a number from 1 to 1437"):
         datasets.digits().train.first(n, "--limit-train")
 
 
-def test_other_names(tmp_path):
+def test_unknown_names_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="there is no such data set and no such folder; give cifar10, digits, or a folder"):
         datasets.load("imagenet")
     with pytest.raises(UserError, match="there are no images in"):

@@ -1,4 +1,4 @@
-"""What an answer rests on: three maps, each against its definition, and a network that looks at one corner."""
+"""Explanations of an answer: three maps, each compared with its definition, and a network that uses only one corner."""
 
 import itertools
 
@@ -44,7 +44,7 @@ def logits(network, x):
         return to_numpy(network.eval()(Tensor(x)).data)
 
 
-def test_the_gradient_is_how_much_the_logit_changes_with_a_pixel(network):
+def test_the_gradient_map_matches_finite_differences(network):
     x, label, eps = image(), 1, 1e-6
     differences = np.zeros((2, 12, 12))
     for place in np.ndindex(differences.shape):
@@ -55,8 +55,8 @@ def test_the_gradient_is_how_much_the_logit_changes_with_a_pixel(network):
     np.testing.assert_allclose(explain(network, x, label).gradient, abs(differences).max(axis=0), atol=1e-6)
 
 
-def test_grad_cam_by_its_formula(network):
-    """d logit / d A by finite differences, its mean over a map as the map's weight, the sum's positive part."""
+def test_grad_cam_matches_its_formula(network):
+    """d logit / d A by finite differences; its mean over a map weights the map; the positive part of the sum."""
     x, label, eps = image(5), 2, 1e-6
     chain = [layer for _, layer in models.layers(network.eval())]
     with no_grad():
@@ -79,21 +79,21 @@ def test_grad_cam_by_its_formula(network):
     cam = np.maximum(cam, 0) / max(cam.max(), 1e-12)
     found = explain(network, x, label).grad_cam
     assert found.shape == (12, 12) and found.min() >= 0 and found.max() <= 1
-    # Made twice as large with linear interpolation: the mean of four neighbours in a block is near the map's value.
+    # The map is enlarged twofold by linear interpolation: the mean of a block of four is near the value of the map.
     np.testing.assert_allclose(found.reshape(6, 2, 6, 2).mean(axis=(1, 3))[1:-1, 1:-1], smoothed(cam)[1:-1, 1:-1], atol=1e-5)
 
 
 def smoothed(a):
-    """What is left of a map whose pixels are doubled by linear interpolation, and averaged in pairs: 1/8, 3/4, 1/8."""
+    """A map after its pixels are doubled by linear interpolation and averaged in pairs: weights 1/8, 3/4, 1/8."""
     for axis in (0, 1):
         a = (np.roll(a, 1, axis) + 6 * a + np.roll(a, -1, axis)) / 8
     return a
 
 
-def test_occlusion_by_its_definition(network):
+def test_occlusion_matches_its_definition(network):
     x, label = image(2), 0
     found = occlusion(network.eval(), x, label)
-    window, step = 2, 1  # a fifth of 12, a third of that
+    window, step = 2, 1  # a fifth of 12, and a third of that, rounded
     softmax = lambda z: (np.exp(z - z.max()) / np.exp(z - z.max()).sum())[0, label]
     falls, counts = np.zeros((12, 12)), np.zeros((12, 12))
     for top in range(0, 12 - window + 1, step):
@@ -105,8 +105,8 @@ def test_occlusion_by_its_definition(network):
     np.testing.assert_allclose(found, falls / counts, atol=1e-7)
 
 
-def test_a_network_that_looks_at_one_corner():
-    """All three point at the lower right quarter, and nowhere else."""
+def test_the_maps_show_the_only_corner_that_a_network_uses():
+    """All three maps are positive in the lower right quarter only."""
     network = Sequential(Conv2d(1, 1, 3, padding=1), ReLU(), Flatten(), Linear(400, 2)).to(dtype="float64")
     state = network.state_dict()
     for array in state.values():
@@ -118,7 +118,7 @@ def test_a_network_that_looks_at_one_corner():
     x = np.ones((1, 1, 20, 20))
     found = explain(network, x, 0)
     assert (found.gradient[corner == 1] > 0).all() and (found.gradient[corner == 0] == 0).all()
-    assert found.grad_cam.min() == found.grad_cam.max() == 1  # all places of the only map are the same to Grad-CAM
+    assert found.grad_cam.min() == found.grad_cam.max() == 1  # Grad-CAM weights all pixels of the only feature map equally
     far = np.zeros((20, 20), bool)
     far[:7, :7] = True
     assert found.occlusion[15, 15] > 0.005 and abs(found.occlusion[far]).max() < 1e-7
@@ -126,8 +126,8 @@ def test_a_network_that_looks_at_one_corner():
     assert explain(network, x, 0).grad_cam[:, :9].max() == 0
 
 
-def test_nothing_positive():
-    """Where all of the last maps speak against the class, Grad-CAM is 0 everywhere."""
+def test_grad_cam_without_a_positive_part_is_0():
+    """If all of the last feature maps count against the class, Grad-CAM is 0 everywhere."""
     network = Sequential(Conv2d(1, 1, 1), ReLU(), Flatten(), Linear(16, 2)).to(dtype="float64")
     for array in network.state_dict().values():
         array[...] = -1
@@ -136,7 +136,7 @@ def test_nothing_positive():
     assert (found.grad_cam == 0).all() and np.isfinite(found.gradient).all()
 
 
-def test_the_network_is_left_as_it_was(network):
+def test_explain_does_not_change_the_network(network):
     before = {name: array.copy() for name, array in network.state_dict().items()}
     network[0].requires_grad_(False)
     network.train()
@@ -159,7 +159,7 @@ def test_squares_cover_the_image():
 @pytest.mark.parametrize(
     "model, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 64), ("net-145", 64), ("alexnet-torchvision", 63)]
 )
-def test_all_networks(device, model, size, monkeypatch):
+def test_all_networks_can_be_explained(device, model, size, monkeypatch):
     monkeypatch.setattr(explanation, "STEP", 1.0)
     options = {} if model == "alexnet-torchvision" else {"image_size": size}
     network = alexnet.create(model, 5, **options).to(device)

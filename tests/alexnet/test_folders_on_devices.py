@@ -1,4 +1,4 @@
-"""Folders of images on several devices, under MPI, stopped, and with a reader that is killed: in processes of their own."""
+"""Runs on folders of images, as processes: on several devices, under MPI, stopped, and with a killed reader."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_devices_do_not_change_a_run(data, alone, tmp_path, how):
     agree(alone, tmp_path / "run")
 
 
-def test_an_evaluation_on_two_devices(alone):
+def test_an_evaluation_is_the_same_on_two_devices(alone):
     one, two = (call(alone, "--json", "--devices", devices, program="evaluate") for devices in ("0", "0,1"))
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
     one, two = json.loads(one.stdout), json.loads(two.stdout)
@@ -83,20 +83,20 @@ def test_an_evaluation_on_two_devices(alone):
 
 
 def running(process, out):
-    """Wait until the run has done an epoch."""
+    """Wait until the run has finished an epoch."""
     while not (out / "metrics.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.05)
 
 
 def readers(pid):
-    """The processes that read images for this one."""
+    """The ids of the processes that read images for this one."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @LINUX
-def test_a_run_is_stopped_and_goes_on_to_the_same_end(data, tmp_path):
+def test_a_stopped_and_resumed_run_ends_the_same(data, tmp_path):
     options = ["--data", data, *OPTIONS, "--epochs", "3", "--recipe", "deck"]
     assert call(*options, "--out", tmp_path / "whole").returncode == 0
     with subprocess.Popen(command(*options, "--out", tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
@@ -110,8 +110,8 @@ def test_a_run_is_stopped_and_goes_on_to_the_same_end(data, tmp_path):
 
 
 @LINUX
-def test_a_reader_that_is_killed_ends_the_run(data, tmp_path):
-    """With no memory for images, so that they are read again and again."""
+def test_a_killed_reader_ends_the_run(data, tmp_path):
+    """No image is kept in memory, so that each is read in every epoch."""
     program = (
         "import sys; from alexnet import entry, image_folders\n"
         "image_folders.CACHE_BYTES = 0\n"

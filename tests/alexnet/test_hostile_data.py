@@ -1,4 +1,4 @@
-"""Data that is damaged, or made to do harm, is refused with one line: no code runs, nothing crashes, hangs or fills up."""
+"""Damaged and hostile data is refused with one line: no code of it runs, nothing crashes, hangs or takes all memory."""
 
 import bz2
 import contextlib
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with CIFAR-10 of ten images a file, which are all that is asked for."""
+    """A folder with a CIFAR-10 of ten images in each file; the program expects ten."""
     monkeypatch.setattr(cifar10_files, "BATCH", 10)
     cifar_files.write(tmp_path / "data", images=10)
     return tmp_path / "data"
@@ -44,13 +44,13 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def archive(place):
-    """Where the archive is to be; the folder is moved away."""
+    """The path for an archive; the folder with the files is renamed."""
     os.rename(place / "cifar-10-batches-py", place / "batches")
     return place / "cifar-10-python.tar.gz"
 
 
 def refused(place):
-    """The line with which it is."""
+    """The error line of a data directory that is refused."""
     with pytest.raises(UserError) as error:
         datasets.cifar10(str(place))
     line = str(error.value)
@@ -70,7 +70,7 @@ def check(data):
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """What reading each of them came to, by name, in a process that has little memory and may crash."""
+    """{name: what read_batch did with it}, from a process with little memory, which may crash."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.helpers.hostile_pickles"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
@@ -78,12 +78,12 @@ def outcomes():
 
 
 @pytest.mark.parametrize("name", hostile_pickles.HARMLESS)
-def test_what_is_odd_in_a_pickle_has_no_effect(outcomes, name):
+def test_unusual_but_harmless_pickles_are_read(outcomes, name):
     assert outcomes.get(name, "crash") == "read"
 
 
 @pytest.mark.parametrize("name", hostile_pickles.HOSTILE)
-def test_a_hostile_pickle(outcomes, name):
+def test_a_hostile_pickle_is_refused(outcomes, name):
     assert outcomes.get(name, "crash") == hostile_pickles.HOSTILE[name][1]
 
 
@@ -98,7 +98,7 @@ def test_a_hostile_pickle_is_refused_in_one_line_that_names_its_file(place):
 
 @pytest.mark.parametrize("order", "CF")
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_batch_that_python_3_has_written_again(protocol, order):
+def test_batches_rewritten_by_python_3_are_read(protocol, order):
     batch = cifar_files.batch(3)
     written = pickle.dumps(batch | {b"data": np.asarray(batch[b"data"], order=order)}, protocol)
     older = written
@@ -115,7 +115,7 @@ def test_a_batch_that_python_3_has_written_again(protocol, order):
 SMALL = cifar_files.batch(2)
 VALID = [cifar_files.official(SMALL), *(pickle.dumps(SMALL, protocol) for protocol in range(6))]
 AS_TEXT = {1, 2, 3}  # protocols 0 to 2 write bytes as text
-# Where the opcodes are, and what follows them: damage to pixels is no damage that could be seen.
+# The positions of the opcodes and of the bytes after them: damage to pixels cannot be noticed.
 PLACES = [
     sorted({at + i for _, _, at in pickletools.genops(content) for i in range(-1, 12) if 0 <= at + i < len(content)})
     for content in VALID
@@ -149,7 +149,7 @@ def damaged_batches(draw):
 
 @hypothesis.settings(max_examples=500)
 @hypothesis.given(damaged_batches())
-def test_a_damaged_batch_is_read_right_or_refused(damaged):
+def test_a_damaged_batch_is_read_correctly_or_refused(damaged):
     version, content = damaged
     tracemalloc.start()
     refusal = ""
@@ -169,7 +169,7 @@ def test_a_damaged_batch_is_read_right_or_refused(damaged):
     assert peak < 1 << 20 and refusal.isprintable() and len(refusal) < 200
 
 
-# --- what lies in the place of a file ------------------------------------------------------------------------------
+# --- other things in the place of a file ---------------------------------------------------------------------------
 
 
 def fifo(path):
@@ -197,7 +197,7 @@ def full(path):
 
 
 def larger(path):
-    """Than any file of CIFAR-10; it has no blocks on the disk."""
+    """A file larger than any of CIFAR-10; it is sparse and takes no disk space."""
     with open(path, "wb") as file:
         file.truncate(1 << 40)
 
@@ -214,7 +214,7 @@ NO_FILES = {
 
 
 @pytest.mark.parametrize("make", NO_FILES)
-def test_something_else_in_the_place_of_a_batch(place, make):
+def test_a_batch_that_is_no_regular_file_is_refused(place, make):
     file = place / "cifar-10-batches-py" / "data_batch_2"
     file.unlink()
     make(file)
@@ -223,7 +223,7 @@ def test_something_else_in_the_place_of_a_batch(place, make):
 
 
 @pytest.mark.parametrize("make", NO_FILES)
-def test_something_else_in_the_place_of_the_archive(archive, make):
+def test_an_archive_that_is_no_regular_file_is_refused(archive, make):
     make(archive)
     reason = NO_FILES[make].format(most=cifar10_files.MOST_ARCHIVE_BYTES)
     assert (
@@ -240,13 +240,13 @@ def test_something_else_in_the_place_of_the_archive(archive, make):
         (lambda path: path.write_bytes(b"a"), "Not a directory"),
     ],
 )
-def test_something_else_in_the_place_of_the_folder(archive, make, reason):
+def test_a_data_folder_that_is_no_folder_is_refused(archive, make, reason):
     made = archive.parent / "cifar-10-batches-py"
     make(made)
     assert f"cannot read {made}/data_batch_1: {reason}; make it readable, or remove {made} to" in refused(archive.parent)
 
 
-def test_a_file_that_may_not_be_read(place, monkeypatch):
+def test_a_file_without_read_permission_is_named(place, monkeypatch):
     def no_access(path, *arguments):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -264,7 +264,7 @@ def test_links_to_files_are_followed(place):
 
 
 @pytest.mark.parametrize("make", [fifo, endless])
-def test_the_command_line_ends_with_2_and_one_line(place, make):
+def test_the_command_line_refuses_with_status_2_and_one_line(place, make):
     file = place / "cifar-10-batches-py" / "data_batch_1"
     file.unlink()
     make(file)
@@ -279,7 +279,7 @@ def test_the_command_line_ends_with_2_and_one_line(place, make):
 
 
 def member(name, content=b"", type=tarfile.REGTYPE, size=None, link=""):
-    """A member of a tar file. The size that it tells may be another than that of its content."""
+    """A member of a tar file. The size in its header may differ from the size of its content."""
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = type, len(content) if size is None else size, link
     return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
@@ -295,12 +295,12 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def tar(*before, **instead):
-    """A tar file of the batches, with something before them, or instead of some."""
+    """A tar file of the batches, with members before them or instead of some."""
     return b"".join([*before, *(MEMBERS | instead).values(), END])
 
 
 def pax(record):
-    """A header that changes what the next one says."""
+    """A pax header, which overrides the next header."""
     return member("pax", f"{len(record) + 4} {record}\n".encode(), tarfile.XHDTYPE)
 
 
@@ -369,26 +369,26 @@ HARMLESS_TARS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_TARS)
-def test_a_hostile_tar_file(archive, name):
+def test_a_hostile_tar_file_is_refused(archive, name):
     content, line = HOSTILE_TARS[name]
     archive.write_bytes(gzip.compress(content, 1))
     assert refused(archive.parent).startswith(line.format(archive=archive))
 
 
 @pytest.mark.parametrize("name", HARMLESS_TARS)
-def test_what_is_odd_in_a_tar_file_has_no_effect(archive, name):
+def test_unusual_but_harmless_tar_files_are_read(archive, name):
     archive.write_bytes(gzip.compress(HARMLESS_TARS[name], 1))
     check(datasets.cifar10(str(archive.parent)))
     assert sorted(os.listdir(archive.parent)) == ["batches", archive.name]
 
 
-def test_a_batch_of_more_than_64_MB_in_a_tar_file(archive):
+def test_a_batch_of_more_than_64_MB_in_a_tar_file_is_refused(archive):
     archive.write_bytes(gzip.compress(tar(test_batch=member(path("test_batch"), bytes((1 << 26) + 1))), 1))
     assert refused(archive.parent) == NO_REGULAR.format(archive=archive)
 
 
 def bomb():
-    """16 MB that unpack to 16 GB, as after a full flush nothing depends on what is before it."""
+    """16 MB that unpack to 16 GB: blocks between full flushes are independent, so that one block can be repeated."""
     packer = zlib.compressobj(9, wbits=31)
     start = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
     return start + (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)) * 1000
@@ -396,21 +396,21 @@ def bomb():
 
 WHOLE = gzip.compress(tar(), 1)
 HOSTILE_GZIP = {
-    "an empty file": (lambda: b"", "it is cut, or unpacks to more than 268,435,456 bytes)"),
-    "a bomb": (bomb, "it is cut, or unpacks to more than 268,435,456 bytes)"),
-    "a cut file": (lambda: WHOLE[:-1], "it is cut, or unpacks to more than 268,435,456 bytes)"),
+    "an empty file": (lambda: b"", "it is cut off, or unpacks to more than 268,435,456 bytes)"),
+    "a bomb": (bomb, "it is cut off, or unpacks to more than 268,435,456 bytes)"),
+    "a cut file": (lambda: WHOLE[:-1], "it is cut off, or unpacks to more than 268,435,456 bytes)"),
     "a wrong checksum": (lambda: WHOLE[:-8] + b"abcd" + WHOLE[-4:], "Error -3 while decompressing data: incorrect data check)"),
     "a wrong length": (lambda: WHOLE[:-4] + b"abcd", "Error -3 while decompressing data: incorrect length check)"),
-    "garbage after it": (lambda: WHOLE + b"garbage", "more follows its end)"),
-    "another file after it": (lambda: WHOLE + WHOLE, "more follows its end)"),
-    "100,000 files": (lambda: gzip.compress(b"") * 100_000, "more follows its end)"),
+    "garbage after it": (lambda: WHOLE + b"garbage", "there is data after its end)"),
+    "another file after it": (lambda: WHOLE + WHOLE, "there is data after its end)"),
+    "100,000 files": (lambda: gzip.compress(b"") * 100_000, "there is data after its end)"),
     "an unpacked file": (tar, "Error -3 while decompressing data: incorrect header check)"),
     "another packer": (lambda: bz2.compress(tar()), "Error -3 while decompressing data: incorrect header check)"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE_GZIP)
-def test_a_hostile_gzip_file(archive, name):
+def test_a_hostile_gzip_file_is_refused(archive, name):
     make, reason = HOSTILE_GZIP[name]
     archive.write_bytes(make())
     tracemalloc.start()
@@ -421,14 +421,14 @@ def test_a_hostile_gzip_file(archive, name):
     assert peak < 3 * cifar10_files.MOST_UNPACKED_BYTES
 
 
-def test_a_long_name_in_a_gzip_file_is_passed_over(archive):
+def test_a_long_name_in_a_gzip_file_is_skipped(archive):
     archive.write_bytes(WHOLE[:3] + b"\x08" + WHOLE[4:10] + b"x" * (8 << 20) + b"\0" + WHOLE[10:])
     check(datasets.cifar10(str(archive.parent)))
 
 
 @hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(st.data())
-def test_a_damaged_archive_is_read_right_or_refused(archive, data):
+def test_a_damaged_archive_is_read_correctly_or_refused(archive, data):
     content = bytearray(tar())
     headers = [at for at in range(0, len(content), 512) if content[at : at + 5] == b"cifar"]
     for _ in range(data.draw(st.integers(1, 3))):
@@ -449,7 +449,7 @@ def test_a_damaged_archive_is_read_right_or_refused(archive, data):
 
 
 class Downloader:
-    """Takes the place of pooch's: writes a part, and then does what the test wants."""
+    """Takes the place of pooch's downloader: writes a part of the file, then raises `then`."""
 
     then: Exception | BaseException = OSError(errno.ENOSPC, "No space left on device")
 
@@ -467,7 +467,7 @@ class Downloader:
     [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), SystemExit(1), entry.Interrupted(15), MemoryError()],
     ids=lambda then: type(then).__name__,
 )
-def test_a_download_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch, deep, then):
+def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch, deep, then):
     monkeypatch.setattr(pooch, "HTTPDownloader", Downloader)
     monkeypatch.setattr(Downloader, "then", then)
     (tmp_path / "other").write_bytes(b"other")
@@ -479,7 +479,7 @@ def test_a_download_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch, de
     assert os.listdir(tmp_path) == ["other"]
 
 
-def test_a_folder_that_is_used_meanwhile_stays(tmp_path, monkeypatch):
+def test_a_folder_used_during_the_download_is_kept(tmp_path, monkeypatch):
     class Used(Downloader):
         def __call__(self, url, file, pooch):
             (Path(file).parent / "other").touch()
@@ -502,7 +502,7 @@ def test_a_folder_that_is_used_meanwhile_stays(tmp_path, monkeypatch):
         ("new/" + "x" * 300, "File name too long"),
     ],
 )
-def test_a_place_that_cannot_be_made(tmp_path, monkeypatch, place, reason):
+def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path, monkeypatch, place, reason):
     monkeypatch.setattr(pooch, "HTTPDownloader", None)
     (tmp_path / "file").touch()
     loop(tmp_path / "loop")
@@ -511,14 +511,14 @@ def test_a_place_that_cannot_be_made(tmp_path, monkeypatch, place, reason):
     assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
 
 
-def test_a_place_that_cannot_be_a_name(monkeypatch):
+def test_a_data_directory_with_an_impossible_name_is_refused(monkeypatch):
     monkeypatch.setattr(pooch, "HTTPDownloader", None)
     with pytest.raises(UserError, match="cannot download CIFAR-10"):
         datasets.cifar10("a\0b")
 
 
 @pytest.mark.parametrize("given", [None, "~/data", "~nobody-of-this-name/data"])
-def test_no_home_folder(tmp_path, monkeypatch, given):
+def test_a_missing_home_folder_is_one_line(tmp_path, monkeypatch, given):
     def nobody(*_):
         raise KeyError("nobody")
 
@@ -534,7 +534,7 @@ def test_no_home_folder(tmp_path, monkeypatch, given):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupt_from_the_keyboard_leaves_nothing(tmp_path):
+def test_a_keyboard_interrupt_during_a_download_leaves_nothing(tmp_path):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -565,5 +565,5 @@ def test_an_interrupt_from_the_keyboard_leaves_nothing(tmp_path):
             process.kill()
             server.shutdown()
             thread.join()
-    assert (process.returncode, errors) == (130, "train.py: stopped before anything was begun\n")
+    assert (process.returncode, errors) == (130, "train.py: stopped before anything began\n")
     assert os.listdir(tmp_path) == []

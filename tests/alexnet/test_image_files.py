@@ -1,4 +1,4 @@
-"""Images of every kind as the array that a network is fed from, files that are none, and which a folder has."""
+"""Image files of every kind are read as arrays, other files are refused, and the images of a folder are found."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ def saved(path, image, **options):
 
 
 def rgb(array):
-    """(H, W, 3) as read_image gives it."""
+    """An array (H, W, 3) as (3, H, W), which read_image returns."""
     return np.asarray(array).transpose(2, 0, 1)
 
 
@@ -35,26 +35,26 @@ def rgb(array):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.webp", "a.JPEG.png"])
-def test_colours(tmp_path, name):
+def test_colour_images_are_read(tmp_path, name):
     options = {"lossless": True} if name.endswith("webp") else {}
     file = saved(tmp_path / name, Image.fromarray(PIXELS), **options)
     np.testing.assert_array_equal(read_image(file, 8), rgb(PIXELS))
 
 
-def test_jpeg(tmp_path):
+def test_jpeg_images_are_read(tmp_path):
     file = saved(tmp_path / "a.jpg", Image.fromarray(PIXELS), quality=95)
     with Image.open(file) as image:
         np.testing.assert_array_equal(read_image(file, 8), rgb(image))
 
 
-def test_what_is_in_a_file_counts_not_its_name(tmp_path):
+def test_the_content_of_a_file_decides_not_its_name(tmp_path):
     """ImageNet has PNG files that are called JPEG."""
     file = tmp_path / "a.JPEG"
     Image.fromarray(PIXELS).save(file, format="PNG")
     np.testing.assert_array_equal(read_image(file, 8), rgb(PIXELS))
 
 
-def test_grayscale(tmp_path):
+def test_grey_images_are_read(tmp_path):
     file = saved(tmp_path / "a.png", Image.fromarray(PIXELS[..., 0]))
     np.testing.assert_array_equal(read_image(file, 8), np.stack([PIXELS[..., 0]] * 3))
     np.testing.assert_array_equal(read_image(file, 8, channels=1), PIXELS[None, ..., 0])
@@ -66,19 +66,19 @@ def test_colours_become_grey(tmp_path):
     assert abs(read_image(file, 8, channels=1)[0] - luma).max() <= 1
 
 
-def test_one_bit(tmp_path):
+def test_one_bit_images_are_read(tmp_path):
     file = saved(tmp_path / "a.png", Image.fromarray(PIXELS[..., 0] > 127))
     np.testing.assert_array_equal(read_image(file, 8)[0], 255 * (PIXELS[..., 0] > 127))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.gif", "a.bmp"])
-def test_palette(tmp_path, name):
+def test_palette_images_are_read(tmp_path, name):
     image = Image.fromarray(PIXELS // 128 * 200).quantize(8)
     file = saved(tmp_path / name, image)
     np.testing.assert_array_equal(read_image(file, 8), rgb(image.convert("RGB")))
 
 
-def test_transparent_palette_lies_on_white(tmp_path):
+def test_a_transparent_palette_entry_becomes_white(tmp_path):
     image = Image.new("P", (8, 8), 0)
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.paste(1, (0, 0, 8, 4))
@@ -87,7 +87,7 @@ def test_transparent_palette_lies_on_white(tmp_path):
     assert (array[:, :4] == [[[40]], [[50]], [[60]]]).all() and (array[:, 4:] == 255).all()
 
 
-def test_transparent_colour_lies_on_white(tmp_path):
+def test_a_transparent_colour_becomes_white(tmp_path):
     image = Image.new("RGB", (8, 8), (1, 2, 3))
     image.paste((9, 9, 9), (0, 0, 8, 4))
     array = read_image(saved(tmp_path / "a.png", image, transparency=(1, 2, 3)), 8)
@@ -95,7 +95,7 @@ def test_transparent_colour_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_lies_on_white(tmp_path, mode):
+def test_an_alpha_channel_is_drawn_on_white(tmp_path, mode):
     image = Image.new(mode, (8, 8), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
     image.paste((100, 100, 100, 255) if mode == "RGBA" else (100, 255), (0, 0, 8, 2))
     image.paste((0, 0, 0, 128) if mode == "RGBA" else (0, 128), (0, 2, 8, 4))
@@ -103,21 +103,21 @@ def test_alpha_lies_on_white(tmp_path, mode):
     assert (array[:, :2] == 100).all() and (array[:, 2:4] == 127).all() and (array[:, 4:] == 255).all()
 
 
-def test_cmyk(tmp_path):
+def test_cmyk_images_are_read(tmp_path):
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # magenta and yellow ink make red
     red, green, blue = read_image(saved(tmp_path / "a.jpg", image, quality=95), 8)
     assert red.min() > 240 and green.max() < 15 and blue.max() < 15
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bits_become_8(tmp_path, name):
+def test_16_bit_images_become_8_bit_images(tmp_path, name):
     values = np.array([[0, 128, 257], [0x7FFF, 0x8000, 0xFFFF], [1000, 2000, 60000]], np.uint16)
     file = saved(tmp_path / name, Image.fromarray(values))
     np.testing.assert_array_equal(read_image(file, 3)[0], np.floor(values / 257 + 0.5))
     np.testing.assert_array_equal(read_image(file, 3, channels=1)[0], np.floor(values / 257 + 0.5))
 
 
-def test_16_bits_of_the_other_byte_order(tmp_path):
+def test_big_endian_16_bit_images_are_read(tmp_path):
     values = np.array([[0, 0x1234], [0x8000, 0xFFFF]], np.uint16)
     file = tmp_path / "a.tif"
     tags = [(256, 3, 1, 2 << 16), (257, 3, 1, 2 << 16), (258, 3, 1, 16 << 16), (259, 3, 1, 1 << 16), (262, 3, 1, 1 << 16)]
@@ -127,8 +127,8 @@ def test_16_bits_of_the_other_byte_order(tmp_path):
     np.testing.assert_array_equal(read_image(file, 2)[0], np.floor(values / 257 + 0.5))
 
 
-def test_16_bit_colours(tmp_path):
-    """Pillow takes the higher byte."""
+def test_16_bit_colours_are_read(tmp_path):
+    """Pillow keeps the higher byte."""
     values = R.integers(0, 65536, (4, 4, 3), dtype=np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     file = tmp_path / "a.png"
@@ -139,16 +139,16 @@ def test_16_bit_colours(tmp_path):
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_32_bits_are_refused(tmp_path, mode):
     file = saved(tmp_path / "a.tif", Image.new(mode, (4, 4), 100_000))
-    with pytest.raises(ImageError, match="it has 32 bits a pixel; save it with 8 or 16"):
+    with pytest.raises(ImageError, match="it has 32 bits per channel; save it with 8 or 16"):
         read_image(file, 4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(30, 20), (20, 31), (8, 8)])
-def test_images_stand_upright(tmp_path, orientation, size):
-    """As if the upright image had been saved: of an image that is read at its own size, pixel by pixel."""
+def test_images_are_rotated_upright(tmp_path, orientation, size):
+    """The result is that of the upright image; if it is not resized, pixel by pixel."""
     upright = Image.fromarray(R.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Transpose that undoes the one for each orientation
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # for each orientation, the Transpose that undoes it
     turned = upright if orientation == 1 else upright.transpose(Image.Transpose(back[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -160,9 +160,9 @@ def test_images_stand_upright(tmp_path, orientation, size):
     assert small <= 1
 
 
-def test_a_jpeg_stands_upright(tmp_path):
+def test_a_jpeg_is_rotated_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned to the right
+    exif[0x0112] = 6  # means: rotate clockwise to show it
     image = Image.new("RGB", (40, 20))
     image.paste((255, 255, 255), (0, 0, 20, 20))
     array = read_image(saved(tmp_path / "a.jpg", image, exif=exif), 20)
@@ -176,7 +176,7 @@ def test_damaged_exif_is_ignored(tmp_path, exif):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_the_first_frame_of_several(tmp_path, kind):
+def test_the_first_of_several_frames_is_read(tmp_path, kind):
     frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 255, 0))]
     options = {"lossless": True} if kind == "WEBP" else {}
     file = tmp_path / "a"
@@ -189,8 +189,8 @@ def test_the_first_frame_of_several(tmp_path, kind):
 
 @settings(max_examples=100, deadline=None)
 @given(width=st.integers(1, 60), height=st.integers(1, 60), side=st.integers(1, 40))
-def test_the_centre_of_the_resized_image(tmp_path_factory, width, height, side):
-    """As torchvision's Resize(side) and CenterCrop(side) do it: exactly, or in a draft but for the last digit."""
+def test_the_centre_of_the_resized_image_is_read(tmp_path_factory, width, height, side):
+    """Like torchvision's Resize(side) and CenterCrop(side): exactly, or with draft to within 1."""
     image = Image.fromarray(R.integers(0, 256, (height, width, 3), dtype=np.uint8))
     file = saved(tmp_path_factory.getbasetemp() / "a.bmp", image)
     short = min(width, height)
@@ -203,17 +203,17 @@ def test_the_centre_of_the_resized_image(tmp_path_factory, width, height, side):
         np.testing.assert_array_equal(read_image(file, side, draft=False), expected)
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is(tmp_path):
+def test_an_image_of_the_right_size_is_not_resized(tmp_path):
     image = Image.fromarray(R.integers(0, 256, (8, 15, 3), dtype=np.uint8))
     np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", image), 8), rgb(image)[:, :, 4:12])
 
 
-def test_a_line_needs_no_memory(tmp_path):
+def test_a_very_long_image_needs_little_memory(tmp_path):
     file = saved(tmp_path / "a.png", Image.new("RGB", (60_000, 1), (9, 8, 7)))
     assert (read_image(file, 256) == [[[9]], [[8]], [[7]]]).all()
 
 
-def test_a_draft_is_smaller_and_much_the_same(tmp_path, monkeypatch):
+def test_a_draft_is_decoded_smaller_and_looks_almost_the_same(tmp_path, monkeypatch):
     smooth = Image.fromarray(PIXELS).resize((800, 600), Image.Resampling.BICUBIC)
     file = saved(tmp_path / "a.jpg", smooth, quality=95)
     sizes = []
@@ -224,7 +224,7 @@ def test_a_draft_is_smaller_and_much_the_same(tmp_path, monkeypatch):
     draft, whole = read_image(file, 64), read_image(file, 64, draft=False)
     assert sizes == [(100, 75), (800, 600)]
     assert abs(draft.astype(int) - whole).mean() < 1.5
-    assert read_image(file, 76).shape == (3, 76, 76) and sizes[-1] == (200, 150)  # never smaller than it is to be
+    assert read_image(file, 76).shape == (3, 76, 76) and sizes[-1] == (200, 150)  # never smaller than the result
 
 
 # --- files that are no images -----------------------------------------------------------------------------------------------
@@ -248,15 +248,15 @@ def encoded(kind):
     "content, reason",
     [
         (b"", "it is empty"),
-        (b"no picture at all", "it is no image of a kind that is read: JPEG, PNG, WebP, BMP, GIF, TIFF"),
+        (b"no picture at all", "it is not an image of a supported format: JPEG, PNG, WebP, BMP, GIF, TIFF"),
         (b"GIF89a", "no image|truncated|."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image of a kind"),
-        (png((60_000, 60_000), b""), r"it has 60000 x 60000 pixels, and more than [0-9,]+ are not read|more than"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is not an image of a supported format"),
+        (png((60_000, 60_000), b""), r"it has 60000 x 60000 pixels, and at most [0-9,]+ are read|more than"),
         (png((9500, 9500), b""), "it has 9500 x 9500 pixels"),
         (png((8, 8), b"\0"), "."),
     ],
 )
-def test_files_that_are_no_images(tmp_path, content, reason):
+def test_files_that_are_no_images_are_refused(tmp_path, content, reason):
     file = tmp_path / "a.png"
     file.write_bytes(content)
     with pytest.raises(ImageError, match=reason):
@@ -264,7 +264,7 @@ def test_files_that_are_no_images(tmp_path, content, reason):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_files_that_are_cut_short(tmp_path, kind):
+def test_files_that_are_cut_short_are_refused(tmp_path, kind):
     content, file = encoded(kind), tmp_path / "a"
     for share in (0.2, 0.5, 0.9):
         file.write_bytes(content[: int(share * len(content))])
@@ -272,7 +272,7 @@ def test_files_that_are_cut_short(tmp_path, kind):
             read_image(file, 8)
 
 
-def test_a_wrong_checksum(tmp_path):
+def test_a_wrong_checksum_is_refused(tmp_path):
     content = bytearray(encoded("PNG"))
     content[60] ^= 255
     (tmp_path / "a.png").write_bytes(content)
@@ -295,19 +295,19 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, kind, changes):
         assert read_image(file, 8).shape == (3, 8, 8)
 
 
-def test_what_is_no_regular_file(tmp_path):
+def test_paths_that_are_no_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path, reason in [
-        (tmp_path / "pipe.png", "it is no regular file"),
-        (tmp_path, "it is no regular file|Is a directory"),
+        (tmp_path / "pipe.png", "it is not a regular file"),
+        (tmp_path, "it is not a regular file|Is a directory"),
         (tmp_path / "nothing.png", "No such file"),
-        ("/dev/zero", "it is no regular file"),
+        ("/dev/zero", "it is not a regular file"),
     ]:
         with pytest.raises(ImageError, match=reason):
             read_image(path, 8)
 
 
-def test_no_descriptor_is_left_open(tmp_path):
+def test_no_file_is_left_open(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x" * 100)
     before = len(os.listdir("/proc/self/fd"))
     for name in ("a.png", "b.png", "."):
@@ -316,26 +316,26 @@ def test_no_descriptor_is_left_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# --- what a folder has ------------------------------------------------------------------------------------------------------
+# --- the images of a folder -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.png", "a.b.webp", "a.bmp", "a.gif", "a.tif", "A.TIFF", "a.jfif"])
-def test_names_of_images(name):
+def test_names_of_images_are_recognised(name):
     assert is_image_name(name)
 
 
 @pytest.mark.parametrize("name", [".a.jpg", "._a.jpg", "Thumbs.db", "desktop.ini", "a", "jpg", "a.jpg.txt", "a.npy", ".jpg"])
-def test_names_of_other_files(name):
+def test_names_of_other_files_are_not_images(name):
     assert not is_image_name(name)
 
 
-def test_natural_order():
+def test_natural_order_compares_numbers_as_numbers():
     names = ["b10", "b9", "B2", "a", "b", "10", "9", "b1.5", "b1.10", "b01", "b1"]
     assert sorted(names, key=natural_order) == ["9", "10", "a", "b", "b01", "b1", "b1.5", "b1.10", "B2", "b9", "b10"]
 
 
 @given(names=st.lists(st.text(max_size=6), max_size=6))
-def test_natural_order_is_an_order(names):
+def test_natural_order_is_a_total_order(names):
     other_way = names[::-1]
     assert sorted(names, key=natural_order) == sorted(other_way, key=natural_order)
 
@@ -346,12 +346,12 @@ def touch(folder, *names):
         (folder / name).touch()
 
 
-def test_images_below_a_folder(tmp_path):
+def test_images_below_a_folder_are_found(tmp_path):
     touch(tmp_path, "b/2.jpg", "b/10.jpg", "b/c/d/1.png", "a.jpg", "notes.txt", ".hidden/x.jpg", "__MACOSX/x.jpg", "b/._2.jpg")
     assert images_below(tmp_path) == ["a.jpg", "b/2.jpg", "b/10.jpg", "b/c/d/1.png"]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_cycles_are_not(tmp_path):
     touch(tmp_path, "real/1.jpg", "folder/2.jpg")
     (tmp_path / "folder/link.jpg").symlink_to(tmp_path / "real/1.jpg")
     (tmp_path / "folder/linked").symlink_to(tmp_path / "real")
@@ -361,7 +361,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert images_below(tmp_path / "folder") == ["2.jpg", "link.jpg", "linked/1.jpg"]
 
 
-def test_classes(tmp_path):
+def test_classes_are_the_subfolders(tmp_path):
     touch(tmp_path, "dog 10/1.jpg", "dog 9/1.jpg", "cat/x/1.jpg", "stray.jpg", ".git/1.jpg", "Thumbs.db")
     (tmp_path / "empty").mkdir()
     found = class_folders(tmp_path)
@@ -370,13 +370,13 @@ def test_classes(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_classes_however_their_names_are_composed(tmp_path, form):
-    """macOS decomposes the names of files: "é" would be an "e" with something behind it, and come before "f"."""
+def test_composed_and_decomposed_class_names_sort_the_same(tmp_path, form):
+    """macOS decomposes file names: "é" would be an "e" and an accent, and come before "f"."""
     touch(tmp_path, *(unicodedata.normalize(form, name) + "/1.jpg" for name in ("élan", "fox", "eel")))
     assert list(class_folders(tmp_path)) == ["eel", "fox", "élan"]
 
 
-def test_a_name_that_is_not_utf_8(tmp_path):
+def test_a_class_name_that_is_not_utf_8_is_refused(tmp_path):
     os.mkdir(os.fsencode(tmp_path) + b"/\xff")
-    with pytest.raises(UserError, match="the name of a class is to be UTF-8; rename the folder"):
+    with pytest.raises(UserError, match="the name of a class must be UTF-8; rename the folder"):
         class_folders(tmp_path)

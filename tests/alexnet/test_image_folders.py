@@ -1,4 +1,4 @@
-"""Training on folders of images: which are found, what is refused, and that a run is the same however they are read."""
+"""Training on folders of images: which images are found, what is refused, and that runs do not depend on how they are read."""
 
 import dataclasses
 import json
@@ -41,14 +41,14 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
-def test_the_names_of_the_test_folder(tmp_path, name):
+def test_the_test_folder_may_have_these_names(tmp_path, name):
     folders.split(tmp_path, COUNTS, COUNTS, ("train", name))
     dataset = datasets.load(str(tmp_path), side=12)
     assert len(dataset.train) == len(dataset.test) == 36 and dataset.test.images.names[0] == f"{name}/blue/blue-0.png"
     dataset.close()
 
 
-def test_val_goes_before_test(tmp_path):
+def test_val_is_preferred_to_test(tmp_path):
     folders.split(tmp_path, COUNTS, dict.fromkeys(COUNTS, 2), ("train", "test"))
     folders.make(tmp_path / "val", dict.fromkeys(COUNTS, 3))
     assert len(datasets.load(str(tmp_path), side=12).test) == 9
@@ -63,7 +63,7 @@ def test_labels_follow_the_natural_order_of_the_classes(tmp_path):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and dataset.test.labels.tolist() == [0, 1, 2, 3]
 
 
-def test_what_is_hidden_or_no_image_is_no_class_and_no_image(data):
+def test_hidden_files_and_other_files_are_ignored(data):
     (data / "train" / ".ipynb_checkpoints").mkdir()
     shutil.copy(data / "train/red/red-0.png", data / "train/.ipynb_checkpoints/a.png")
     for name in (".hidden.png", "Thumbs.db", "notes.txt", "._red.png"):
@@ -76,14 +76,14 @@ def test_what_is_hidden_or_no_image_is_no_class_and_no_image(data):
     assert dataset.classes == ("blue", "green", "red") and len(dataset.train) == 36
 
 
-def test_images_lie_as_deep_as_they_do(data):
+def test_images_may_be_in_subfolders_of_a_class(data):
     (data / "train/red/2024/may").mkdir(parents=True)
     shutil.move(data / "train/red/red-0.png", data / "train/red/2024/may/red-0.png")
     dataset = datasets.load(str(data), side=12)
     assert len(dataset.train) == 36 and "train/red/2024/may/red-0.png" in dataset.train.images.names
 
 
-def test_images_are_indexed_as_an_array_is(data):
+def test_images_are_indexed_like_an_array(data):
     dataset = datasets.load(str(data), side=12)
     images = dataset.train.images
     whole = images[:]
@@ -97,8 +97,8 @@ def test_images_are_indexed_as_an_array_is(data):
     dataset.close()
 
 
-def test_a_class_of_trains(tmp_path):
-    """Or one of tests: what has no folders in it is no folder of classes."""
+def test_a_class_may_be_named_train_or_test(tmp_path):
+    """Also a class of tests: a folder without subfolders is a class."""
     folders.make(tmp_path, {"car": 4, "train": 3, "test": 2})
     dataset = datasets.load(str(tmp_path), side=12)
     assert dataset.classes == ("car", "test", "train") and np.bincount(dataset.train.labels).tolist() == [4, 2, 3]
@@ -121,26 +121,26 @@ def another_class(data):
 def empty_class(data):
     shutil.rmtree(data / "train/red")
     (data / "train/red").mkdir()
-    return "in {}/train there are no images of red; put some there, or remove the folder"
+    return "{}/train has no images of red; add some, or remove the folder"
 
 
 def one_class(data):
     for part in ("train", "val"):
         for name in ("red", "blue"):
             shutil.rmtree(data / part / name)
-    return "in {}/train there is only one class, green"
+    return "{}/train has only one class, green"
 
 
 def no_images(data):
     for part in ("train", "val"):
         shutil.rmtree(data / part)
         (data / part / "red").mkdir(parents=True)
-    return "there are no images in {}/train; it needs a folder a class"
+    return "there are no images in {}/train; it needs a folder for each class"
 
 
 def no_train(data):
     shutil.rmtree(data / "train")
-    return "there is val, and no train beside it"
+    return "there is val, but no train beside it"
 
 
 def no_test(data):
@@ -149,14 +149,14 @@ def no_test(data):
 
 
 @pytest.mark.parametrize("damage", [missing_class, another_class, empty_class, one_class, no_images, no_train, no_test])
-def test_folders_that_are_refused(data, damage, tmp_path):
+def test_unsuitable_folders_are_refused(data, damage, tmp_path):
     expected = damage(data).format(data)
     status, message = run(data, "--out", tmp_path / "out/run")
     assert status == 2 and expected in message and "\n" not in message, message
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     status, message = run(tmp_path / "nowhere")
     assert status == 2 and "there is no such data set and no such folder" in message
 
@@ -164,7 +164,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 # --- files that cannot be read ------------------------------------------------------------------------------------------
 
 
-def test_a_few_files_that_cannot_be_read_are_named_and_left_out(data, tmp_path, monkeypatch):
+def test_a_few_unreadable_files_are_named_and_left_out(data, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(image_folders.entry, "tell", told.append)
     (data / "train/red/red-3.png").write_bytes(b"no picture")
@@ -178,7 +178,7 @@ def test_a_few_files_that_cannot_be_read_are_named_and_left_out(data, tmp_path, 
     assert experiments.run("--resume", tmp_path / "run", "--epochs", 2) == (0, "")
 
 
-def test_too_many_files_that_cannot_be_read(data, tmp_path, monkeypatch):
+def test_too_many_unreadable_files_are_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(image_folders.entry, "tell", lambda line: None)
     for i in range(11):
         (data / f"train/red/red-{i}.png").write_bytes(b"")
@@ -187,15 +187,15 @@ def test_too_many_files_that_cannot_be_read(data, tmp_path, monkeypatch):
     assert "and 1 more" in message and not (tmp_path / "run").exists()
 
 
-def test_a_class_none_of_whose_images_can_be_read(data, monkeypatch):
+def test_a_class_without_a_readable_image_is_refused(data, monkeypatch):
     monkeypatch.setattr(image_folders.entry, "tell", lambda line: None)
     for file in (data / "val/red").iterdir():
         file.write_bytes(b"")
     status, message = run(data)
-    assert status == 2 and "no image of class 'red' to test on can be read" in message
+    assert status == 2 and "class 'red' has no test image that can be read" in message
 
 
-def test_a_limited_run_makes_up_for_files_that_cannot_be_read(data, tmp_path, monkeypatch):
+def test_a_limited_run_replaces_unreadable_files(data, tmp_path, monkeypatch):
     monkeypatch.setattr(image_folders.entry, "tell", lambda line: None)
     for i in (0, 1, 2):
         (data / f"train/red/red-{i}.png").write_bytes(b"")
@@ -207,7 +207,7 @@ def test_a_limited_run_makes_up_for_files_that_cannot_be_read(data, tmp_path, mo
     dataset.close()
 
 
-def test_an_image_that_goes_while_it_is_trained_on(data, monkeypatch):
+def test_an_image_removed_during_training_is_named(data, monkeypatch):
     monkeypatch.setattr(image_folders, "CACHE_BYTES", 0)
     asked = config("--data", data)
     dataset = load_dataset(asked)
@@ -218,10 +218,10 @@ def test_an_image_that_goes_while_it_is_trained_on(data, monkeypatch):
     dataset.close()
 
 
-# --- what stays with a run ----------------------------------------------------------------------------------------------
+# --- what a run records ------------------------------------------------------------------------------------------------
 
 
-def test_what_was_found_stays_with_the_run(data, tmp_path):
+def test_config_json_records_what_was_found(data, tmp_path):
     assert run(data, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     settings = json.loads((tmp_path / "run/config.json").read_text())
     images = datasets.load(str(data), side=12).train.images[:].astype(float)
@@ -229,11 +229,11 @@ def test_what_was_found_stays_with_the_run(data, tmp_path):
     assert (settings["channels"], settings["resize"], settings["image_size"]) == (3, 12, 12)
     np.testing.assert_allclose(settings["mean"], images.mean(axis=(0, 2, 3)), atol=1e-3)
     np.testing.assert_allclose(settings["std"], images.std(axis=(0, 2, 3)), atol=1e-3)
-    assert settings["crop_padding"] == 1  # of 12 pixels, as 2 of 32
+    assert settings["crop_padding"] == 1  # 1 of 12 pixels, as 2 of 32
 
 
-def test_the_colours_of_the_2012_recipe(data, tmp_path):
-    """Principal components as long as the deviation along them: their squares add up to the covariance."""
+def test_the_2012_recipe_records_the_principal_components(data, tmp_path):
+    """Each principal component is as long as the deviation along it: V^T V is the covariance."""
     assert run(data, "--epochs", 1, "--recipe", "alexnet-2012", "--image-size", 14, "--out", tmp_path / "run") == (0, "")
     settings = json.loads((tmp_path / "run/config.json").read_text())
     assert (settings["resize"], settings["image_size"], settings["std"]) == (16, 14, [1.0] * 3)
@@ -246,7 +246,7 @@ def test_the_colours_of_the_2012_recipe(data, tmp_path):
 
 @pytest.mark.parametrize("cache", [0, 1 << 30])
 def test_a_run_is_the_same_however_its_images_are_read(data, tmp_path, monkeypatch, cache):
-    """By one reader or three, kept in memory or not, stopped and resumed."""
+    """By one reader or three, kept in memory or not."""
     options = ["--recipe", "default", "--image-size", 12, "--epochs", 2]
     assert run(data, *options, "--out", tmp_path / "one") == (0, "")
     monkeypatch.setattr(image_folders, "CACHE_BYTES", cache)
@@ -259,7 +259,7 @@ def test_a_run_is_the_same_however_its_images_are_read(data, tmp_path, monkeypat
     assert experiments.weights(tmp_path / "third") == experiments.weights(tmp_path / "one")
 
 
-def test_a_run_goes_on_where_its_images_have_been_moved(data, tmp_path):
+def test_a_run_can_be_resumed_after_its_images_were_moved(data, tmp_path):
     options = ["--recipe", "deck"]
     assert run(data, *options, "--epochs", 2, "--out", tmp_path / "whole") == (0, "")
     assert run(data, *options, "--epochs", 1, "--out", tmp_path / "moved") == (0, "")
@@ -271,7 +271,7 @@ def test_a_run_goes_on_where_its_images_have_been_moved(data, tmp_path):
 
 
 @pytest.mark.parametrize("key, value", [("image_size", 11), ("resize", 13), ("channels", 1), ("crop", 0.9)])
-def test_sizes_that_were_changed_in_the_config(data, tmp_path, key, value):
+def test_image_sizes_changed_in_config_json_are_refused(data, tmp_path, key, value):
     assert run(data, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     settings = json.loads((tmp_path / "run/config.json").read_text()) | {key: value}
     if key == "channels":
@@ -279,12 +279,12 @@ def test_sizes_that_were_changed_in_the_config(data, tmp_path, key, value):
     (tmp_path / "run/config.json").write_text(json.dumps(settings))
     before = experiments.content(tmp_path / "run")
     status, message = experiments.run("--resume", tmp_path / "run", "--epochs", 2)
-    assert status == 2 and "config.json has other sizes of images than" in message
+    assert status == 2 and "config.json has other image sizes than" in message
     assert experiments.content(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("change", ["more", "fewer", "another", "renamed"])
-def test_a_run_does_not_go_on_with_other_images(data, tmp_path, change):
+def test_a_run_is_not_resumed_with_other_images(data, tmp_path, change):
     assert run(data, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     file = data / "train/red/red-0.png"
     if change == "more":
@@ -301,7 +301,7 @@ def test_a_run_does_not_go_on_with_other_images(data, tmp_path, change):
     assert experiments.content(tmp_path / "run") == before
 
 
-# --- a part of the images to test on ------------------------------------------------------------------------------------
+# --- held-out images ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["with train", "without"])
@@ -324,7 +324,7 @@ def test_a_number_of_images_is_held_out_class_balanced(tmp_path):
     assert np.bincount(dataset.test.labels).tolist() == [3, 3, 3] and len(dataset.train) == 26
 
 
-def test_images_of_an_array_are_held_out_too():
+def test_images_of_an_array_can_be_held_out():
     dataset = load_dataset(config("--data", "digits", "--validation", 100))
     whole = datasets.digits()
     assert len(dataset.train) == 1337 and np.bincount(dataset.test.labels).tolist() == [10] * 10
@@ -333,14 +333,14 @@ def test_images_of_an_array_are_held_out_too():
 
 
 @pytest.mark.parametrize("validation", [34, 35, 0.99, 36])
-def test_more_is_held_out_than_there_can_be(tmp_path, validation):
+def test_holding_out_too_many_images_is_refused(tmp_path, validation):
     folders.make(tmp_path / "data", COUNTS)
     status, message = run(tmp_path / "data", "--validation", validation)
-    assert status == 2 and f"--validation {validation} would leave class" in message
+    assert status == 2 and f"--validation {validation} holds out all or none of class" in message
 
 
 @pytest.mark.parametrize("validation", ["0", "1.5", "-1", "x", "nan", "", "0.0", "1e3", "1000001"])
-def test_what_is_held_out_is_a_number_or_a_share(validation):
+def test_only_a_number_or_a_share_can_be_held_out(validation):
     with pytest.raises(UserError, match="is not a share such as 0.2, nor an integer"):
         train.parser().parse_args(["--validation", validation])
 
@@ -348,7 +348,7 @@ def test_what_is_held_out_is_a_number_or_a_share(validation):
 # --- classes of uneven size ---------------------------------------------------------------------------------------------
 
 
-def test_balance_makes_all_classes_count_the_same():
+def test_balance_gives_all_classes_the_same_weight():
     asked = dataclasses.replace(config("--balance"), classes=["a", "b", "c"])
     labels = np.repeat([0, 1, 2], [10, 5, 1])
     weights = class_weights(asked, labels)
@@ -357,8 +357,8 @@ def test_balance_makes_all_classes_count_the_same():
     assert class_weights(dataclasses.replace(asked, balance=False), labels) is None
 
 
-def test_balance_pulls_at_the_rare_class(tmp_path):
-    """Images without a pattern: without it the network says the common class everywhere, with it the rare one is as good."""
+def test_balance_helps_the_rare_class(tmp_path):
+    """On images without a pattern: without --balance the network prefers the common class, with it both are equal."""
     folders.make(tmp_path / "data/train", {"one": 60, "two": 12})
     folders.make(tmp_path / "data/val", {"one": 12, "two": 12})
     for file in (tmp_path / "data").rglob("*.png"):
@@ -376,7 +376,7 @@ def hash_of(file):
 
 
 @pytest.mark.parametrize("counts, told", [([12, 20], "12 of 'red' to 20 of 'green'"), ([12, 18], "")])
-def test_uneven_sizes_are_told(tmp_path, monkeypatch, counts, told):
+def test_uneven_class_sizes_are_reported(tmp_path, monkeypatch, counts, told):
     lines = []
     monkeypatch.setattr(launch.entry, "tell", lines.append)
     sizes = dict(zip(("red", "green"), counts, strict=True))
@@ -384,11 +384,11 @@ def test_uneven_sizes_are_told(tmp_path, monkeypatch, counts, told):
     assert run(data, "--epochs", 1, "--out", tmp_path / "a") == (0, "")
     assert run(data, "--epochs", 1, "--balance", "--out", tmp_path / "b") == (0, "")
     assert experiments.run("--resume", tmp_path / "a", "--epochs", 2) == (0, "")
-    about_sizes = [line for line in lines if "uneven" in line]
+    about_sizes = [line for line in lines if "unbalanced" in line]
     assert len(about_sizes) == bool(told) and all(told in line for line in about_sizes)
 
 
-def test_readers_end_once_nobody_has_the_images(data):
+def test_readers_end_when_the_images_are_no_longer_used(data):
     dataset = datasets.load(str(data), side=12)
     dataset.train.images[:3]
     processes = list(dataset.train.images.readers.workers._processes)

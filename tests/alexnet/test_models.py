@@ -1,4 +1,4 @@
-"""The networks: sizes, counts and state names against published figures, and what they start from."""
+"""The networks: sizes, counts and state names compared with published figures, and their initial weights."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from minidl import Tensor, gradcheck, no_grad, random
 from minidl.nn import summary
 
 ROOT = Path(__file__).parents[2]
-# (network, height and width): {layer: (its output, parameters, multiply-adds for one image)}, from the papers and their code.
+# (network, height and width): {layer: (output, parameters, multiply-adds of one image)}, from the papers and their code.
 LAYERS = {
     ("alexnet-2012", 227): {
         "conv1": ((96, 55, 55), 34_944, 105_415_200),
@@ -67,13 +67,13 @@ def test_the_readme_has_these_figures(name):
     assert [cell.strip() for cell in line.split("|")[-3:-1]] == [parameters, macs]
 
 
-def test_the_state_of_torchvisions_net_has_its_names():
+def test_the_state_of_alexnet_torchvision_has_torchvisions_names():
     layers = [f"features.{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier.{i}" for i in (1, 4, 6)]
     assert list(alexnet.create("alexnet-torchvision").state_dict()) == [f"{n}.{k}" for n in layers for k in ("weight", "bias")]
 
 
-def test_the_2012_net_takes_224_as_227():
-    """Its code lets conv1's last window hang over the image: the same as three rows and columns of zeros."""
+def test_alexnet_2012_pads_224_to_227():
+    """In the paper's code conv1's last window extends beyond the image: the same as three rows and columns of zeros."""
     net = alexnet.create("alexnet-2012", 10).eval()
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     with no_grad():
@@ -82,10 +82,10 @@ def test_the_2012_net_takes_224_as_227():
 
 
 @pytest.mark.parametrize("model", ["alexnet-2012", "net-145"])
-def test_the_2012_net_starts_as_the_paper_says(model):
-    """Section 5: N(0, .01), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers.
+def test_the_2012_networks_start_as_in_the_paper(model):
+    """Krizhevsky 2012, section 5: N(0, .01), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers.
 
-    The code has N(0, .03) in conv3, conv4 and conv5.
+    The paper's code, which is net-145, has N(0, .03) in conv3, conv4 and conv5.
     """
     random.manual_seed(0)
     state = alexnet.create(model).state_dict()
@@ -98,7 +98,7 @@ def test_the_2012_net_starts_as_the_paper_says(model):
 
 
 @pytest.mark.parametrize("name", ["cifar-bn", "cifar-lrn", "alexnet-torchvision"])
-def test_the_others_start_from_he_and_small_wide_layers(name):
+def test_the_other_networks_start_from_he_and_small_linear_weights(name):
     random.manual_seed(0)
     for key, array in alexnet.create(name).state_dict().items():
         if key.endswith("weight") and array.ndim == 4:
@@ -110,8 +110,8 @@ def test_the_others_start_from_he_and_small_wide_layers(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_smallest_images(name):
-    """What LEAST_IMAGE_SIZE says is enough, and one pixel less is refused; the network itself could not take it either."""
+def test_the_smallest_image_size_is_right(name):
+    """LEAST_IMAGE_SIZE is enough. One pixel less is refused, and the layers could not compute it."""
     least = LEAST_IMAGE_SIZE[name]
     net = alexnet.create(name, 3, in_channels=1, image_size=least).eval()
     with no_grad():
@@ -123,7 +123,7 @@ def test_the_smallest_images(name):
         alexnet.create(name, image_size=least - 1)
 
 
-def test_torchvisions_net_takes_images_of_many_sizes():
+def test_alexnet_torchvision_takes_images_of_many_sizes():
     net = alexnet.create("alexnet-torchvision", 5).eval()
     with no_grad():
         for height, width in ((100, 180), (300, 227)):
@@ -132,8 +132,8 @@ def test_torchvisions_net_takes_images_of_many_sizes():
 
 @pytest.mark.parametrize("model", ["alexnet-2012", "net-145"])
 @pytest.mark.parametrize("tower", [0, 1])
-def test_the_towers_meet_in_conv3_and_not_before(model, tower):
-    """Without conv1's maps of one tower, the other's half of pool2 stays as it is, and all of conv3 changes."""
+def test_the_towers_meet_first_in_conv3(model, tower):
+    """Without the conv1 maps of one tower, pool2 of the other does not change, and all of conv3 does."""
     net = alexnet.create(model, 10, image_size=64).eval()
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
 
@@ -159,8 +159,8 @@ def test_the_towers_meet_in_conv3_and_not_before(model, tower):
     assert (before["conv3"] != after["conv3"]).mean() > 0.9
 
 
-def test_the_order_of_net_145():
-    """As its layers-145.cfg has it: ReLU behind the poolings of conv1 and conv5, and before the two normalisations of conv2."""
+def test_the_layers_of_net_145_are_in_its_order():
+    """As in layers-145.cfg: ReLU after the pooling of conv1 and conv5, but before the two normalisations of conv2."""
     names = list(dict(alexnet.create("net-145", 10, image_size=64).named_children()))
     assert " ".join(names) == (
         "conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 pool5 relu5 flatten "
@@ -168,7 +168,7 @@ def test_the_order_of_net_145():
     )
 
 
-def test_normalisation_within_a_map_is_its_definition():
+def test_normalisation_within_a_map_matches_its_definition():
     x = np.random.default_rng(0).standard_normal((2, 3, 6, 7))
     expected = np.empty_like(x)
     padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
@@ -186,7 +186,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize("settings", [{"num_classes": 0}, {"in_channels": 0}, {"image_size": "64"}, {"image_size": 32.0}])
-def test_what_is_no_size(settings):
+def test_invalid_sizes_are_refused(settings):
     name, value = next(iter(settings.items()))
     with pytest.raises(ValueError, match=f"{name} is an integer of at least 1; got {value!r}"):
         alexnet.create("cifar-bn", **settings)

@@ -1,4 +1,4 @@
-"""Mean, deviation and principal components of pixels, against NumPy's own."""
+"""Mean, deviation and principal components of pixels, compared with NumPy."""
 
 import numpy as np
 from hypothesis import given
@@ -8,7 +8,7 @@ from alexnet.pixels import Pixels, moments
 
 
 @given(shape=st.tuples(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(1, 6), st.integers(1, 6)), seed=st.integers(0, 99))
-def test_against_numpy(shape, seed):
+def test_the_statistics_match_numpy(shape, seed):
     images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     pixels = Pixels.of(images)
     flat = images.transpose(1, 0, 2, 3).reshape(shape[1], -1).astype(float)
@@ -20,7 +20,7 @@ def test_against_numpy(shape, seed):
 
 
 @given(seed=st.integers(0, 99), parts=st.integers(1, 7))
-def test_sums_do_not_depend_on_how_they_are_added_up(seed, parts):
+def test_the_sums_do_not_depend_on_the_order_of_addition(seed, parts):
     images = np.random.default_rng(seed).integers(0, 256, (7, 3, 5, 4), dtype=np.uint8)
     whole, pieces = Pixels.of(images), Pixels(3)
     for part in reversed(np.array_split(images, parts)):
@@ -29,8 +29,8 @@ def test_sums_do_not_depend_on_how_they_are_added_up(seed, parts):
     assert moments(images[0]) == moments(images[:1])
 
 
-def test_photographs_have_a_first_component_of_about_brightness():
-    """Grey pictures with a little colour: the component is (1, 1, 1) / sqrt(3) times the deviation of the brightness."""
+def test_the_first_component_of_photographs_is_about_the_brightness():
+    """Grey pictures with a little colour: the component is (1, 1, 1) times 40, the deviation of the brightness."""
     draws = np.random.default_rng(0)
     grey = draws.normal(128, 40, (50, 1, 16, 16)) + draws.normal(0, 3, (50, 3, 16, 16))
     first = np.array(Pixels.of(np.clip(grey, 0, 255).astype(np.uint8)).color_vectors[0])

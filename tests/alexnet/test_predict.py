@@ -1,4 +1,4 @@
-"""What is on images, and how well a network does on a folder of them: python -m alexnet predict and evaluate."""
+"""python -m alexnet predict and evaluate: the classes of images, and the accuracy on a folder of images."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ def tiny_network():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder of pictures of three colours, and a run that tells them apart."""
+    """A folder with pictures of three colours, and a run that has learned to classify them."""
     place = tmp_path_factory.mktemp("place")
     data = folders.split(place / "data", dict.fromkeys(COLORS, 16), dict.fromkeys(COLORS, 5))
     options = ["--data", data, "--model", "tiny", "--batch-size", 8, "--epochs", 6, "--lr", 0.02]
@@ -40,7 +40,7 @@ def place(tmp_path_factory):
 
 
 def call(command, *arguments):
-    """(exit status, standard output, what is told)."""
+    """(exit status, standard output, messages)."""
     out, told = io.StringIO(), []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setattr("alexnet.entry.tell", lambda line, name=None: told.append(line))
@@ -57,7 +57,7 @@ def answers(*arguments):
 # --- predict ----------------------------------------------------------------------------------------------------------------
 
 
-def test_answers_as_json(place):
+def test_answers_are_given_as_json(place):
     files = [str(place / f"data/val/{name}/{name}-0.png") for name in COLORS]
     found = answers(place / "run", *files)
     assert [answer["file"] for answer in found] == files
@@ -68,7 +68,7 @@ def test_answers_as_json(place):
         assert answer["predictions"][0]["class"] == name
 
 
-def test_answers_in_words(place):
+def test_answers_are_given_in_words(place):
     file = place / "data/val/red/red-0.png"
     status, out, _ = call(predict, place / "run", file, "--top", 2)
     first, *lines = out.splitlines()
@@ -77,7 +77,7 @@ def test_answers_in_words(place):
 
 
 def test_images_are_prepared_as_for_training(place):
-    """The probabilities are those that the run's own loader and network give."""
+    """The probabilities equal those of the run's own loader and network."""
     config = RunFolder.read(place / "run").config
     dataset = load_dataset(config)
     _, loader = build_loaders(config, dataset, 0, 1)
@@ -91,7 +91,7 @@ def test_images_are_prepared_as_for_training(place):
     dataset.close()
 
 
-def test_files_folders_and_patterns(place, tmp_path, monkeypatch):
+def test_files_folders_and_patterns_are_expanded(place, tmp_path, monkeypatch):
     shutil.copytree(place / "data/val", tmp_path / "some")
     (tmp_path / "some/notes.txt").touch()
     (tmp_path / "some/a[1].png").write_bytes((tmp_path / "some/red/red-0.png").read_bytes())
@@ -106,7 +106,7 @@ def test_files_folders_and_patterns(place, tmp_path, monkeypatch):
             prediction.find_files([name])
 
 
-def test_good_files_are_answered_before_bad_ones_are_told(place, tmp_path):
+def test_unreadable_files_are_reported_after_the_answers(place, tmp_path):
     good = place / "data/val/red/red-0.png"
     (tmp_path / "bad.png").write_text("no picture")
     status, out, told = call(predict, place / "run", tmp_path / "bad.png", good, tmp_path / "none.png", "--json")
@@ -114,7 +114,7 @@ def test_good_files_are_answered_before_bad_ones_are_told(place, tmp_path):
     assert told[0].startswith(f"error: {tmp_path / 'bad.png'}: it is no image") and f"{tmp_path / 'none.png'}: No such" in told[1]
 
 
-def test_batches_do_not_matter(place):
+def test_the_batch_size_does_not_change_the_answers(place):
     folder = place / "data/val"
     one, other = answers(place / "run", folder, "--batch-size", 1), answers(place / "run", folder, "--batch-size", 100)
     for a, b in zip(one, other, strict=True):
@@ -124,7 +124,7 @@ def test_batches_do_not_matter(place):
         )
 
 
-def test_a_file_answers_as_the_run_does(place, tmp_path):
+def test_an_exported_file_answers_as_the_run_does(place, tmp_path):
     export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
     folder = place / "data/val"
     for options in ([], ["--views", 10]):
@@ -132,7 +132,7 @@ def test_a_file_answers_as_the_run_does(place, tmp_path):
 
 
 def test_ten_views_are_averaged(place):
-    """In probabilities, over the corners and the centre of what training cuts its crops from, and their reflections."""
+    """The probabilities of the four corners, the centre and their reflections, with training's padding, are averaged."""
     file = place / "data/val/red/red-0.png"
     loaded = weights.read(place / "run")
     image = prediction.read_image(file, loaded.preparation.resize)[None]
@@ -149,7 +149,7 @@ def test_ten_views_are_averaged(place):
     np.testing.assert_allclose([own[name] for name in COLORS], np.mean(probabilities, axis=0), rtol=1e-4)
 
 
-def test_views():
+def test_the_views_are_the_right_parts_of_the_image():
     image = np.arange(2 * 3 * 7 * 7).reshape(2, 3, 7, 7)
     np.testing.assert_array_equal(Views(4)(image, None, 0), image[:, :, 2:6, 2:6])
     ten = Views(4, 10)(image, None, 0).reshape(10, 2, 3, 4, 4)
@@ -164,7 +164,7 @@ def test_views():
     assert (Views(7, 10, padding=1)(image, None, 0)[2:4, :, 0] == 0).all()
 
 
-def test_names_of_classes_from_a_file(place, tmp_path):
+def test_class_names_can_be_read_from_a_file(place, tmp_path):
     (tmp_path / "names.txt").write_text("Blau\nGrün\n\nRot\n", encoding="utf-8")
     found = answers(place / "run", place / "data/val/green/green-0.png", "--classes", tmp_path / "names.txt")
     assert found[0]["predictions"][0]["class"] == "Grün"
@@ -177,7 +177,7 @@ def test_names_of_classes_from_a_file(place, tmp_path):
             answers(place / "run", place / "data/val", "--classes", tmp_path / name)
 
 
-def test_digits_are_grey(tmp_path):
+def test_predict_works_on_grey_digits(tmp_path):
     assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "a.png")
     assert len(answers(tmp_path / "run", tmp_path / "a.png", "--top", 99)[0]["predictions"]) == 10
@@ -186,7 +186,7 @@ def test_digits_are_grey(tmp_path):
 
 
 @pytest.mark.parametrize("images", [1, 3, 20])
-def test_a_grid_of_answers(place, tmp_path, images):
+def test_a_grid_of_answers_is_drawn(place, tmp_path, images):
     files = sorted((place / "data/train").rglob("*.png"))[:images]
     status, _, _ = call(predict, place / "run", *files, "--grid", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as picture:
@@ -204,7 +204,7 @@ def test_a_grid_of_answers(place, tmp_path, images):
         (["--explain", "/dev/null/a"], "cannot write"),
     ],
 )
-def test_what_predict_refuses(place, options, message):
+def test_predict_refuses_wrong_options(place, options, message):
     with pytest.raises(UserError, match=message):
         predict.main([str(place / "run"), str(place / "data/val/red/red-0.png"), *options])
 
@@ -227,7 +227,7 @@ def evaluated(*arguments):
     return json.loads(out)
 
 
-def test_an_evaluation_is_what_the_runs_last_line_says(place):
+def test_evaluate_repeats_the_last_line_of_the_run(place):
     last = experiments.metrics(place / "run")[-1]
     found = evaluated(place / "run")
     assert set(found) == {"images", "loss", "top1", "top5", "classes"} and found["images"] == 15
@@ -240,7 +240,7 @@ def test_an_evaluation_is_what_the_runs_last_line_says(place):
 
 
 @pytest.mark.parametrize("options", [["--recipe", "alexnet-2012", "--image-size", 14], ["--validation", 0.25, "--limit-test", 6]])
-def test_an_evaluation_is_done_as_the_run_did_it(place, tmp_path, options):
+def test_evaluate_uses_the_settings_of_the_run(place, tmp_path, options):
     settings = ["--data", place / "data", "--model", "tiny", "--batch-size", 8, "--epochs", 1]
     assert experiments.run(*settings, *options, "--out", tmp_path / "run") == (0, "")
     last, found = experiments.metrics(tmp_path / "run")[-1], evaluated(tmp_path / "run")
@@ -250,7 +250,7 @@ def test_an_evaluation_is_done_as_the_run_did_it(place, tmp_path, options):
     assert evaluated(tmp_path / "run", "--views", views)["top1"] == last["test_accuracy_views"]
 
 
-def test_an_evaluation_on_the_digits(tmp_path):
+def test_evaluate_works_on_digits(tmp_path):
     assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     last, found = experiments.metrics(tmp_path / "run")[-1], evaluated(tmp_path / "run")
     np.testing.assert_allclose(found["loss"], last["test_loss"], rtol=1e-6)
@@ -258,8 +258,8 @@ def test_an_evaluation_on_the_digits(tmp_path):
     assert evaluated(tmp_path / "run", "--data", "digits")["images"] == 360
 
 
-def test_an_evaluation_on_another_folder(place, tmp_path):
-    """Its classes are found by name, and may be fewer."""
+def test_evaluate_works_on_another_folder(place, tmp_path):
+    """The classes are matched by name; the folder may have fewer of them."""
     folders.make(tmp_path / "other", {"red": 3, "blue": 2}, first_seed=77)
     found = evaluated(place / "run", "--data", tmp_path / "other")
     assert found["images"] == 5 and found["classes"] == {"blue": {"images": 2, "right": 2}, "red": {"images": 3, "right": 3}}
@@ -274,7 +274,7 @@ def test_an_evaluation_on_another_folder(place, tmp_path):
     assert evaluated(tmp_path / "a.safetensors", "--data", place / "data", "--batch-size", 8) == found
 
 
-def test_ten_crops(place):
+def test_ten_crop_evaluates_ten_views(place):
     one, ten = evaluated(place / "run"), evaluated(place / "run", "--ten-crop")
     assert ten["images"] == 15 and ten["loss"] != one["loss"]
     of_predict = answers(place / "run", place / "data/val", "--views", 10)
@@ -282,14 +282,14 @@ def test_ten_crops(place):
     np.testing.assert_allclose(ten["loss"], np.mean(right), rtol=1e-4)
 
 
-def test_files_that_cannot_be_read_are_left_out(place, tmp_path):
+def test_unreadable_files_are_left_out(place, tmp_path):
     shutil.copytree(place / "data/val", tmp_path / "val")
     (tmp_path / "val/red/red-0.png").write_bytes(b"x")
     status, out, told = call(evaluate, place / "run", "--data", tmp_path / "val", "--json")
     assert status == 0 and json.loads(out)["images"] == 14 and "red-0.png is left out" in told[0]
 
 
-def test_a_picture_of_an_evaluation(place, tmp_path):
+def test_a_picture_of_an_evaluation_is_drawn(place, tmp_path):
     folders.make(tmp_path / "swapped", {"blue": 3, "red": 4})
     for file in (tmp_path / "swapped/blue").iterdir():
         folders.picture(folders.COLORS["green"], 5).save(file)
@@ -307,21 +307,21 @@ def test_a_picture_of_an_evaluation(place, tmp_path):
         (["--out", "/nowhere/a.png"], "cannot write /nowhere/a.png"),
     ],
 )
-def test_what_evaluate_refuses(place, options, message):
+def test_evaluate_refuses_wrong_options(place, options, message):
     with pytest.raises(UserError, match=message):
         call(evaluate, place / "run", *options)
 
 
-def test_other_sizes_of_images_are_refused(tmp_path, place):
+def test_images_of_another_size_are_refused(tmp_path, place):
     assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     folders.make(tmp_path / "data", {str(i): 2 for i in range(10)})
     options = ["--data", tmp_path / "data", "--validation", 10, "--model", "tiny", "--batch-size", 8, "--epochs", 1]
     assert experiments.run(*options, "--out", tmp_path / "other") == (0, "")
-    with pytest.raises(UserError, match="--data digits: its images are 1 x 16 x 16, and those of the network 3 x 12 x 12"):
+    with pytest.raises(UserError, match="--data digits: its images are 1 x 16 x 16, but those of the network 3 x 12 x 12"):
         call(evaluate, tmp_path / "other", "--data", "digits")
 
 
-def test_a_file_has_no_test_images_of_its_own(place, tmp_path):
+def test_a_weights_file_needs_data_to_be_evaluated_on(place, tmp_path):
     with pytest.raises(UserError, match="a.safetensors: there is no run and no file of that name"):
         call(evaluate, tmp_path / "a.safetensors")
     export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
@@ -329,7 +329,7 @@ def test_a_file_has_no_test_images_of_its_own(place, tmp_path):
         call(evaluate, tmp_path / "a.safetensors")
 
 
-def test_the_runs_images_have_been_moved(place, tmp_path):
+def test_moved_images_of_a_run_are_an_error(place, tmp_path):
     shutil.copytree(place / "data", tmp_path / "moved")
     shutil.copytree(place / "run", tmp_path / "run")
     settings = json.loads((tmp_path / "run/config.json").read_text())

@@ -1,4 +1,4 @@
-"""A run's report: what is found in a network, and what the page holds. How it looks is test_report_in_browser.py's."""
+"""A run's report: the findings about a network, and the data of the page. test_report_in_browser.py tests its looks."""
 
 import base64
 import dataclasses
@@ -15,7 +15,7 @@ from ..helpers import reports
 
 
 def pixels(uri):
-    """A data URI's picture."""
+    """The pixels of the picture in a data URI."""
     start = "data:image/png;base64,"
     assert uri.startswith(start)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri[len(start) :]))).convert("RGB"))
@@ -24,7 +24,7 @@ def pixels(uri):
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_found():
+def test_the_findings_of_a_network():
     net, loader = reports.network(3, 4), reports.loader()
     evaluation, _ = evaluate(net, loader)
     found = findings.find(net.train(), "abcd", loader, evaluation)
@@ -45,7 +45,7 @@ def test_what_is_found():
     assert not any(vars(module).get("_forward_hooks") for module in net.modules())
 
 
-def test_mistakes_are_those_of_the_highest_loss():
+def test_the_mistakes_have_the_highest_losses():
     net, loader = reports.network(3, 4), reports.loader()
     evaluation, _ = evaluate(net, loader)
     mistakes = findings.find(net, "abcd", loader, evaluation).mistakes
@@ -67,7 +67,7 @@ def written(folder, *arguments, **options):
     return reports.embedded(folder / "report.html")
 
 
-def test_the_page_holds_what_it_was_given(tmp_path):
+def test_the_page_holds_the_data_of_the_run(tmp_path):
     (tmp_path / "my run").mkdir()
     metrics, statistics = reports.metrics(), reports.statistics()
     data = written(tmp_path / "my run", reports.config(), metrics, statistics, reports.found())
@@ -80,7 +80,7 @@ def test_the_page_holds_what_it_was_given(tmp_path):
     assert [path.name for path in (tmp_path / "my run").iterdir()] == ["report.html"]
 
 
-def test_what_was_found_on_the_page(tmp_path):
+def test_the_page_holds_the_findings(tmp_path):
     found = reports.found()
     seen = written(tmp_path, reports.config(), reports.metrics(), [], found)["findings"]
     assert (seen["images"], seen["right"]) == (40, np.trace(found.confusion))
@@ -116,14 +116,14 @@ def test_the_colours_of_a_map():
         (3, 3, True, "running"),
     ],
 )
-def test_the_state_of_a_run(tmp_path, epochs, of, running, state):
+def test_the_page_holds_the_state_of_the_run(tmp_path, epochs, of, running, state):
     data = written(tmp_path, reports.config(of), reports.metrics(epochs), [], running=running, note="no images")
     assert data["state"] == state and data["note"] == "no images" and data["findings"] is None
     assert data["best"] == (reports.metrics(epochs)[-1] if epochs else None)
 
 
 @pytest.mark.parametrize("channels, classes", [(1, 10), (3, 1000)])
-def test_grey_images_and_many_classes(tmp_path, channels, classes):
+def test_grey_images_and_many_classes_are_reported(tmp_path, channels, classes):
     found = reports.found(30, channels, [f"class {i}" for i in range(classes)])
     seen = written(tmp_path, reports.config(), reports.metrics(), [], found)["findings"]
     assert (seen["confusion"] is None) == (classes == 1000) and seen["pairs"]
@@ -131,12 +131,12 @@ def test_grey_images_and_many_classes(tmp_path, channels, classes):
     assert (tmp_path / "report.html").stat().st_size < 6e6
 
 
-def test_no_mistakes(tmp_path):
+def test_a_report_without_mistakes(tmp_path):
     seen = written(tmp_path, reports.config(), reports.metrics(), [], reports.found(right=True))["findings"]
     assert seen["mistakes"] == seen["pairs"] == [] and seen["right"] == seen["images"] == 40
 
 
-def test_large_images_are_made_smaller(tmp_path):
+def test_large_images_are_reduced(tmp_path):
     found = reports.found()
     found.image = np.zeros((3, 224, 200), np.uint8)
     found.outputs[0] = dataclasses.replace(found.outputs[0], values=np.zeros((2, 109, 109), np.float32))
@@ -144,8 +144,8 @@ def test_large_images_are_made_smaller(tmp_path):
     assert pixels(seen["image"]).shape == (128, 114, 3) and pixels(seen["outputs"][0]["maps"][0]).shape == (64, 64, 3)
 
 
-def test_numbers_that_are_none(tmp_path):
-    """NaN and infinity are not JSON; NumPy's numbers are what Python's are."""
+def test_nan_and_infinity_become_null(tmp_path):
+    """JSON has no NaN and infinity: they become null. NumPy's numbers are written like Python's."""
     rows = reports.metrics(1)
     rows[0] |= {"test_loss": np.float64(0.5), "train_loss": float("nan")}
     found = reports.found()
@@ -165,7 +165,7 @@ def test_a_long_run_is_thinned(tmp_path):
     assert report.thinned([], 3) == []
 
 
-def test_nothing_breaks_out_of_the_page(tmp_path):
+def test_hostile_names_do_not_become_markup(tmp_path):
     folder = tmp_path / reports.HOSTILE.replace("/", "∕")
     folder.mkdir()
     found = reports.found(names=[reports.HOSTILE, "<b>bold</b>", "a & b", "%{x}"])
@@ -178,7 +178,7 @@ def test_nothing_breaks_out_of_the_page(tmp_path):
     assert "window.broken = 1</script>" not in text and "<img src=x" not in text
 
 
-def test_a_page_that_cannot_be_written(tmp_path):
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "folder" / "report.html").mkdir(parents=True)
     with pytest.raises(OSError, match="is not a regular file"):
         report.write(tmp_path / "folder" / "report.html", reports.config(), [], [])

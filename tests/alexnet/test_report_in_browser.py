@@ -1,4 +1,4 @@
-"""The pages in Chromium, from a file and offline: they look as they should, and answer to the mouse and the keyboard."""
+"""The report and the comparison in Chromium, offline: they look right, and react to the mouse and the keyboard."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def chart(page, heading):
 
 
 def middle(page, element):
-    """The middle of an element, scrolled into sight."""
+    """Scroll an element into view and return the coordinates of its middle."""
     element.scroll_into_view_if_needed()
     box = element.bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -36,7 +36,7 @@ def axis_range(page, element):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_report(written, show, size, scheme):
+def test_a_report_is_drawn(written, show, size, scheme):
     with show(written, size, scheme) as page:
         assert page.locator(".chart .main-svg").count() >= 6  # loss, accuracy, rate, throughput, layers, confusion
         assert page.locator("h1").text_content() == written.parent.name
@@ -46,7 +46,7 @@ def test_a_report(written, show, size, scheme):
             "Confusion matrix",
             "Worst mistakes",
             "Kernels of the first convolution",
-            "What the layers make of an image",
+            "Outputs of the layers for one image",
             "Settings",
         ]
         page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
@@ -58,7 +58,7 @@ def test_a_report(written, show, size, scheme):
         assert page.evaluate(FAINT) == []
 
 
-def test_dark_comes_and_goes_while_the_page_is_open(written, show):
+def test_an_open_page_follows_the_colour_scheme(written, show):
     with show(written) as page:
         light = page.evaluate("document.querySelector('.chart .xtick text').style.fill")
         page.emulate_media(color_scheme="dark")
@@ -67,7 +67,7 @@ def test_dark_comes_and_goes_while_the_page_is_open(written, show):
         page.wait_for_function("light => document.querySelector('.chart .xtick text').style.fill === light", arg=light)
 
 
-def test_charts_tell_their_values_under_the_mouse(written, show):
+def test_charts_show_values_under_the_mouse(written, show):
     with show(written) as page:
         for heading, label in (("Loss", "train"), ("Learning rate", "step"), ("True class by predicted class", "predicted")):
             page.mouse.move(*middle(page, chart(page, heading).locator(".nsewdrag")))
@@ -76,7 +76,7 @@ def test_charts_tell_their_values_under_the_mouse(written, show):
             assert label in hover.text_content()
 
 
-def test_dragging_zooms_and_a_double_click_goes_back(written, show):
+def test_dragging_zooms_and_a_double_click_resets(written, show):
     with show(written) as page:
         loss = chart(page, "Loss")
         x, y = middle(page, loss.locator(".nsewdrag"))
@@ -123,7 +123,7 @@ def test_the_keyboard_reaches_everything(written, show):
         assert reached >= {"A", "SUMMARY", "SELECT"}
 
 
-def test_a_run_that_has_just_begun(tmp_path, show):
+def test_a_run_that_has_just_started_has_a_report(tmp_path, show):
     report.write(tmp_path / "report.html", reports.config(), [], [], running=True)
     with show(tmp_path / "report.html", "narrow") as page:
         assert page.locator(".pill").text_content() == "running"
@@ -136,12 +136,12 @@ def test_one_epoch_without_mistakes_or_statistics(tmp_path, show):
     report.write(tmp_path / "report.html", reports.config(1), reports.metrics(1), [], found)
     with show(tmp_path / "report.html", "narrow") as page:
         assert page.locator(".chart .main-svg").count() >= 5
-        assert "every test image is right" in page.locator("#mistakes").text_content()
-        assert "No layer was measured yet" in page.locator("#layers").text_content()
+        assert "every test image is classified correctly" in page.locator("#mistakes").text_content()
+        assert "No layer has been measured yet" in page.locator("#layers").text_content()
 
 
 @pytest.mark.parametrize("size, classes", [("narrow", 60), ("wide", 1000)])
-def test_many_classes(tmp_path, show, size, classes):
+def test_a_report_with_many_classes(tmp_path, show, size, classes):
     found = reports.found(60, 3, [f"a class with quite a long name, number {i}" for i in range(classes)])
     report.write(tmp_path / "report.html", reports.config(), reports.metrics(), reports.statistics(1), found)
     with show(tmp_path / "report.html", size) as page:
@@ -165,14 +165,14 @@ def test_nothing_in_the_data_becomes_markup(tmp_path, show):
         assert "<b>bold</b>" in page.locator("#confusion .chart").text_content()
         assert "a &amp; b" in page.locator("#confusion .chart").text_content()
         assert "<b>conv</b>" in page.locator("#layer-chart .legend").text_content()
-        assert page.locator("#confusion .nsewdrag").bounding_box()["width"] > 150  # beside long names
+        assert page.locator("#confusion .nsewdrag").bounding_box()["width"] > 150  # even beside long names
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size, scheme", [("wide", "light"), ("narrow", "dark")])
-def test_a_comparison(tmp_path, show, size, scheme):
+def test_a_comparison_is_drawn(tmp_path, show, size, scheme):
     runs = [
         comparison.Run(tmp_path / name, reports.config(epochs, lr=rate), reports.metrics(done))
         for name, epochs, done, rate in (

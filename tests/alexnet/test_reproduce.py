@@ -1,4 +1,4 @@
-"""The studies of `reproduce`: their networks, their runs, and what is said of them."""
+"""The studies of `reproduce`: their networks, runs and verdicts."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.floa
 
 
 @pytest.mark.parametrize("normalization, model", [("lrn", "cifar-lrn"), ("bn", "cifar-bn")])
-def test_the_variant_that_varies_nothing_is_the_network_itself(normalization, model):
+def test_the_unchanged_variant_equals_the_network(normalization, model):
     variant, network = cifar_variant(width=1.0, normalization=normalization).eval(), models.create(model).eval()
     state = {name: array.reshape(variant.state_dict()[name].shape) for name, array in network.state_dict().items()}
     variant.load_state_dict(state)
@@ -65,7 +65,7 @@ def test_both_poolings_give_maps_of_the_same_size():
 
 
 @pytest.mark.parametrize("towers", ["one", "apart"])
-def test_initial_weights_follow_the_width(towers):
+def test_initial_weights_depend_on_the_width(towers):
     for width in (1 / 16, 1 / 4):
         network = cifar_variant(width=width, towers=towers)
         for layer in (network.fc6, network.fc7):
@@ -73,7 +73,7 @@ def test_initial_weights_follow_the_width(towers):
 
 
 def maps(network, images):
-    """What each layer gives, by name."""
+    """{name: output} of each layer."""
     found, x = {}, Tensor(images)
     for name, layer in models.layers(network.eval()):
         x = found[name] = layer(x)
@@ -81,8 +81,8 @@ def maps(network, images):
 
 
 @pytest.mark.parametrize("towers, meet", [("two", "conv3"), ("apart", "fc8")])
-def test_where_the_towers_meet(towers, meet):
-    """What the second tower's conv1 finds does not matter to the first before they meet, and does there."""
+def test_the_towers_meet_in_the_right_layer(towers, meet):
+    """A change of the second tower's conv1 changes the first tower only from the layer in which they meet."""
     network = cifar_variant(width=1 / 16, towers=towers)
     before = maps(network, IMAGES)
     kernels = network.conv1.weight
@@ -112,7 +112,7 @@ def test_towers_are_compared_at_equal_parameters_and_at_equal_time():
         assert ARMS[arm].recipe.epochs * totals(ARMS[arm].model)[1] == pytest.approx(epochs * macs, rel=0.02)
 
 
-def test_the_net_of_figure_1():
+def test_the_four_layer_network_of_figure_1():
     network = four_layers()
     assert sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in network.modules()) == 4
     assert [row.output_shape for row in summary(network, (3, 32, 32)) if row.name.startswith("pool")] == [
@@ -128,7 +128,7 @@ def test_the_net_of_figure_1():
 # --- studies ------------------------------------------------------------------------------------------------------------------
 
 
-def test_studies_and_arms_fit():
+def test_studies_and_arms_are_consistent():
     used = set()
     for study in STUDIES.values():
         used |= set(study.arms)
@@ -140,7 +140,7 @@ def test_studies_and_arms_fit():
         assert arm.model in models.NETWORKS
 
 
-def test_the_small_runs_are_as_small_as_is_said():
+def test_the_small_runs_have_the_documented_sizes():
     small = [arm for arm in ARMS.values() if arm.model.startswith("small")]
     assert {arm.recipe.batch_size for arm in small} == {32}
     assert {(arm.limit_train, arm.recipe.epochs) for arm in small} == {(10_000, 5), (10_000, 6), (10_000, 9), (2_500, 20)}
@@ -153,7 +153,7 @@ def rows(*accuracies, key="test_accuracy"):
     return [{"epoch": i + 1, key: accuracy} for i, accuracy in enumerate(accuracies)]
 
 
-def test_measures():
+def test_test_error_and_epochs_to_goal():
     assert verdicts.test_error(rows(0.1, 0.75)) == pytest.approx(25)
     reached = rows(0.5, 0.7, 0.8, 0.9, key="train_accuracy")
     assert verdicts.epochs_to_goal(reached) == pytest.approx(2.5)
@@ -161,8 +161,8 @@ def test_measures():
     assert verdicts.epochs_to_goal(reached[:2]) == math.inf
 
 
-def test_the_interval_is_right_in_95_of_100_cases():
-    """Drawn many times, with n = 3, from two distributions whose means are 1 apart."""
+def test_the_interval_covers_the_difference_in_95_percent_of_cases():
+    """In many draws of n = 3 from two distributions whose means differ by 1."""
     draws = np.random.default_rng(0).standard_normal((20_000, 2, 3)) + [[0.0], [1.0]]
     claim = Claim("", "a", "b")
     hits = [(v := verdicts.judge(claim, {"a": a, "b": b})).low <= 1 <= v.high for a, b in draws.tolist()]
@@ -187,11 +187,11 @@ def test_verdicts(better, worse, factor, word):
     assert (" times" in verdict.told("points")) == (factor is not None)
 
 
-def test_a_star_takes_the_best_arm_that_reached_the_goal():
+def test_a_star_stands_for_the_best_arm_that_reached_the_goal():
     values = {"x-1": [3.0, 3.0], "x-2": [2.0, 2.5], "x-3": [1.0, math.inf], "y-1": [9.0, 9.5]}
     verdict = verdicts.judge(Claim("", "x-*", "y-*"), values)
     assert (verdict.better, verdict.worse) == ("x-2", "y-1")
-    assert verdicts.judge(Claim("", "x-*", "y-*"), values | {"x-4": [1.5]}).better == "x-2"  # has been run more often
+    assert verdicts.judge(Claim("", "x-*", "y-*"), values | {"x-4": [1.5]}).better == "x-2"  # x-2 has been run more often
     assert verdicts.judge(Claim("", "x-*", "z-*"), values) is None
 
 
@@ -200,7 +200,7 @@ def test_a_star_takes_the_best_arm_that_reached_the_goal():
 
 @pytest.fixture
 def small(monkeypatch):
-    """Two arms of a tiny network on digits, in place of the studies."""
+    """Replaces the studies by one with two arms, of a tiny network on digits."""
     recipe = dataclasses.replace(RECIPES["digits"], epochs=2, batch_size=8)
     arms = {
         "one": Arm("the one", "tiny", recipe, 40),
@@ -238,7 +238,7 @@ def test_a_part_is_run_once_and_reported(small, tmp_path, capsys):
     assert contents(tmp_path / "runs") == before
 
 
-def test_the_plan(small, tmp_path, capsys, monkeypatch):
+def test_the_plan_lists_parts_and_minutes(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.006)
     assert call(tmp_path, "half") == 0
     capsys.readouterr()
@@ -250,23 +250,23 @@ def test_the_plan(small, tmp_path, capsys, monkeypatch):
     assert last.split()[:3] == ["all", "3", f"{minutes:.0f}"]
 
 
-def test_the_minutes_are_of_steps_that_are_done():
+def test_the_minutes_are_measured_on_real_steps():
     assert 0 < reproduction._seconds_an_image("four-layers-relu", 8, "numpy") < 10
 
 
-def test_a_part_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
+def test_a_stopped_part_can_be_continued(small, tmp_path, monkeypatch, capsys):
     assert call(tmp_path, "half") == 0
     with monkeypatch.context() as patched:
         patched.setattr(launch, "stop_signal", lambda: [2])
         assert call(tmp_path / "again", "small") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes it" in capsys.readouterr().err
     stopped = tmp_path / "again/runs"
     assert [path.name for path in stopped.iterdir()] == ["one-0"] and not RunFolder.read(stopped / "one-0").metrics()
     assert call(tmp_path / "again", "small") == 0
     assert metrics(stopped / "one-0") == metrics(tmp_path / "runs/one-0") and len(contents(stopped)) == 3
 
 
-def test_runs_that_another_process_does_are_left_to_it(small, tmp_path, capsys):
+def test_runs_of_another_process_are_left_alone(small, tmp_path, capsys):
     assert call(tmp_path, "half") == 0
     path = tmp_path / "runs/one-0"
     (path / "metrics.jsonl").write_bytes((path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0])
@@ -282,11 +282,11 @@ def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
     assert call(tmp_path, "half") == 0
     arm = reproduction.ARMS["one"]
     monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, lr=0.5)))
-    with pytest.raises(UserError, match=r"one-0 has lr 0.01, and the study 0.5 now; remove it, or give another --runs"):
+    with pytest.raises(UserError, match=r"one-0 has lr 0.01, but the study now has 0.5; remove it, or give another --runs"):
         call(tmp_path, "half")
 
 
-def test_what_is_kept(small, tmp_path):
+def test_keep_copies_config_and_metrics(small, tmp_path):
     assert call(tmp_path, "half", "--keep", str(tmp_path / "kept")) == 0
     kept = tmp_path / "kept/one-0"
     assert sorted(path.name for path in kept.iterdir()) == ["config.json", "metrics.jsonl"]
@@ -297,6 +297,6 @@ def test_what_is_kept(small, tmp_path):
         call(tmp_path, "half", "--keep", str(tmp_path / "file/kept"))
 
 
-def test_a_part_that_there_is_not():
+def test_an_unknown_part_is_refused():
     with pytest.raises(UserError, match="there is no part 'none'; there are deck, "):
         reproduce.main(["none"])

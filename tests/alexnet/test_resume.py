@@ -1,4 +1,4 @@
-"""Whatever is wrong with a run's files, or a command line, is refused in a line, or makes no difference to the result."""
+"""A damaged run or a random command line is refused with one line, or does not change the result."""
 
 import json
 
@@ -25,7 +25,7 @@ def place(tmp_path_factory):
 def test_a_damaged_run_is_refused_or_ends_the_same(baseline, tmp_path, damage):
     @given(st.data())
     def experiment(data):
-        baseline.go_on(tmp_path, lambda folder: damage(data.draw, folder))
+        baseline.resume(tmp_path, lambda folder: damage(data.draw, folder))
 
     experiment()
 
@@ -50,20 +50,20 @@ OTHER = {
 
 
 @pytest.mark.parametrize("key, value", OTHER.items())
-def test_a_setting_that_decides_the_numbers_is_not_changed_silently(baseline, tmp_path, key, value):
+def test_a_setting_that_changes_the_result_is_not_changed_silently(baseline, tmp_path, key, value):
     def damage(folder):
         file = folder / "config.json"
         settings = json.loads(file.read_text())
         assert settings[key] != value
         file.write_text(json.dumps(settings | {key: value}))
 
-    status, message = baseline.go_on(tmp_path, damage)
+    status, message = baseline.resume(tmp_path, damage)
     assert status == 2 and f"it was saved with {key} " in message
 
 
 @pytest.mark.parametrize("key", ["epoch", "step", "batch", "loss", "correct", "seen", "seconds", "lr"])
-def test_progress_that_cannot_be(baseline, tmp_path, key):
-    """In a newest checkpoint whose checksums are right: the one before it is used."""
+def test_a_checkpoint_with_impossible_progress_is_not_used(baseline, tmp_path, key):
+    """If the newest checkpoint has it, with right checksums, the previous one is used."""
 
     def damage(folder):
         file = experiments.checkpoints(folder)[-1]
@@ -71,21 +71,21 @@ def test_progress_that_cannot_be(baseline, tmp_path, key):
         facts["progress"][key] += 1
         checkpoint.save(file, arrays, facts)
 
-    assert baseline.go_on(tmp_path, damage) == (0, "")
+    assert baseline.resume(tmp_path, damage) == (0, "")
     assert [file.name for file in (tmp_path / "run/checkpoints").glob("*.damaged")] == [
         "epoch-0002-step-000010.safetensors.damaged"
     ]
 
 
-def test_a_line_of_metrics_twice(baseline, tmp_path):
+def test_a_repeated_line_of_metrics_is_refused(baseline, tmp_path):
     def twice(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder / "metrics.jsonl").write_text("".join([*lines, lines[0]]))
 
-    status, message = baseline.go_on(tmp_path, twice)
+    status, message = baseline.resume(tmp_path, twice)
     assert status == 2 and "is damaged (its epochs are not 1, 2, 3, ...)" in message
 
 
 @given(st.data())
-def test_a_command_line_is_refused_or_goes_through(place, data):
+def test_a_command_line_is_refused_or_runs(place, data):
     experiments.started(place, data.draw(experiments.command_lines()))

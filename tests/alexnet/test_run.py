@@ -1,4 +1,4 @@
-"""A run's folder: one writer at a time, whole at every moment, written in its own place, and what it keeps."""
+"""A run's folder: one writer at a time, written atomically and only in its own place, and which checkpoints it keeps."""
 
 import contextlib
 import errno
@@ -45,7 +45,7 @@ def tiny_network():
 
 @pytest.fixture(scope="module")
 def finished(tiny_network, tmp_path_factory):
-    """A run of two epochs that went through, to be copied."""
+    """A finished run of two epochs, to be copied."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert experiments.run(*TINY, "--epochs", 2, "--out", folder) == (0, "")
     return folder
@@ -53,7 +53,7 @@ def finished(tiny_network, tmp_path_factory):
 
 @pytest.fixture
 def folder(finished, tmp_path):
-    """A copy."""
+    """A copy of the finished run."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -76,7 +76,7 @@ def hold_until_told(lock, pipe):
     pipe.recv()
 
 
-def test_a_process_that_is_handed_the_folder_holds_its_lock_too(tmp_path):
+def test_a_process_that_receives_the_lock_holds_it_too(tmp_path):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     lock = FolderLock()
@@ -95,7 +95,7 @@ def test_a_process_that_is_handed_the_folder_holds_its_lock_too(tmp_path):
 
 @LINUX
 def test_a_worker_that_outlives_its_run_keeps_it_locked(tmp_path):
-    """The parent of two workers is killed, and the first of them is stopped: it could still write."""
+    """The parent of two workers is killed while the first is suspended: it could still write."""
     options = ["--data", "digits", "--devices", "0,1", "--epochs", "500", "--limit-train", "64", "--limit-test", "10"]
     command = [sys.executable, ROOT / "train.py"]
     parent = subprocess.Popen([*command, *options, "--out", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL)
@@ -131,28 +131,28 @@ def test_a_worker_that_outlives_its_run_keeps_it_locked(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch, capsys, number):
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys, number):
     monkeypatch.setattr(lock.fcntl, "flock", mock.Mock(side_effect=OSError(number, "")))
     assert train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
-    assert "warning: there are no file locks where" in capsys.readouterr().err
+    assert "warning: there are no file locks for" in capsys.readouterr().err
 
 
-def test_where_the_system_has_no_locks_it_is_said(tmp_path, monkeypatch):
+def test_a_system_without_locks_leaves_the_run_unlocked(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
     assert not RunFolder.create(tmp_path / "a", config()).locked
 
 
-def test_a_lock_that_cannot_be_made(folder, monkeypatch):
+def test_a_lock_that_cannot_be_made_is_an_error(folder, monkeypatch):
     (folder / ".lock").unlink()
     (folder / ".lock").mkdir()
     assert experiments.run("--resume", folder) == (2, f"{folder}: cannot write there: Is a directory")
 
 
-# --- it appears whole -------------------------------------------------------------------------------------------------
+# --- it is made atomically --------------------------------------------------------------------------------------------
 
 
 def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path):
-    """Whichever step fails."""
+    """Each step of it is made to fail."""
     for function in ("alexnet.run.os.rename", "alexnet.run.replacing", "alexnet.run.FolderLock.acquire"):
         with mock.patch(function, side_effect=OSError(errno.ENOSPC, "No space left on device", "x")):
             status, message = experiments.run(*TINY, "--out", tmp_path / "new" / "a")
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_what_a_kill_has_left_of_a_folder_in_the_making_is_removed(tmp_path):
+def test_unfinished_folders_of_killed_runs_are_removed(tmp_path):
     for name in ("killed", "at-work", "just-begun", "long-ago"):
         (tmp_path / f".minidl-{name}.part").mkdir()
     (tmp_path / ".minidl-killed.part/.lock").touch()
@@ -174,8 +174,8 @@ def test_what_a_kill_has_left_of_a_folder_in_the_making_is_removed(tmp_path):
 
 
 @LINUX
-def test_a_kill_at_any_step_of_the_making(tmp_path):
-    """The process kills itself at its n-th call that changes the file system: what is there is a run, or not its name."""
+def test_a_kill_at_any_step_leaves_a_complete_run_or_none(tmp_path):
+    """The process kills itself at its n-th change of the file system: then the folder is a complete run or does not exist."""
     code = (
         "import os, signal, sys\n"
         "from alexnet.commands import train\nfrom alexnet.run import RunFolder\nfrom pathlib import Path\n"
@@ -198,11 +198,11 @@ def test_a_kill_at_any_step_of_the_making(tmp_path):
             break
         assert killed.returncode == -signal.SIGKILL
     assert n >= 5
-    for left in (tmp_path / "runs").glob(".minidl-*"):  # killed before they had a lock: nobody can tell for an hour
+    for left in (tmp_path / "runs").glob(".minidl-*"):  # without a lock it may still be in use for an hour
         assert not list(left.iterdir())
 
 
-def test_an_empty_folder_is_not_taken(tmp_path, monkeypatch):
+def test_an_existing_empty_folder_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     with pytest.raises(UserError, match="exists already"):
         RunFolder.create(tmp_path / "a", config())
@@ -214,7 +214,7 @@ def test_an_empty_folder_is_not_taken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
-def test_modes_follow_umask(tmp_path, umask):
+def test_file_modes_follow_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "a") == (0, "")
@@ -239,7 +239,7 @@ def test_nothing_is_written_through_a_symbolic_link(folder, tmp_path, name):
     assert experiments.content(tmp_path) == before
 
 
-def test_links_in_the_place_of_files_that_are_replaced(folder, tmp_path):
+def test_links_are_replaced_by_files(folder, tmp_path):
     for name in ("config.json", "report.html"):
         outside = tmp_path / name
         outside.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"mine")
@@ -259,14 +259,14 @@ def test_a_link_to_a_run_is_a_run(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", [".tmpx", "checkpoints/.tmp", "checkpoints/epoch-0000-step-000000.safetensors"])
-def test_a_folder_where_a_file_might_be_is_left_alone(folder, name):
+def test_a_folder_in_the_place_of_a_file_is_left_alone(folder, name):
     (folder / name).mkdir()
     (folder / name / "mine").touch()
     assert experiments.run("--resume", folder, "--epochs", 3) == (0, "")
     assert (folder / name / "mine").exists()
 
 
-def test_what_was_put_aside_stays(folder):
+def test_files_put_aside_are_kept(folder):
     newest = experiments.checkpoints(folder)[-1]
     newest.write_bytes(b"damaged")
     Path(f"{newest}.damaged").mkdir()
@@ -275,8 +275,8 @@ def test_what_was_put_aside_stays(folder):
     assert (Path(f"{newest}.damaged") / "mine").exists() and Path(f"{newest}.damaged.damaged").read_bytes() == b"damaged"
 
 
-def test_a_checkpoint_that_says_it_is_huge(finished, folder):
-    """Its header promises a tensor of a tebibyte, and the file is a hole of that size."""
+def test_a_checkpoint_that_claims_to_be_huge_is_not_used(finished, folder):
+    """Its header names a tensor of 1 TiB, and the file is sparse and of that size."""
     newest = experiments.checkpoints(folder)[-1]
     tensor = {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}
     header = json.dumps({"__metadata__": {"facts": "{}"}, "x": tensor}).encode()
@@ -288,7 +288,7 @@ def test_a_checkpoint_that_says_it_is_huge(finished, folder):
 
 
 @LINUX
-def test_a_run_whose_lock_is_removed_saves_no_more(tmp_path):
+def test_a_run_whose_lock_is_removed_stops_saving(tmp_path):
     folder = RunFolder.create(tmp_path / "a", config("--epochs", "1"))
     (tmp_path / "a/.lock").unlink()
     other = RunFolder.read(tmp_path / "a")
@@ -301,14 +301,14 @@ def test_a_run_whose_lock_is_removed_saves_no_more(tmp_path):
 
 
 @LINUX
-def test_a_look_at_the_lock_does_not_stop_a_run(folder):
+def test_a_run_waits_for_a_lock_that_is_held_briefly(folder):
     looking = FolderLock()
     looking.acquire(folder)
     threading.Timer(0.15, looking.release).start()
     assert experiments.run("--resume", folder) == (0, "")
 
 
-def test_what_killed_saves_have_left_is_removed(folder):
+def test_the_rest_of_killed_saves_is_removed(folder):
     for name in (".tmpA1b2", ".config.json.00112233.part", "checkpoints/.tmpX", "checkpoints/.epoch-0001.0011.part"):
         (folder / name).write_bytes(bytes(1000))
     (folder / "notes.txt").touch()
@@ -324,7 +324,7 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
     row = dict(zip(run.Metrics.__struct_fields__, [1, 1.0, 0.5, 1.0, 0.5, 1.0, 1.0, 0.1, 0.5, 1.0], strict=True))
     step = 0
     for epoch, accuracy in enumerate([0.2, 0.6, 0.4, 0.6, 0.5], 1):
-        for _ in range(2):  # in the middle of the epoch
+        for _ in range(2):  # within the epoch
             step += 1
             folder.save_checkpoint({"x": np.zeros(2)}, {}, epoch - 1, step)
         step += 1
@@ -334,8 +334,8 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
     assert names == [f"epoch-{place}.safetensors" for place in ("0002-step-000006", "0004-step-000014", "0005-step-000015")]
 
 
-def test_a_checkpoint_every_so_many_minutes(finished, tmp_path, monkeypatch):
-    """And a run killed after any of them ends the same."""
+def test_checkpoints_are_saved_every_so_many_minutes(finished, tmp_path, monkeypatch):
+    """A run that is killed after any of them, and resumed, ends the same."""
     saved = []
     save_checkpoint = RunFolder.save_checkpoint
 
@@ -367,7 +367,7 @@ def test_a_stop_before_the_first_step_saves(finished, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "bits", "zeros", "data zeros"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(finished, folder, capsys, damage):
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(finished, folder, capsys, damage):
     newest = experiments.checkpoints(folder)[-1]
     content = newest.read_bytes()
     half = len(content) // 2
@@ -383,13 +383,13 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(finished, folde
     assert train.main(["--resume", str(folder)]) == 0
     told = capsys.readouterr().err
     assert f"{newest} is not a checkpoint, or is damaged" in told and told.count("\n") == 1
-    assert "going on from epoch-0001-step-000005.safetensors" in told
+    assert "resuming from epoch-0001-step-000005.safetensors" in told
     assert experiments.metrics(folder) == experiments.metrics(finished)
     assert experiments.weights(folder) == experiments.weights(finished)
     assert Path(f"{newest}.damaged").read_bytes() == damaged
 
 
-def test_a_checkpoint_holds_all_that_the_run_is(folder):
+def test_a_checkpoint_holds_the_whole_state_of_the_run(folder):
     arrays, facts = checkpoint.load(experiments.checkpoints(folder)[-1])
     names = {name.split(".", 1)[0] for name in arrays}
     assert names == {"model", "velocity"} and "model.bn1.running_mean" in arrays
@@ -402,12 +402,12 @@ def test_other_images_are_refused(folder):
     changed.test.images[7, 0, 3, 3] ^= 1
     with mock.patch("alexnet.datasets.digits", return_value=changed):
         status, message = experiments.run("--resume", folder)
-    assert status == 2 and "it was trained on other images than there are now" in message
+    assert status == 2 and "it was trained on other images than these" in message
 
 
 @pytest.mark.parametrize("recipe", ["deck", "default", "alexnet-2012"])
-def test_a_finished_run_is_trained_longer(tmp_path, recipe):
-    """Where the rate does not depend on the number of epochs, as a run that was longer from the start."""
+def test_a_finished_run_can_be_trained_longer(tmp_path, recipe):
+    """It equals a run that was longer from the start, if the learning rate does not depend on the number of epochs."""
     options = [*TINY, "--recipe", recipe]
     assert experiments.run(*options, "--epochs", 4, "--out", tmp_path / "long") == (0, "")
     assert experiments.run(*options, "--epochs", 2, "--out", tmp_path / "short") == (0, "")
@@ -422,42 +422,42 @@ def test_a_finished_run_is_trained_longer(tmp_path, recipe):
 
 
 @pytest.mark.parametrize("changes", [{"threads": 1}, {"devices": [1]}, {"epochs": 3}], ids=str)
-def test_what_was_changed_in_the_file_is_told_too(folder, capsys, changes):
-    """Compared with what the checkpoint was saved with."""
+def test_changes_in_config_json_are_reported(folder, capsys, changes):
+    """The settings are compared with those in the checkpoint."""
     settings = json.loads((folder / "config.json").read_text())
-    settings["threads"] += 5  # so that 1 is another number, whatever the machine has
+    settings["threads"] += 5  # so that 1 is a change on every machine
     (folder / "config.json").write_text(json.dumps(settings | changes))
     assert train.main(["--resume", str(folder)]) == 0
     (key, value), told = *changes.items(), capsys.readouterr().err
     assert f"{key} {value} (before: " in told
 
 
-def test_what_differs_is_told(folder, capsys, monkeypatch):
+def test_changed_settings_and_versions_are_reported(folder, capsys, monkeypatch):
     monkeypatch.setattr(train, "VERSIONS", train.VERSIONS | {"numpy": "9.9"})
     monkeypatch.setattr(train.minidl, "get_num_threads", lambda: 7)
     before = RunFolder.read(folder).config
     assert train.main(["--resume", str(folder), "--epochs", "3"]) == 0
     told = capsys.readouterr().err
-    assert f"going on with {before.threads} threads, as config.json has them; there are 7 here" in told
-    assert f"going on with epochs 3 (before: 2), version of numpy 9.9 (before: {np.__version__})" in told
+    assert f"resuming with {before.threads} threads, as in config.json; a new run here has 7" in told
+    assert f"resuming with epochs 3 (before: 2), version of numpy 9.9 (before: {np.__version__})" in told
 
 
 @pytest.mark.parametrize("name", ["append", "checkpoint.save"])
-def test_what_cannot_be_saved_ends_the_run(tmp_path, name):
+def test_a_failed_save_ends_the_run(tmp_path, name):
     with mock.patch(f"alexnet.run.{name}", side_effect=OSError(errno.ENOSPC, "No space left on device")):
         status, message = experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "a")
     assert (status, message) == (1, f"cannot save in {tmp_path / 'a'}: No space left on device")
     assert experiments.run("--resume", tmp_path / "a") == (0, "")
 
 
-def test_a_line_of_metrics_that_cannot_be_written(tmp_path):
+def test_a_line_of_metrics_that_cannot_be_written_ends_the_run(tmp_path):
     folder = RunFolder.create(tmp_path / "a", config("--epochs", "1"))
     (tmp_path / "a/metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="cannot save in"):
         fitting.fit(folder, datasets.digits())
 
 
-def test_the_result_is_told_before_anything_is_drawn(tmp_path, capsys, monkeypatch):
+def test_the_result_is_printed_before_pictures_are_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(fitting.Reporter, "end", lambda *_: print("drawn"))
     assert train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "a")]) == 0
     lines = capsys.readouterr().out.splitlines()

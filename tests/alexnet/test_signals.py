@@ -1,4 +1,4 @@
-"""A run that is told to stop, at any moment: it saves and ends, and leaves nothing half-made."""
+"""A signal at any moment: the run saves and ends, and leaves nothing incomplete."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 @LINUX
 @pytest.mark.parametrize("devices, count", [("0", 8), ("0,1", 4)])
-def test_moments(devices, count):
+def test_a_run_can_be_stopped_at_any_moment(devices, count):
     stops = moments.stops(count, devices, seed=1)
     moments.whole_run(devices)
     with ThreadPoolExecutor(2) as pool:
@@ -26,8 +26,8 @@ def test_moments(devices, count):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its runs")
-def test_a_signal_before_a_line():
-    """One in 17 lines of train.py, entry.py and launch.py: about 200 runs."""
+def test_a_run_can_be_stopped_before_any_line():
+    """Before every 17th line of train.py, entry.py and launch.py: about 200 runs."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.helpers.every_line", "17"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
@@ -35,8 +35,8 @@ def test_a_signal_before_a_line():
     assert int(done.stdout) > 100
 
 
-def test_what_was_ignored_stays_ignored(tmp_path):
-    """As nohup does with SIGHUP, and a shell with SIGINT for what runs in the background."""
+def test_ignored_signals_stay_ignored(tmp_path):
+    """nohup makes a program ignore SIGHUP, and a shell makes background programs ignore SIGINT."""
 
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

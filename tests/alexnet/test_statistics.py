@@ -1,4 +1,4 @@
-"""Per-layer statistics: against what is computed plainly in float64, whatever the number of devices."""
+"""Statistics of each layer: compared with a plain computation in float64, on any number of devices."""
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ LABELS = np.arange(5) % 3
 
 
 class Scaled(nn.Module):
-    """A layer with a weight of its own, and another inside."""
+    """A layer with a parameter and with another layer inside."""
 
     def __init__(self):
         self.weight = nn.Parameter(np.full(3, 1.5, np.float32))
@@ -90,8 +90,8 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_measures_of_a_step(device, settings):
-    """The third step, so that there is a velocity; what is before and after it is compared in float64."""
+def test_the_measured_values_are_right(device, settings):
+    """Measured in the third step, because the first has no velocity; compared with a computation in float64."""
     outputs, number = {}, 3
     rows, after = run(ALONE, None, settings, device, number)
     _, before = run(ALONE, None, settings, device, number - 1)
@@ -118,8 +118,8 @@ def test_the_measures_of_a_step(device, settings):
 
 
 @pytest.mark.parametrize("images", [5, 1])
-def test_devices_do_not_change_them(images):
-    """Of one image, the second device gets none."""
+def test_devices_do_not_change_the_statistics(images):
+    """If there is one image, the second device gets none."""
     alone, both = (launch(size, samples, SETTINGS[2], "numpy", 4, 2, images) for size in (1, 2))
     assert [row["step"] for row in alone] == [row["step"] for row in both] == [1, 3]
     for one, other in zip(alone, both, strict=True):
@@ -127,7 +127,7 @@ def test_devices_do_not_change_them(images):
             assert other["layers"][layer] == pytest.approx(measured, rel=1e-4, abs=1e-6), layer
 
 
-def test_pieces_of_large_arrays(monkeypatch):
+def test_large_arrays_may_be_measured_in_pieces(monkeypatch):
     whole = samples(ALONE, None, SETTINGS[3], "numpy", 2)
     monkeypatch.setattr(statistics, "PIECE", 7)
     pieces = samples(ALONE, None, SETTINGS[3], "numpy", 2)
@@ -136,7 +136,7 @@ def test_pieces_of_large_arrays(monkeypatch):
             assert other["layers"][layer] == pytest.approx(measured, rel=1e-4, abs=1e-7), layer
 
 
-def test_one_step_of_every_few_is_measured_and_training_does_not_notice():
+def test_measuring_does_not_change_the_training():
     rows, watched = run(ALONE, None, SETTINGS[2], "numpy", 7, every=3)
     _, alone = run(ALONE, None, SETTINGS[2], "numpy", 7, every=1)
     assert [row["step"] for row in rows] == [1, 4, 7]
@@ -165,7 +165,7 @@ def test_frozen_parameters_have_no_update():
     assert conv["weight_update"] == 0 and conv["bias_update"] > 0
 
 
-def test_what_is_not_finite_is_left_out():
+def test_values_that_are_not_finite_are_left_out():
     net, rows = network(), []
     net.fc.weight.data[0, 0] = np.inf
     net.bn.weight.data[0] = np.nan
@@ -178,7 +178,7 @@ def test_what_is_not_finite_is_left_out():
     assert "zeros" in layers["bn"] and "activation" in layers["conv"]
 
 
-def test_a_line_goes_into_a_file_and_back():
+def test_a_line_is_read_as_it_was_written():
     rows = samples(ALONE, None, SETTINGS[1], "numpy", 1)
     assert msgspec.to_builtins(msgspec.json.decode(msgspec.json.encode(rows[0]), type=Sample)) == rows[0]
 
@@ -198,6 +198,6 @@ def test_a_line_goes_into_a_file_and_back():
         '{"epoch": 1, "step": 1, "lr": 0.1, "layers": {"a": {"weight": "1"}}}',
     ],
 )
-def test_a_line_that_is_none(line):
+def test_an_invalid_line_is_refused(line):
     with pytest.raises((msgspec.DecodeError, msgspec.ValidationError)):
         msgspec.json.decode(line, type=Sample)

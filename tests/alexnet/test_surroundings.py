@@ -1,4 +1,4 @@
-"""The command line in surroundings that are not as they should be: it goes on, or says in one line why it cannot."""
+"""The command line in unusual environments: it runs, or says in one line why it cannot."""
 
 import contextlib
 import os
@@ -42,12 +42,12 @@ def in_pairs(function, cases):
         return dict(zip(cases, pool.map(function, cases), strict=True))
 
 
-# --- runs that go on --------------------------------------------------------------------------------------------------
+# --- runs that succeed ------------------------------------------------------------------------------------------------
 
 
 @POSIX
-def test_what_is_no_failure(tmp_path):
-    """Streams that are closed, full or read by nobody, an ASCII terminal, and odd names."""
+def test_unusual_streams_and_names_are_no_failure(tmp_path):
+    """Streams that are closed, full or not read, an ASCII terminal, and unusual file names."""
     ascii_only = "LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 PYTHONIOENCODING=ascii"
     cases = [
         f"{RUN} --devices 0,1 <&- >&- 2>&-",
@@ -68,7 +68,7 @@ def test_what_is_no_failure(tmp_path):
 
 
 @POSIX
-def test_a_terminal_that_is_gone(tmp_path):
+def test_a_closed_terminal_is_no_failure(tmp_path):
     import pty
 
     ours, theirs = pty.openpty()
@@ -84,7 +84,7 @@ def test_a_terminal_that_is_gone(tmp_path):
 
 
 class Broken:
-    """A stream that takes nothing."""
+    """A stream in which every write fails."""
 
     def __init__(self, error):
         self.error, self.tried = error, 0
@@ -97,7 +97,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "Input/output error"), ValueError("I/O on closed file")])
-def test_a_stream_is_given_up_at_its_first_error(error):
+def test_a_stream_is_not_used_after_its_first_error(error):
     stream = Broken(error)
     output = Output(stream)
     output.flush()
@@ -110,13 +110,13 @@ def test_a_stream_is_given_up_at_its_first_error(error):
 
 
 def blocked(module, code):
-    """A command that puts a module of this code in the place of another."""
+    """The start of a command that replaces a module by this code."""
     return f"mkdir m; echo {code!r} >m/{module}.py; PYTHONPATH=m"
 
 
 LONG = "$(printf 'x/%.0s' {1..2200})"
 MPI = "env -u PMI_FD -u OMPI_COMM_WORLD_SIZE -u SLURM_STEP_NUM_TASKS"
-# (command, status, what its one line contains)
+# (command, exit status, part of its one line)
 REFUSED = [
     (f"ulimit -n 7; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
     (f"ulimit -n 12; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
@@ -125,8 +125,8 @@ REFUSED = [
     (f"{blocked('numpy', 'import nothing_like_it')} {RUN}", 2, "cannot start: ModuleNotFoundError: No module named"),
     (f"{blocked('numpy', 'no Python')} {RUN}", 2, "cannot start: SyntaxError: invalid syntax"),
     (f"{blocked('mpi4py', 'import nothing_like_it')} PMI_SIZE=2 {MPI} {RUN}", 2, "mpi4py does not work (No module named"),
-    (f"PMI_SIZE={'9' * 5000} {MPI} {RUN}", 2, "an MPI launcher gives a number of processes"),
-    (f"PMI_SIZE=٣ PMI_RANK=x {MPI} {RUN}", 2, "PMI_SIZE=٣: an MPI launcher gives a number of processes"),
+    (f"PMI_SIZE={'9' * 5000} {MPI} {RUN}", 2, "is not a number of processes: unset PMI_SIZE"),
+    (f"PMI_SIZE=٣ PMI_RANK=x {MPI} {RUN}", 2, "PMI_SIZE=٣ is not a number of processes"),
     (f"SLURM_LOCALID=7 {TRAIN} --lr no", 2, "argument --lr: 'no' is not a number above 0"),
     (f"mkdir gone; cd gone; rmdir ../gone; {TRAIN} --data-dir here", 2, "No such file or directory"),
     (f"mkdir gone; cd gone; rmdir ../gone; {RUN}", 2, "--out a: cannot make "),
@@ -140,7 +140,7 @@ REFUSED = [
 
 
 @POSIX
-def test_what_is_refused_in_one_line(tmp_path):
+def test_impossible_environments_are_one_line(tmp_path):
     commands = [command for command, _, _ in REFUSED]
     folders = {command: tmp_path / str(i) for i, command in enumerate(commands)}
     ends = in_pairs(lambda command: shell(command, folders[command], PYTHONDONTWRITEBYTECODE="1"), commands)
@@ -152,8 +152,8 @@ def test_what_is_refused_in_one_line(tmp_path):
         assert [path.name for path in folders[command].iterdir()] in ([], ["m"]), f"{command} leaves something"
 
 
-def test_as_many_threads_as_can_be_started(monkeypatch):
-    """Under `ulimit -u`, which does not hold for root."""
+def test_only_as_many_threads_are_used_as_can_be_started(monkeypatch):
+    """Tested with a mock, because `ulimit -u` does not apply to root."""
     start, started = threading.Thread.start, []
 
     def start_two(thread):
@@ -168,7 +168,7 @@ def test_as_many_threads_as_can_be_started(monkeypatch):
 
 
 @POSIX
-def test_messages_that_nobody_reads(tmp_path):
+def test_messages_that_cannot_be_written_are_no_traceback(tmp_path):
     cases = {
         f"{TRAIN} --lr no 2>&-": 2,
         f"{TRAIN} --lr no 2>/dev/full": 2,
@@ -182,19 +182,19 @@ def test_messages_that_nobody_reads(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
-def test_memory_that_is_too_small_to_start_in(tmp_path):
-    """OpenBLAS has lines of its own for that, of which one at most is shown; in some of these it has room."""
+def test_too_little_memory_to_start_is_one_line(tmp_path):
+    """OpenBLAS prints its own lines, of which at most one is shown. Some of the limits leave enough memory to start."""
     cases = [f"ulimit -v {megabytes * 1024}; {TRAIN} --lr no" for megabytes in (50, 90, 126, 132, 150)]
     for case, (status, output, errors) in in_pairs(lambda case: shell(case, tmp_path), cases).items():
         assert status in (1, 2) and not output and errors.count("\n") == 1 and "Traceback" not in errors, (case, status, errors)
 
 
 NUMBERS = ["", " ", "-", "--", "-1", "9" * 5000, "-" + "9" * 5000, "nan", "inf", "-inf", "1e400", "0x10", "²", "1.5.2"]
-ODD = ["1_000", " 3", "+3", "٣", "1e3", "0.5"]  # some are numbers to Python
+ODD = ["1_000", " 3", "+3", "٣", "1e3", "0.5"]  # Python accepts some of them as numbers
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--limit-train", "--limit-test", "--seed", "--lr", "--devices"])
-def test_absurd_numbers(option):
+def test_absurd_numbers_are_refused(option):
     for text in NUMBERS:
         with pytest.raises(UserError, match=r"\Aargument " + option + r": [^\n]*\Z"):
             train.parser().parse_args([f"{option}={text}"])

@@ -23,7 +23,7 @@ def sample(step, zeros=0.5):
 
 
 def events(file):
-    """The events of a file, whose checksums must be right."""
+    """The events of a file. Its checksums must be right."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 
@@ -39,7 +39,7 @@ def events(file):
 
 
 def shown(folder):
-    """{tag: [(step, value), ...]}: what TensorBoard shows of a folder. A start hides earlier points from its step on."""
+    """{tag: [(step, value), ...]} as TensorBoard shows them: a START event hides earlier points from its step on."""
     from tensorboardX.proto.event_pb2 import SessionLog
 
     curves = {}
@@ -52,7 +52,7 @@ def shown(folder):
     return curves
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_events_are_read_as_they_were_written(tmp_path):
     writer = TensorBoard(tmp_path / "tensorboard")
     writer.add_statistics(sample(5))
     writer.add_metrics(METRICS, 10)
@@ -65,15 +65,15 @@ def test_what_is_written_is_read_back(tmp_path):
         "accuracy/test": [(10, 0.25)],
         "run/lr": [(10, 0.125)],
     }
-    assert shown(tmp_path / "tensorboard") == expected  # at once: a kill loses nothing
+    assert shown(tmp_path / "tensorboard") == expected  # written at once: a kill loses nothing
     writer.close()
     assert shown(tmp_path / "tensorboard") == expected
     (file,) = (tmp_path / "tensorboard").iterdir()
     assert next(events(file)).file_version == "brain.Event:2"
 
 
-def test_a_run_that_goes_on_shows_each_step_once(tmp_path):
-    """It was killed after step 15, and goes on from a checkpoint of step 10."""
+def test_a_resumed_run_shows_each_step_once(tmp_path):
+    """It was killed after step 15, and is resumed from a checkpoint of step 10."""
     for first, steps, zeros in ((1, (5, 10, 15), 0.5), (11, (15, 20), 0.125), (21, (25,), 0.75)):
         writer = TensorBoard(tmp_path, first)
         for step in steps:
@@ -85,7 +85,7 @@ def test_a_run_that_goes_on_shows_each_step_once(tmp_path):
     assert [step for step, _ in curves["loss/test"]] == [5, 10, 15, 20, 25]
 
 
-def test_nothing_is_written_elsewhere_and_signals_are_left_alone(tmp_path, monkeypatch):
+def test_nothing_is_written_elsewhere_and_signal_handlers_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     shared = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
@@ -98,7 +98,7 @@ def test_nothing_is_written_elsewhere_and_signals_are_left_alone(tmp_path, monke
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_is_an_error(tmp_path):
     writer = TensorBoard(tmp_path)
     writer._file.close()
     writer._file._writer = full = open("/dev/full", "wb")  # noqa: SIM115
@@ -107,15 +107,15 @@ def test_a_full_disk_is_told(tmp_path):
     assert full.closed
 
 
-def test_tensorboardx_that_is_not_installed(tmp_path, monkeypatch):
+def test_without_tensorboardx_an_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     refused = experiments.run(*experiments.TINY, "--tensorboard", "--out", tmp_path / "a")
     assert refused == (2, "--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_goes_on_in_a_new_event_file(tmp_path):
-    """Which says from which step on: nothing is shown twice."""
+def test_a_resumed_run_writes_a_new_event_file(tmp_path):
+    """It says from which step on it counts, so that nothing is shown twice."""
     assert experiments.run(*experiments.TINY, "--tensorboard", "--epochs", 1, "--out", tmp_path / "a") == (0, "")
     assert experiments.run("--resume", tmp_path / "a", "--epochs", 2) == (0, "")
     files = sorted((tmp_path / "a/tensorboard").iterdir())
@@ -125,7 +125,7 @@ def test_a_run_goes_on_in_a_new_event_file(tmp_path):
     assert [step for step, _ in shown(tmp_path / "a/tensorboard")["loss/test"]] == [5, 10]
 
 
-def test_event_files_that_cannot_be_written_cost_a_warning(tmp_path, capsys):
+def test_event_files_that_cannot_be_written_are_a_warning(tmp_path, capsys):
     with experiments.tiny_network():
         with mock.patch("tensorboardX.RecordWriter.flush", side_effect=OSError(28, "No space left on device")):
             assert train.main([*experiments.TINY, "--tensorboard", "--epochs", "1", "--out", str(tmp_path / "a")]) == 0

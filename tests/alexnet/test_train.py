@@ -1,4 +1,4 @@
-"""The command line, from outside: what a run writes, what it refuses, and what is left after a stop, a kill or a full disk."""
+"""train.py as a process: what a run writes, what it refuses, and what is left after a stop, a kill or a full disk."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def last_checkpoint(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(folder, process) of a run that went through."""
+    """(folder, process) of a finished run."""
     place = tmp_path_factory.mktemp("finished")
     done = train(*SMALL, "--out", "runs/a", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_the_last_line_is_the_result(finished):
     assert last == f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}"
 
 
-def test_a_summary_comes_first_and_no_bars_without_a_terminal(finished):
+def test_the_summary_comes_first_and_without_a_terminal_there_are_no_bars(finished):
     _, done = finished
     first = done.stdout.splitlines()
     assert first[0].split() == ["layer", "kind", "output", "parameters", "MAC/image"]
@@ -76,7 +76,7 @@ def test_a_summary_comes_first_and_no_bars_without_a_terminal(finished):
     assert done.stderr == ""
 
 
-def test_what_a_run_writes(finished):
+def test_a_run_writes_these_files(finished):
     folder, _ = finished
     assert sorted(p.name for p in folder.iterdir()) == [
         ".lock",
@@ -127,7 +127,7 @@ def test_the_same_seed_gives_the_same_run(finished, tmp_path):
 
 @pytest.mark.parametrize("model", ["cifar-bn", "cifar-lrn"])
 def test_the_reference_kernels_give_the_same_losses(tmp_path, model):
-    """In float64; in float32 rounding makes the runs part."""
+    """In float64: in float32 the runs diverge by rounding."""
     options = [*SMALL, "--model", model, "--dtype", "float64", "--limit-train", "40", "--limit-test", "20"]
     for version in ("fast", "reference"):
         done = train(*options, "--out", version, cwd=tmp_path, env={"MINIDL_KERNELS": version})
@@ -136,7 +136,7 @@ def test_the_reference_kernels_give_the_same_losses(tmp_path, model):
         assert fast == pytest.approx(plain, rel=1e-6, abs=1e-6)
 
 
-def test_kernels_that_there_are_not(tmp_path):
+def test_unknown_kernels_are_refused(tmp_path):
     done = train(*SMALL, cwd=tmp_path, env={"MINIDL_KERNELS": "slow"})
     assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
     assert done.stderr == "train.py: error: MINIDL_KERNELS=slow: give one of fast, reference\n"
@@ -150,14 +150,14 @@ def wait_for(process, text):
 
 
 @pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path, signum, status):
+def test_a_stopped_and_resumed_run_ends_the_same(finished, tmp_path, signum, status):
     folder, done = finished
     process = start(*SMALL, "--out", "runs/a", cwd=tmp_path)
-    wait_for(process, "threads; files in")  # in the first epoch
+    wait_for(process, "threads; files in")  # printed in the first epoch
     process.send_signal(signum)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status
-    assert errors == "train.py: stopped, and saved; go on with: python train.py --resume runs/a\n"
+    assert errors == "train.py: stopped and saved; resume with: python train.py --resume runs/a\n"
     resumed = train("--resume", "runs/a", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
@@ -165,7 +165,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path, signum, statu
     assert last_checkpoint(tmp_path / "runs" / "a").read_bytes() == last_checkpoint(folder).read_bytes()
 
 
-def test_a_killed_run_goes_on_to_the_same_end(finished, tmp_path):
+def test_a_killed_and_resumed_run_ends_the_same(finished, tmp_path):
     folder, done = finished
     process = start(*SMALL, "--out", "a", cwd=tmp_path)
     wait_for(process, "epoch 1/2")
@@ -179,7 +179,7 @@ def test_a_killed_run_goes_on_to_the_same_end(finished, tmp_path):
     assert last_checkpoint(tmp_path / "a").read_bytes() == last_checkpoint(folder).read_bytes()
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(finished, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_over(finished, tmp_path):
     folder, _ = finished
     process = start(*SMALL, "--out", "a", cwd=tmp_path)
     wait_for(process, "threads; files in")
@@ -190,8 +190,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(finished, tmp_pat
     assert metrics(tmp_path / "a") == metrics(folder)
 
 
-def test_metrics_beyond_the_last_checkpoint_are_cut(finished, tmp_path):
-    """A kill between the epoch's line and its checkpoint: the epoch is run again, its line written once."""
+def test_metrics_after_the_last_checkpoint_are_cut(finished, tmp_path):
+    """After a kill between the line of an epoch and its checkpoint the epoch is repeated, and its line is written once."""
     folder, _ = finished
     train(*SMALL, "--out", "a", cwd=tmp_path)
     last_checkpoint(tmp_path / "a").unlink()
@@ -199,7 +199,7 @@ def test_metrics_beyond_the_last_checkpoint_are_cut(finished, tmp_path):
     assert metrics(tmp_path / "a") == metrics(folder)
 
 
-def test_a_finished_run_gives_its_result_again(finished):
+def test_a_finished_run_prints_its_result_again(finished):
     folder, done = finished
     again = train("--resume", folder, cwd=folder.parent)
     assert again.returncode == 0 and again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
@@ -221,7 +221,7 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     assert refused.returncode == 2 and "does not fit this run (" in refused.stderr
 
 
-def test_a_run_that_lost_its_files_is_refused_and_left_as_it_is(finished, tmp_path):
+def test_a_run_without_its_files_is_refused_and_not_changed(finished, tmp_path):
     folder, _ = finished
     for lost, message in (("checkpoints", "its checkpoints are gone"), ("metrics.jsonl", "metrics.jsonl lacks epochs")):
         copy = tmp_path / lost
@@ -233,7 +233,7 @@ def test_a_run_that_lost_its_files_is_refused_and_left_as_it_is(finished, tmp_pa
         assert sorted(path.name for path in copy.iterdir()) == left
 
 
-def test_the_result_is_told_though_the_pictures_cannot_be_drawn(finished, tmp_path):
+def test_the_result_is_printed_even_if_pictures_cannot_be_drawn(finished, tmp_path):
     folder, done = finished
     shutil.copytree(folder, tmp_path / "a")
     (tmp_path / "a" / "curves.png").unlink()
@@ -243,7 +243,7 @@ def test_the_result_is_told_though_the_pictures_cannot_be_drawn(finished, tmp_pa
     assert again.stderr.startswith("train.py: warning: cannot write a/curves.png: ") and again.stderr.count("\n") == 1
 
 
-def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
+def test_a_resumed_run_keeps_its_number_of_threads(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "a")
     config = json.loads((tmp_path / "a" / "config.json").read_text())
@@ -256,30 +256,30 @@ def test_a_run_goes_on_with_the_threads_it_began_with(finished, tmp_path):
     assert done.stdout.splitlines()[-1] == "1" and "1 threads" in done.stdout
 
 
-def test_a_run_goes_on_on_other_devices_to_the_same_result(tmp_path):
-    """In float64, up to rounding; and back on one device."""
+def test_a_run_resumed_on_other_devices_ends_the_same(tmp_path):
+    """In float64, up to rounding; then resumed on one device again."""
     options = [*SMALL, "--dtype", "float64", "--recipe", "deck", "--limit-train", "40", "--limit-test", "20"]
     for name, epochs in (("whole", "3"), ("parts", "1")):
         assert train(*options, "--epochs", epochs, "--out", name, cwd=tmp_path).returncode == 0
     for epochs, devices in (("2", "0,1"), ("3", "0")):
         done = train("--resume", "parts", "--epochs", epochs, "--devices", devices, cwd=tmp_path)
-        assert done.returncode == 0 and done.stderr.startswith("train.py: going on with devices"), done.stderr
+        assert done.returncode == 0 and done.stderr.startswith("train.py: resuming with devices"), done.stderr
     for one, other in zip(metrics(tmp_path / "parts"), metrics(tmp_path / "whole"), strict=True):
         assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
 
 
-def test_a_loss_that_is_not_finite(tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     failed = train(*SMALL, "--lr", "1e25", "--out", "a", cwd=tmp_path)
     assert failed.returncode == 1
     assert re.fullmatch(
-        r"train.py: training failed: the loss is (nan|inf) at step 2 \(epoch 1\); the first layer whose output is not finite is "
-        r"\w+ \(\w+\)(, as its weights are not)?; a new run with a smaller --lr may help\n",
+        r"train.py: training failed: the loss is (nan|inf) at step 2 \(epoch 1\); the first layer whose output is "
+        r"NaN or infinite is \w+ \(\w+\)(, and so are its weights)?; a new run with a smaller --lr may help\n",
         failed.stderr,
     )
     assert not list((tmp_path / "a" / "checkpoints").iterdir())
 
 
-def test_a_full_disk(tmp_path):
+def test_a_full_disk_ends_the_run(tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
@@ -318,7 +318,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path):
     assert re.fullmatch(r"cifar-bn-digits-digits-\d{8}-\d{6}", run.name)
 
 
-def test_cifar10_with_its_own_recipe(tmp_path):
+def test_cifar10_is_trained_with_its_own_recipe(tmp_path):
     cifar_files.write(tmp_path / "data")
     done = train(
         *("--data-dir", "data", "--limit-train", "40", "--limit-test", "20", "--epochs", "1", "--batch-size", "16"),
@@ -355,13 +355,13 @@ def test_cifar10_with_its_own_recipe(tmp_path):
         (["--devices", ",".join(map(str, range(5000)))], "is not a list of different device numbers"),
         (["--devices", "9" * 5000], "is not a list of different device numbers"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
-        (["--precision", "fp16", "--data", "digits"], "--precision fp16 is for GPUs and float32: it takes --backend cupy"),
+        (["--precision", "fp16", "--data", "digits"], "--precision fp16 is for GPUs and float32: it needs --backend cupy"),
         (["--precision", "tf32", "--backend", "cupy", "--dtype", "float64"], "--precision tf32 is for GPUs and float32"),
         (
             ["--data", "mnist"],
             "--data mnist: there is no such data set and no such folder; give cifar10, digits, or a folder of images",
         ),
-        (["--data", "."], "it needs a folder a class, with images in it"),
+        (["--data", "."], "it needs a folder for each class, with images in it"),
         (["--data", "digits", "--limit-train", "1438"], "--limit-train 1438: give a number from 1 to 1437"),
         (["--data", "digits", "--limit-test", "361"], "--limit-test 361: give a number from 1 to 360"),
         (["--resume", "nowhere"], "nowhere: this is not a run, there is no such folder"),
@@ -375,7 +375,7 @@ def test_cifar10_with_its_own_recipe(tmp_path):
         (["--data-dir", "x" * 300], "cannot write to"),
     ],
 )
-def test_what_is_refused(tmp_path, arguments, message):
+def test_wrong_options_are_refused_with_one_line(tmp_path, arguments, message):
     refused = train(*arguments, cwd=tmp_path)
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.startswith("train.py: error: ") and message in refused.stderr
@@ -395,7 +395,7 @@ def test_no_network_is_one_line(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_link_that_leads_nowhere(tmp_path):
+def test_a_dangling_link_is_one_line(tmp_path):
     (tmp_path / "runs").symlink_to("/nonexistent/disk")
     refused = train(*SMALL, cwd=tmp_path)
     assert refused.returncode == 2 and "cannot make runs: " in refused.stderr and refused.stderr.count("\n") == 1
@@ -409,13 +409,13 @@ def test_a_folder_that_exists_is_not_touched(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": 1}', '{"epochs": '])
-def test_a_damaged_config(tmp_path, content):
+def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     refused = train("--resume", ".", cwd=tmp_path)
     assert refused.returncode == 2 and "config.json is damaged" in refused.stderr and refused.stderr.count("\n") == 1
 
 
-def test_output_that_nobody_reads(tmp_path):
+def test_a_closed_standard_output_is_no_failure(tmp_path):
     process = start(*SMALL, "--out", "a", cwd=tmp_path)
     process.stdout.close()
     errors = process.stderr.read()
@@ -423,7 +423,7 @@ def test_output_that_nobody_reads(tmp_path):
     assert process.wait(timeout=60) == 0 and errors == ""
 
 
-def test_help_tells_every_option_and_its_default(tmp_path):
+def test_help_lists_every_option_and_its_default(tmp_path):
     told = train("--help", cwd=tmp_path)
     assert told.returncode == 0
     options = "backend devices model data data-dir recipe epochs batch-size lr dtype seed limit-train limit-test out resume"
@@ -439,7 +439,7 @@ def test_two_runs_at_once_do_not_collide(tmp_path):
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-def test_more_ctrl_c_end_at_once(tmp_path):
+def test_repeated_ctrl_c_ends_at_once(tmp_path):
     process = start(*SMALL, "--epochs", "50", "--out", "a", cwd=tmp_path)
     wait_for(process, "threads; files in")
     for _ in range(4):
@@ -452,7 +452,7 @@ def test_more_ctrl_c_end_at_once(tmp_path):
 
 
 def test_sigterm_during_a_download_leaves_nothing(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts connections and never answers
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         process = start("--data-dir", "data", cwd=tmp_path, env={"https_proxy": address, "HTTPS_PROXY": address})
         server.settimeout(60)

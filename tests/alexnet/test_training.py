@@ -1,4 +1,4 @@
-"""The parts of a run, with a small network: steps, epochs, evaluation, its config and what is built from it."""
+"""The parts of a run, with a small network: steps, epochs, evaluation, the config and what is built from it."""
 
 import contextlib
 import dataclasses
@@ -35,7 +35,7 @@ def parts(lr=0.1, device="numpy"):
     return net, optimizer, StepLR(optimizer, 100), loader
 
 
-def test_every_step_of_the_run_has_masks_of_its_own(monkeypatch):
+def test_every_step_has_its_own_masks(monkeypatch):
     steps = []
 
     @contextlib.contextmanager
@@ -52,14 +52,14 @@ def test_every_step_of_the_run_has_masks_of_its_own(monkeypatch):
     assert steps == [(7, step) for step in range(6)]
 
 
-def test_the_sums_of_an_epoch():
+def test_an_epoch_sums_losses_and_correct_answers():
     progress = training.Progress()
     training.train_one_epoch(*parts(), progress, seed=0)
     assert (progress.step, progress.batch, progress.seen) == (3, 3, 10)
     assert 0 <= progress.correct <= 10 and progress.loss > 0 and progress.seconds > 0
 
 
-def test_an_epoch_that_is_stopped_goes_on_to_the_same_weights():
+def test_a_stopped_epoch_continues_to_the_same_weights():
     whole = parts()
     training.train_one_epoch(*whole, training.Progress(), seed=0)
     halves = parts()
@@ -72,7 +72,7 @@ def test_an_epoch_that_is_stopped_goes_on_to_the_same_weights():
         np.testing.assert_array_equal(one.data, other.data)
 
 
-def test_evaluation_is_of_every_image_once_and_without_dropout():
+def test_evaluation_uses_every_image_once_without_dropout():
     net, *_ = parts()
     results = [
         training.evaluate(net, DataLoader(IMAGES, LABELS, size, lambda images, indices, epoch: images))[0] for size in (3, 10, 64)
@@ -83,7 +83,7 @@ def test_evaluation_is_of_every_image_once_and_without_dropout():
         assert result.accuracy == (result.predictions == LABELS).mean()
 
 
-def test_an_evaluation_is_of_one_view_and_of_all():
+def test_evaluation_returns_results_for_one_view_and_for_all():
     net, *_ = parts()
     one, views = training.evaluate(net, DataLoader(IMAGES, LABELS, 4, Views(4, 2)))
     seen, both = (training.evaluate(net, DataLoader(images, LABELS, 4, Views(4)))[0] for images in (IMAGES, IMAGES[..., ::-1]))
@@ -95,7 +95,7 @@ def test_an_evaluation_is_of_one_view_and_of_all():
 
 
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 3.0], np.float32)])
-def test_smoothed_labels_and_weights_of_classes(weights):
+def test_the_loss_has_smoothed_labels_and_class_weights(weights):
     """The loss of a step, from its definition: -sum of (1 - e) log p of the class, and e / 3 log p of each."""
     net, optimizer, _, loader = parts(lr=1e-9)
     net.drop.p = 0.0
@@ -110,7 +110,7 @@ def test_smoothed_labels_and_weights_of_classes(weights):
 
 @pytest.mark.parametrize("views", [1, 2, 5])
 def test_the_probabilities_of_views_are_averaged(device, views):
-    """Against a loop; one view's logits stay as they are. Also where a probability has no room in float32."""
+    """Compared with a loop, also if float32 rounds a probability to 0. The logits of a single view are not changed."""
     logits = np.random.default_rng(1).normal(0, 3, (views, 4, 3)).astype(np.float32)
     logits[0, 2] = [200, -200, 0]
     found = to_numpy(training.average(Tensor(to_device(logits.reshape(-1, 3), device)), 4).data)
@@ -130,8 +130,8 @@ def test_ranks_count_the_classes_that_are_more_probable(device):
         assert to_numpy(found).tolist() == ranks
 
 
-def test_classes_weigh_what_they_are_to(device):
-    """A step with weights is one down the gradient of their weighted sum, over the number of images."""
+def test_class_weights_scale_the_losses(device):
+    """The loss of a step is the sum of the weighted losses, divided by the number of images."""
     weights = np.array([0.5, 2.0, 1.0], np.float32)
     gradients = []
     for given in (to_device(weights, device), None):
@@ -153,7 +153,7 @@ def test_classes_weigh_what_they_are_to(device):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_a_frozen_batch_norm_is_in_evaluation_mode():
+def test_a_frozen_batch_norm_stays_in_evaluation_mode():
     random.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(8, 3))
     for p in net[1].parameters():
@@ -194,17 +194,17 @@ def test_options_replace_fields_of_the_recipe():
         (["--recipe", "alexnet-2012"], 0.01),
     ],
 )
-def test_the_rate_is_of_the_recipe_and_the_network(options, rate):
+def test_the_rate_depends_on_the_recipe_and_the_network(options, rate):
     assert train.config(train.parser().parse_args(options)).recipe.lr == rate
 
 
-def test_config_json_is_flat_and_those_of_earlier_runs_load():
+def test_config_json_is_flat_and_older_ones_can_be_read():
     run = config(bias_lr=2.0, bias_decay=False)
     settings = json.loads(run.to_json())
     assert (settings["recipe"], settings["lr"], settings["bias_lr"]) == ("digits", 0.02, 2.0)
     assert not any(isinstance(value, dict) for key, value in settings.items() if key != "versions")
     assert Config.from_json(run.to_json()) == run
-    for key in ("bias_lr", "bias_decay", "precision"):  # they came later
+    for key in ("bias_lr", "bias_decay", "precision"):  # added in later versions
         del settings[key]
     assert Config.from_json(json.dumps(settings)) == config(bias_lr=1.0, bias_decay=True)
 
@@ -223,13 +223,13 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"colour": 1}, "there is no setting 'colour'"),
         ({"name": "x"}, "there is no setting 'name'"),
         ({"model": "resnet"}, "there is no model 'resnet'"),
-        ({"devices": [0, 0]}, r"devices \[0, 0\] has one twice"),
+        ({"devices": [0, 0]}, r"devices \[0, 0\] names a device twice"),
         ({"devices": [0, 1], "world_size": 1}, "world_size 1 is less than the number of devices, 2"),
         ({"devices": []}, "length >= 1"),
         ({"precision": "tf32"}, "precision tf32 is for backend cupy"),
         ({"schedule": "step", "step_epochs": 0}, "schedule step needs step_epochs of at least 1"),
         ({"schedule": "cosine"}, "Invalid enum value 'cosine'"),
-        ({"test_views": 2, "reflection": False}, "test_views 2 is an image and its reflection, and reflection is false"),
+        ({"test_views": 2, "reflection": False}, "test_views 2 is an image and its reflection, but reflection is false"),
         ({"label_smoothing": 1}, "< 1.0"),
         ({"padding_mode": "zeros"}, "Invalid enum value 'zeros'"),
         ({"epochs": 1_000_001}, "<= 1000000"),
@@ -237,39 +237,39 @@ def test_config_json_without_a_setting_is_refused(key):
         ({"lr": 0}, "> 0.0"),
         ({"lr": "0.1"}, "Expected `float`, got `str`"),
         ({"momentum": 1}, "< 1.0"),
-        ({"lr": float("inf")}, "Infinity is no number that a setting may be"),
-        ({"weight_decay": float("nan")}, "NaN is no number that a setting may be"),
+        ({"lr": float("inf")}, "Infinity is not allowed as a setting"),
+        ({"weight_decay": float("nan")}, "NaN is not allowed as a setting"),
         ({"lr": 10**400}, "."),
         ({"seed": 2**63}, "."),
         ({"threads": 0}, ">= 1"),
         ({"save_minutes": 0}, "> 0.0"),
         ({"versions": {"numpy": 2}}, "Expected `str`, got `int`"),
-        ({"classes": ["a", "b"]}, "it has only one of the classes and how images are prepared"),
+        ({"classes": ["a", "b"]}, "it has the classes without the preparation of images, or the reverse"),
         ({"freeze": ""}, "length >= 1"),
         ({"validation": 1.5}, "."),
         ({"validation": 0}, "."),
         ({"image_size": 5}, "."),
-        (PREPARED | {"image_size": 17}, "image_size 17 is more than resize 16"),
-        (PREPARED | {"mean": [1.0, 2.0]}, "mean and std have a number for each of 3 channels"),
+        (PREPARED | {"image_size": 17}, "image_size 17 is larger than resize 16"),
+        (PREPARED | {"mean": [1.0, 2.0]}, "mean and std need a number for each of 3 channels"),
         (PREPARED | {"std": [0.0, 1.0, 1.0]}, ">= 2"),
         (PREPARED | {"channels": 2}, "Invalid enum value 2"),
-        (PREPARED | {"color_noise": 0.1}, "color_vectors are to be 3 of 3 numbers"),
-        (PREPARED | {"color_noise": 0.1, "color_vectors": [[1.0, 2.0]] * 3}, "color_vectors are to be 3 of 3 numbers"),
+        (PREPARED | {"color_noise": 0.1}, "color_vectors must be 3 of 3 numbers"),
+        (PREPARED | {"color_noise": 0.1, "color_vectors": [[1.0, 2.0]] * 3}, "color_vectors must be 3 of 3 numbers"),
     ],
 )
-def test_config_json_with_settings_that_cannot_be(changes, message):
+def test_config_json_with_impossible_settings_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Config.from_json(json.dumps(json.loads(config().to_json()) | changes).encode())
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"[" * 100_000, b'{"lr": NaN}', b"\xff", b"1e999"])
-def test_config_json_that_is_something_else(text):
+def test_config_json_with_other_content_is_refused(text):
     with pytest.raises(ValueError):
         Config.from_json(text)
 
 
-def test_biases_have_a_rate_and_a_decay_of_their_own():
-    """The 2012 code's: twice the rate, no decay. The order of the parameters stays that of their definition."""
+def test_biases_have_their_own_rate_and_decay():
+    """As in the code of 2012: twice the rate, no decay. The parameters stay in the order of definition."""
     net, *_ = parts()
     optimizer = builders.build_optimizer(config(lr=0.5, weight_decay=0.1, bias_lr=2.0, bias_decay=False), net)
     assert [p.shape for p in optimizer.parameters] == [p.shape for p in net.parameters()]
@@ -287,8 +287,8 @@ def test_the_recipe_reaches_the_optimiser_and_the_augmentation():
     assert crop.padding_mode == "reflect"
 
 
-def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_path):
-    """With a rate that teaches nothing the error never falls: a tenth after each epoch, but for the first, and three times."""
+def test_a_plateau_lowers_the_rate_three_times_also_after_a_stop(tmp_path):
+    """The rate is too small to lower the error, so it is divided by ten after each epoch except the first, three times."""
     settings = config(schedule="plateau", step_epochs=1, lr=1e-4, epochs=6, bias_lr=2.0)
     settings = builders.found(settings, datasets.digits())
     whole, halves = (RunFolder.create(tmp_path / name, settings) for name in ("whole", "halves"))
@@ -304,12 +304,12 @@ def test_a_plateau_lowers_the_rate_three_times_and_is_the_same_after_a_stop(tmp_
         np.testing.assert_array_equal(array, other[name])
 
 
-def test_the_weights_are_as_they_were_when_a_loss_is_not_finite(device):
-    """On a GPU, too, where it is read a step later."""
+def test_a_loss_that_is_not_finite_does_not_change_the_weights(device):
+    """Also on a GPU, where the loss is read one step later."""
     net, optimizer, schedule, loader = parts(device=device)
     net.fc.weight.data[0, 0] = np.inf
     before = [to_numpy(p.data).copy() for p in net.parameters()]
-    message = r"step 1 \(epoch 1\); the first layer whose output is not finite is fc \(Linear\), as its weights are not"
+    message = r"step 1 \(epoch 1\); the first layer whose output is NaN or infinite is fc \(Linear\), and so are its weights"
     with np.errstate(invalid="ignore"), pytest.raises(TrainingError, match=message):
         training.train_one_epoch(net, optimizer, schedule, loader, training.Progress(), seed=0)
     for p, value in zip(net.parameters(), before, strict=True):

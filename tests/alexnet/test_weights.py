@@ -1,4 +1,4 @@
-"""Weights from runs and files, into files, and into new runs."""
+"""Weights are read from runs and files, written to files, and used in new runs."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def tiny_network():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on pictures of three colours that tells them apart."""
+    """A run that has learned to classify pictures of three colours."""
     place = tmp_path_factory.mktemp("trained")
     data = folders.split(place / "data", {"red": 16, "green": 16, "blue": 16}, {"red": 4, "green": 4, "blue": 4})
     options = ["--data", data, "--model", "tiny", "--batch-size", 8, "--epochs", 6, "--lr", 0.02]
@@ -60,7 +60,7 @@ def same(one, other):
 # --- from a run -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_runs_weights_and_what_belongs_to_them(run):
+def test_a_runs_weights_are_read_with_classes_and_preparation(run):
     loaded = weights.read(run)
     arrays = serialization.load(experiments.checkpoints(run)[-1])
     for name, array in state_of(loaded).items():
@@ -71,7 +71,7 @@ def test_a_runs_weights_and_what_belongs_to_them(run):
     assert not loaded.network.training
 
 
-def test_the_best_checkpoint(run):
+def test_the_best_or_the_newest_checkpoint_can_be_chosen(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows[-2]["test_accuracy"], rows[-1]["test_accuracy"] = 1.0, 0.5
     for row in rows[:-2]:
@@ -84,7 +84,7 @@ def test_the_best_checkpoint(run):
         )
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, monkeypatch):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(run, monkeypatch):
     told = []
     monkeypatch.setattr(weights.entry, "tell", told.append)
     before, newest = experiments.checkpoints(run)[-2:]
@@ -97,23 +97,23 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, monkeypa
         weights.read(run)
 
 
-def test_a_run_without_a_checkpoint(run):
+def test_a_run_without_a_checkpoint_is_refused(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(UserError, match="has no checkpoint yet"):
         weights.read(run)
 
 
-def test_a_run_of_an_earlier_version(run):
+def test_a_run_of_an_earlier_version_is_refused(run):
     settings = json.loads((run / "config.json").read_text())
     for key in ("classes", "channels", "resize", "image_size", "mean", "std", "draft", "files"):
         del settings[key]
     (run / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(UserError, match="does not tell its classes yet"):
+    with pytest.raises(UserError, match="was written by an earlier version"):
         weights.read(run)
 
 
-def test_a_run_of_an_earlier_version_tells_its_classes_once_it_has_gone_on(tmp_path):
-    """Its config and its checkpoint have no word of them."""
+def test_a_run_of_an_earlier_version_can_be_used_after_it_is_resumed(tmp_path):
+    """Neither its config nor its checkpoint has the classes; resuming it adds them."""
     assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     later = ["classes", "channels", "resize", "image_size", "mean", "std", "draft", "files", "crop", "test_views"]
     config = json.loads((tmp_path / "run/config.json").read_text())
@@ -136,7 +136,7 @@ def exported(run, file):
     return file
 
 
-def test_a_file_has_the_names_of_the_state_and_the_same_network(run, tmp_path, capsys):
+def test_an_exported_file_holds_the_same_network(run, tmp_path, capsys):
     file = exported(run, tmp_path / "a.safetensors")
     assert capsys.readouterr().out.splitlines()[-1] == str(file)
     own, again = weights.read(run), weights.read(file)
@@ -147,7 +147,7 @@ def test_a_file_has_the_names_of_the_state_and_the_same_network(run, tmp_path, c
     assert (tmp_path / "b.safetensors").read_bytes() == file.read_bytes()
 
 
-def test_a_file_of_float64(tmp_path):
+def test_float64_weights_are_exported_as_float32(tmp_path):
     assert experiments.run(*TINY, "--epochs", 1, "--dtype", "float64", "--out", tmp_path / "run") == (0, "")
     loaded = weights.read(tmp_path / "run")
     assert next(loaded.network.parameters()).dtype == np.float64
@@ -161,7 +161,7 @@ def torchvision_state(num_classes=7):
     return {name: np.zeros(array.shape, np.float32) for name, array in state.items()}
 
 
-def test_torchvisions_weights(tmp_path):
+def test_torchvisions_weights_are_read(tmp_path):
     state = torchvision_state()
     state["classifier.6.bias"][:] = np.arange(7)
     save_file(state, tmp_path / "alexnet.safetensors")
@@ -170,7 +170,7 @@ def test_torchvisions_weights(tmp_path):
     assert state_of(loaded)["classifier.6.bias"].tolist() == list(range(7))
 
 
-def test_a_pth_file_without_pytorch(tmp_path, monkeypatch):
+def test_a_pth_file_needs_pytorch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "alexnet.pth").write_bytes(b"x")
     with pytest.raises(UserError, match=r"alexnet.pth: to read it, install PyTorch; or give the weights as .safetensors"):
@@ -189,30 +189,30 @@ def damaged(file, change):
 
 DAMAGES = {
     "there is no network 'resnet'": lambda arrays, about: about.update(model="resnet"),
-    r"fc2.bias is \(3,\), and in tiny with 2 classes \(2,\)": lambda arrays, about: about["classes"].pop(),
-    "conv1.bias is in one of them only": lambda arrays, about: arrays.pop("conv1.bias"),
-    "extra is in one of them only": lambda arrays, about: arrays.update(extra=np.zeros(3, np.float32)),
+    r"fc2.bias is \(3,\), but in tiny with 2 classes it is \(2,\)": lambda arrays, about: about["classes"].pop(),
+    "conv1.bias is not in both the file and": lambda arrays, about: arrays.pop("conv1.bias"),
+    "extra is not in both the file and": lambda arrays, about: arrays.update(extra=np.zeros(3, np.float32)),
     "fc2.bias has NaN or infinite numbers": lambda arrays, about: arrays["fc2.bias"].__setitem__(0, np.nan),
     "fc2.bias is int32": lambda arrays, about: arrays.update({"fc2.bias": np.zeros(3, np.int32)}),
     "bn1.num_batches_tracked is float32": lambda arrays, about: arrays.update(
         {"bn1.num_batches_tracked": np.zeros((), np.float32)}
     ),
-    "its metadata are of version 2": lambda arrays, about: about.update(version=2),
-    "mean and std have a number for each of 3 channels": lambda arrays, about: about["preparation"]["mean"].pop(),
-    "image_size 99 is more than resize 12": lambda arrays, about: about["preparation"].update(image_size=99),
+    "its metadata have version 2": lambda arrays, about: about.update(version=2),
+    "mean and std need a number for each of 3 channels": lambda arrays, about: about["preparation"]["mean"].pop(),
+    "image_size 99 is larger than resize 12": lambda arrays, about: about["preparation"].update(image_size=99),
     "Expected": lambda arrays, about: about.update(classes="red"),
     "unknown field `more`": lambda arrays, about: about.update(more=1),
     "missing required field `model`": lambda arrays, about: about.pop("model"),
-    r"conv1.weight is \(4, 3, 3, 3\), and in tiny": lambda arrays, about: about.update(
+    r"conv1.weight is \(4, 3, 3, 3\), but in tiny": lambda arrays, about: about.update(
         preparation={**about["preparation"], "channels": 1, "mean": [0.0], "std": [1.0]}
     ),
 }
 
 
 @pytest.mark.parametrize("message", DAMAGES)
-def test_files_that_do_not_fit(run, tmp_path, message):
+def test_weights_that_do_not_fit_are_refused(run, tmp_path, message):
     file = damaged(exported(run, tmp_path / "a.safetensors"), DAMAGES[message])
-    with pytest.raises(UserError, match=f"holds no weights of a network here .*{message}") as error:
+    with pytest.raises(UserError, match=f"cannot read the weights of a network from .*{message}") as error:
         weights.read(file)
     assert "\n" not in str(error.value)
 
@@ -249,7 +249,7 @@ def other_names(file):
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
 @pytest.mark.parametrize("damage", [empty, cut, text, nothing, huge, pipe, other_names])
-def test_files_that_are_something_else(run, tmp_path, damage, name):
+def test_files_without_weights_are_refused(run, tmp_path, damage, name):
     file = exported(run, tmp_path / "a.safetensors").rename(tmp_path / name)
     damage(file)
     with pytest.raises(UserError, match=name) as error:
@@ -257,13 +257,13 @@ def test_files_that_are_something_else(run, tmp_path, damage, name):
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_is_no_run(tmp_path):
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="this is not a run"):
         weights.read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.bin", "a", "a.onnx.txt"])
-def test_files_are_written_by_their_endings(run, tmp_path, name):
+def test_other_endings_are_refused(run, tmp_path, name):
     with pytest.raises(UserError, match=r"give a name that ends with .safetensors or .onnx"):
         export.main([str(run), str(tmp_path / name)])
     assert not (tmp_path / name).exists()
@@ -271,7 +271,7 @@ def test_files_are_written_by_their_endings(run, tmp_path, name):
 
 @ONNX
 @pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
-def test_a_file_that_cannot_be_written(run, tmp_path, ending):
+def test_a_file_that_cannot_be_written_is_one_line(run, tmp_path, ending):
     with pytest.raises(UserError, match="cannot write .*/nowhere/a"):
         export.main([str(run), str(tmp_path / "nowhere" / f"a{ending}")])
 
@@ -312,8 +312,8 @@ def test_an_onnx_file_gives_the_same_logits(run, tmp_path):
 @pytest.mark.parametrize(
     "model, size", [("cifar-bn", 32), ("cifar-lrn", 33), ("alexnet-2012", 70), ("net-145", 70), ("alexnet-torchvision", 224)]
 )
-def test_all_networks_as_onnx(tmp_path, model, size):
-    """Those with running averages have some; alexnet-2012 has windows that hang over the image."""
+def test_all_networks_can_be_exported_as_onnx(tmp_path, model, size):
+    """The running statistics are random. In alexnet-2012 windows extend beyond the image."""
     options = {} if model == "alexnet-torchvision" else {"image_size": size}
     network = alexnet.create(model, 4, **options).eval()
     draws = np.random.default_rng(0)
@@ -334,14 +334,14 @@ def test_all_networks_as_onnx(tmp_path, model, size):
 
 
 @ONNX
-def test_pooling_that_onnx_lacks_is_refused(tmp_path):
+def test_pooling_that_onnx_does_not_have_is_refused(tmp_path):
     preparation = Preparation(3, 300, 300, [0.0] * 3, [1.0] * 3)
     with init.skipped():
         network = alexnet.create("alexnet-torchvision", 3)
     for array in network.state_dict().values():
         array[...] = 0
     weights.write(tmp_path / "a.safetensors", Weights(network, "alexnet-torchvision", list("abc"), preparation))
-    with pytest.raises(UserError, match="avgpool makes 6 x 6 of 8 x 8, which are windows of several sizes"):
+    with pytest.raises(UserError, match="avgpool makes 6 x 6 from 8 x 8 with windows of several sizes"):
         export.main([str(tmp_path / "a.safetensors"), str(tmp_path / "a.onnx")])
     assert not (tmp_path / "a.onnx").exists()
 
@@ -359,10 +359,10 @@ def without_relu(layer):
 
 
 @ONNX
-def test_a_layer_that_onnx_lacks_is_refused(run, tmp_path, monkeypatch):
+def test_a_layer_that_onnx_does_not_have_is_refused(run, tmp_path, monkeypatch):
     with_tanh = lambda *args, **options: tanh_of(experiments.tiny(*args, **options))
     monkeypatch.setitem(models.MODELS, "tiny", with_tanh)
-    with pytest.raises(UserError, match=r"relu1 is a Tanh\(\), for which there is nothing in ONNX files"):
+    with pytest.raises(UserError, match=r"relu1 is a Tanh\(\), which cannot be written to an ONNX file"):
         export.main([str(run), str(tmp_path / "a.onnx")])
 
 
@@ -375,7 +375,7 @@ def tanh_of(network):
 
 @ONNX
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_onnx_that_is_not_installed(run, tmp_path, monkeypatch, package):
+def test_without_onnx_an_error_says_what_to_install(run, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=r"to write ONNX files, pip install -e '.\[onnx\]' first"):
         export.main([str(run), str(tmp_path / "a.onnx")])
@@ -387,7 +387,7 @@ def test_onnx_that_is_not_installed(run, tmp_path, monkeypatch, package):
 
 @pytest.fixture
 def shades(tmp_path):
-    """Four classes, where the weights know three."""
+    """Images of four classes; the weights are for three."""
     counts = {"red": 8, "green": 8, "blue": 8, "grey": 8}
     return folders.split(tmp_path / "shades", counts, counts)
 
@@ -399,19 +399,19 @@ def start(data, init_from, out, *options):
 
 
 @pytest.mark.parametrize("kind", ["run", "file"])
-def test_a_run_starts_from_weights_with_another_last_layer(run, tmp_path, shades, capsys, monkeypatch, kind):
+def test_a_run_from_weights_gets_a_new_last_layer(run, tmp_path, shades, capsys, monkeypatch, kind):
     source = run if kind == "run" else exported(run, tmp_path / "a.safetensors")
     lines = []
     monkeypatch.setattr("builtins.print", lambda *words, **options: lines.append(" ".join(map(str, words))))
     assert start(shades, source, tmp_path / "new") == (0, "")
     monkeypatch.undo()
-    assert f"fc2 is started anew: it has 4 classes, and in {source} 3" in lines
+    assert f"fc2 keeps its initial weights: it has 4 classes, but in {source} 3" in lines
     before, after = state_of(weights.read(run)), state_of(weights.read(tmp_path / "new"))
     np.testing.assert_allclose(after["conv1.weight"], before["conv1.weight"], atol=1e-6)
     assert after["fc2.weight"].shape == (4, 36)
     config, old = RunFolder.read(tmp_path / "new").config, RunFolder.read(run).config
     assert config.model == "tiny" and config.init == str(source)
-    # The weights are used to these, not to those of the new images.
+    # The weights were trained with these, not with those of the new images.
     assert (config.preparation.mean, config.preparation.std) == (old.preparation.mean, old.preparation.std)
 
 
@@ -424,8 +424,8 @@ def test_a_last_layer_of_the_same_size_is_kept(run, tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_run_that_began_with_weights_goes_on_without_them(run, tmp_path, shades, epochs):
-    """But if it was killed before its first checkpoint."""
+def test_a_run_from_weights_is_resumed_without_them(run, tmp_path, shades, epochs):
+    """Unless it was killed before its first checkpoint."""
     assert start(shades, run, tmp_path / "new", "--recipe", "deck", "--lr", 0.01) == (0, "")
     if epochs == 1:
         shutil.rmtree(tmp_path / "new/checkpoints")
@@ -436,24 +436,24 @@ def test_a_run_that_began_with_weights_goes_on_without_them(run, tmp_path, shade
     assert experiments.run("--resume", tmp_path / "new", "--epochs", 2) == (0, "")
 
 
-def test_weights_of_another_network(run, tmp_path, shades):
+def test_weights_of_another_network_are_refused(run, tmp_path, shades):
     status, message = start(shades, run, tmp_path / "new", "--model", "cifar-bn")
     assert status == 2 and message.startswith(f"--init {run}: the state does not fit this network: missing ")
-    assert message.endswith("choose its network with --model") and not (tmp_path / "new").exists()
+    assert message.endswith("give the network of the weights with --model") and not (tmp_path / "new").exists()
 
 
-def test_weights_for_other_channels(run, tmp_path):
+def test_weights_for_other_channels_are_refused(run, tmp_path):
     status, message = experiments.run("--data", "digits", "--init", run, "--out", tmp_path / "new")
-    assert status == 2 and "its images have 3 channels, and those of digits 1" in message
+    assert status == 2 and "its images have 3 channels, but those of digits 1" in message
 
 
-def test_weights_that_are_not_there(tmp_path, shades):
+def test_missing_weights_are_refused(tmp_path, shades):
     status, message = start(shades, tmp_path / "nowhere", tmp_path / "new")
     assert status == 2 and "there is no such file" in message and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("prefix", ["conv1", "conv,bn", "bn1.weight"])
-def test_frozen_parameters_stay_and_their_batch_norms_keep_their_averages(run, tmp_path, shades, prefix):
+def test_frozen_parameters_and_running_statistics_do_not_change(run, tmp_path, shades, prefix):
     assert start(shades, run, tmp_path / "new", "--freeze", prefix, "--lr", 0.05) == (0, "")
     before, after = state_of(weights.read(run)), state_of(weights.read(tmp_path / "new"))
     for name in before:
@@ -464,7 +464,7 @@ def test_frozen_parameters_stay_and_their_batch_norms_keep_their_averages(run, t
     assert not any(name.startswith(f"velocity.{prefix}") for name in saved)
 
 
-def test_a_frozen_run_goes_on_to_the_same_end(run, tmp_path, shades):
+def test_a_resumed_frozen_run_ends_the_same(run, tmp_path, shades):
     options = ["--freeze", "conv,bn", "--recipe", "deck", "--lr", 0.01]
     assert start(shades, run, tmp_path / "whole", *options, "--epochs", 2) == (0, "")
     assert start(shades, run, tmp_path / "halves", *options) == (0, "")
@@ -475,12 +475,12 @@ def test_a_frozen_run_goes_on_to_the_same_end(run, tmp_path, shades):
 @pytest.mark.parametrize(
     "prefix, message",
     [
-        ("features", "--freeze features: no parameter's name begins so; those of tiny begin with conv1, bn1, fc2"),
+        ("features", "--freeze features: no parameter's name begins with it; those of tiny begin with conv1, bn1, fc2"),
         ("c,b,f", "--freeze c,b,f leaves nothing to train"),
-        ("", "'' is not the beginning of a name"),
-        ("conv,,bn", "'conv,,bn' is not the beginning of a name"),
+        ("", "'' is not a name prefix"),
+        ("conv,,bn", "'conv,,bn' is not a name prefix"),
     ],
 )
-def test_prefixes_that_are_refused(run, tmp_path, shades, prefix, message):
+def test_wrong_prefixes_are_refused(run, tmp_path, shades, prefix, message):
     status, told = start(shades, run, tmp_path / "new", "--freeze", prefix)
     assert status == 2 and message in told and not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""The engine: sums over uses, broadcasting, freeing, hooks, and errors that say what is wrong."""
+"""The autodiff engine: sums of gradients, broadcasting, freed memory, hooks, and errors that say what is wrong."""
 
 import contextlib
 import copy
@@ -42,7 +42,7 @@ def test_gradients_add_up_over_two_backward_passes(make):
     assert_array_equal(x.grad, [6, 6, 6])
 
 
-def test_a_chain_of_50000_operations():
+def test_backward_walks_a_chain_of_50000_operations():
     x = y = Tensor([1.0], requires_grad=True)
     for _ in range(50_000):
         y = y + 0.0
@@ -57,7 +57,7 @@ def test_a_chain_of_50000_operations_can_be_dropped_without_backward():
     del y
 
 
-def test_a_diamond_of_many_paths_takes_each_operation_once(make):
+def test_backward_calls_each_operation_once_though_there_are_many_paths(make):
     x = y = make(1)
     for _ in range(60):  # 2 ** 60 paths
         y = (y + y) * 0.5
@@ -77,7 +77,7 @@ def test_a_diamond_of_many_paths_takes_each_operation_once(make):
         (operator.truediv, lambda a, b: (1 / b, -a / b**2)),
     ],
 )
-def test_broadcasting_is_undone(make, left, right, operation, derivatives):
+def test_gradients_of_broadcast_operands_have_the_shapes_of_the_operands(make, left, right, operation, derivatives):
     a, b = make(*left), make(*right, seed=1)
     y = operation(a, b)
     y.sum().backward()
@@ -86,13 +86,13 @@ def test_broadcasting_is_undone(make, left, right, operation, derivatives):
     da, db = (np.broadcast_to(d, y.shape) for d in derivatives(a.data, b.data))
     for tensor, full in ((a, da), (b, db)):
         expected = np.zeros(tensor.shape)
-        for index in np.ndindex(*full.shape):  # every element of y sends its part to the element it was made from
+        for index in np.ndindex(*full.shape):  # add the gradient of each element of y to the element that it came from
             source = index[full.ndim - tensor.ndim :]
             expected[tuple(0 if n == 1 else i for i, n in zip(source, tensor.shape, strict=True))] += full[index]
         assert_allclose(tensor.grad, expected, atol=1e-12)
 
 
-def test_numbers_and_arrays_on_either_side(make, device):
+def test_numbers_and_arrays_may_be_on_either_side(make, device):
     x = make(2, 3)
     array = to_device(np.full((2, 3), 2.0), device)
     for y, value in [
@@ -118,7 +118,7 @@ def test_python_numbers_do_not_widen_float32():
     assert x.grad.dtype == np.float32
 
 
-def test_numbers_that_an_integer_tensor_cannot_hold():
+def test_an_integer_tensor_and_a_fraction_give_a_floating_point_tensor():
     whole = Tensor(np.array([1, 2, 3]))
     assert_array_equal((whole * 1.5).data, [1.5, 3.0, 4.5])
     assert_array_equal((0.5 + whole).data, [1.5, 2.5, 3.5])
@@ -134,7 +134,7 @@ def test_mixed_dtypes_give_each_input_a_gradient_of_its_own_dtype():
     assert a.grad.dtype == np.float32 and b.grad.dtype == np.float64
 
 
-def test_nothing_is_computed_that_nobody_needs():
+def test_backward_knows_which_gradients_are_needed():
     asked = []
 
     class Product(Function):
@@ -161,8 +161,8 @@ def test_conv1_computes_no_gradient_of_the_image(monkeypatch):
     assert_array_equal(weight.grad, np.full((1, 1, 3, 3), 4.0))
 
 
-def test_the_graph_is_freed_as_backward_walks_it():
-    """With the garbage collector off, activations go when their use ends, the later ones before earlier gradients."""
+def test_backward_frees_the_graph_step_by_step():
+    """With the garbage collector off, each activation is freed as soon as its backward is done."""
     alive = []
     references = []
 
@@ -192,7 +192,7 @@ def test_the_graph_is_freed_as_backward_walks_it():
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_what_did_not_require_a_gradient_when_it_was_used_gets_none(make, first):
+def test_only_uses_after_requires_grad_was_set_count(make, first):
     x, y = make(3), make(3, seed=1)
     x.requires_grad = False
     product = x * y
@@ -214,13 +214,13 @@ def test_no_grad_records_nothing(make):
     assert (x * 2).requires_grad
 
 
-def test_no_grad_ends_with_an_error(make):
+def test_no_grad_ends_when_an_error_leaves_it(make):
     with pytest.raises(KeyError), no_grad():
         raise KeyError
     assert (make(1) * 2).requires_grad
 
 
-def test_no_grad_may_be_entered_again_and_decorate(make):
+def test_no_grad_can_be_nested_and_used_as_a_decorator(make):
     x, quiet = make(3), no_grad()
     with quiet, quiet:
         assert not (x * 2).requires_grad
@@ -233,7 +233,7 @@ def test_no_grad_may_be_entered_again_and_decorate(make):
     assert not twice(x).requires_grad and (x * 2).requires_grad
 
 
-def test_a_tensor_on_the_way_keeps_its_gradient_if_it_is_told_to(make):
+def test_retain_grad_keeps_the_gradient_of_an_intermediate_tensor(make):
     x = make(3)
     h = x * 2
     h.retain_grad()
@@ -244,7 +244,7 @@ def test_a_tensor_on_the_way_keeps_its_gradient_if_it_is_told_to(make):
         Tensor([1.0]).retain_grad()
 
 
-def test_an_input_may_be_none_and_backward_a_list():
+def test_an_input_may_be_none_and_backward_may_return_a_list():
     class Shift(Function):
         def forward(self, x, shift):
             return x * 1 if shift is None else x + shift
@@ -263,7 +263,7 @@ def test_detach_cuts_the_graph(make):
     assert not y.requires_grad and np.shares_memory(y.data, y.detach().data)
 
 
-def test_on_gradient_ready_fires_once_a_pass_after_the_last_use():
+def test_on_gradient_ready_is_called_once_after_the_last_use():
     fired = []
     x, w = Tensor([2.0], requires_grad=True), Tensor([3.0], requires_grad=True)
     for tensor in (x, w):
@@ -274,7 +274,7 @@ def test_on_gradient_ready_fires_once_a_pass_after_the_last_use():
     assert dict(fired)[x] == [9.0] and dict(fired)[w] == [13.0]
 
 
-def test_a_leaf_is_ready_before_the_layers_below_it_are_walked():
+def test_a_leaf_is_ready_before_backward_reaches_earlier_layers():
     order = []
     first, second = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
     first.on_gradient_ready = lambda _: order.append("first")
@@ -283,7 +283,7 @@ def test_a_leaf_is_ready_before_the_layers_below_it_are_walked():
     assert order == ["second", "first"]
 
 
-def test_a_gradient_goes_into_the_buffer_that_is_there_for_it():
+def test_a_gradient_is_written_into_its_buffer():
     x = Tensor([1.0, 2.0], requires_grad=True)
     x.grad_buffer = buffer = np.full(2, 7.0, np.float32)
     (x * 3).sum().backward()
@@ -293,8 +293,8 @@ def test_a_gradient_goes_into_the_buffer_that_is_there_for_it():
 
 
 @pytest.mark.parametrize("layer", ["linear", "im2col", "winograd"])
-def test_a_weight_s_gradient_is_written_where_it_belongs(layer, monkeypatch):
-    """Into the optimiser's buffer with no copy where the weight is used once; summed where it is used twice, or again."""
+def test_the_gradient_of_a_weight_is_written_into_its_buffer(layer, monkeypatch):
+    """Into the optimiser's buffer without a copy if the weight is used once; added if it is used again."""
     rng = np.random.default_rng(0)
     shape = (64, 64) if layer == "linear" else (64, 64, 3, 3)
     x = rng.standard_normal((2, 64) if layer == "linear" else (2, 64, 9, 9))
@@ -329,7 +329,7 @@ def test_a_weight_s_gradient_is_written_where_it_belongs(layer, monkeypatch):
     assert given[-1][1] is w.grad_buffer
 
 
-# --- what changes between a forward and its backward ---------------------------------------------------------------
+# --- changes between a forward and its backward --------------------------------------------------------------------
 
 
 def spoil_weight(x, w, y):
@@ -341,15 +341,15 @@ def spoil_output(x, w, y):
 
 
 @pytest.mark.parametrize("spoil", [spoil_weight, spoil_output])
-def test_a_change_in_place_of_what_backward_needs_is_an_error(make, spoil):
-    """The output of relu is kept, and so is the weight of linear."""
+def test_an_in_place_change_of_an_array_that_backward_needs_is_an_error(make, spoil):
+    """relu keeps its output, and linear keeps its weight."""
     x, w = make(2, 3), make(4, 3, seed=1)
     y = F.relu(F.linear(x, w))
     spoil(x, w, y)
     what = (
         "Linear needs its input 1, of shape \\(4, 3\\)" if spoil is spoil_weight else "ReLU needs its output, of shape \\(2, 4\\)"
     )
-    with pytest.raises(RuntimeError, match=what + ", for backward, but that was changed in place"):
+    with pytest.raises(RuntimeError, match=what + ", for backward, but it was changed in place"):
         y.sum().backward()
 
 
@@ -376,7 +376,7 @@ def test_loading_a_state_between_a_forward_and_its_backward_is_an_error():
     "view",
     [lambda x: x.reshape(-1, 3), lambda x: x.transpose(), lambda x: x[1:], lambda x: x.detach(), lambda x: x.reshape(6)[:3]],
 )
-def test_a_view_changes_with_what_it_is_a_view_of(make, view):
+def test_a_change_of_a_tensor_counts_for_its_views_and_the_reverse(make, view):
     for change_the_view in (False, True):
         x, w = make(2, 3), make(2, 3, seed=1)
         seen = view(x)
@@ -385,7 +385,7 @@ def test_a_view_changes_with_what_it_is_a_view_of(make, view):
             seen.data += 1
         else:
             x.data += 1
-        with pytest.raises(RuntimeError, match="Multiply needs its input ., of shape .* for backward, but that was changed"):
+        with pytest.raises(RuntimeError, match="Multiply needs its input ., of shape .* for backward, but it was changed"):
             loss.backward()
     x, copied = make(2, 3), make(2, 3) + 0
     loss = (copied * copied).sum()
@@ -393,8 +393,8 @@ def test_a_view_changes_with_what_it_is_a_view_of(make, view):
     loss.backward()
 
 
-def test_what_backward_does_not_need_may_change(make):
-    """As in PyTorch: a sum keeps nothing of its terms, linear nothing of its bias; and replaced data is not changed data."""
+def test_an_array_that_backward_does_not_need_may_change(make):
+    """As in PyTorch: a sum does not keep its terms, nor linear its bias; and to replace data is no change in place."""
     x, w, b = make(2, 3), make(4, 3, seed=1), make(4, seed=2)
     y = F.linear(x, w, b) + b
     loss = y.sum()
@@ -407,7 +407,7 @@ def test_what_backward_does_not_need_may_change(make):
     assert_allclose(x.grad, np.ones((2, 4)) @ to_numpy(before))
 
 
-def test_detect_anomaly_finds_what_numpy_changed(make):
+def test_detect_anomaly_finds_changes_made_through_numpy(make):
     for watched in (False, True):
         x, w = make(2, 3), make(4, 3, seed=1)
         with detect_anomaly() if watched else contextlib.nullcontext():
@@ -416,7 +416,7 @@ def test_detect_anomaly_finds_what_numpy_changed(make):
             if not watched:
                 loss.backward()
                 continue
-            with pytest.raises(RuntimeError, match=r"Linear kept weight, of shape \(4, 3\), for backward, but that was changed"):
+            with pytest.raises(RuntimeError, match=r"Linear kept weight, of shape \(4, 3\), for backward, but it was changed"):
                 loss.backward()
 
 
@@ -431,7 +431,7 @@ def test_detect_anomaly_names_the_first_gradient_that_is_not_finite(make):
     x = make(3)
     with detect_anomaly(), np.errstate(invalid="ignore"):
         loss = (Broken()(x * 3) * 2).sum()
-        with pytest.raises(RuntimeError, match="the backward of Broken gave a gradient for input 0 that is NaN or infinite"):
+        with pytest.raises(RuntimeError, match="the backward of Broken returned a gradient for input 0 that is NaN or infinite"):
             loss.backward()
     (x * 3).sum().backward()
 
@@ -451,7 +451,7 @@ def test_a_backward_uses_the_kernels_of_its_forward(make):
         pass
 
 
-# --- in the hands of Python and NumPy ------------------------------------------------------------------------------
+# --- with Python's operators and NumPy -----------------------------------------------------------------------------
 
 
 def test_comparisons_are_element_by_element(make, device):
@@ -470,7 +470,7 @@ def test_comparisons_are_element_by_element(make, device):
     assert {x: 1}[x] == 1 and x in {x}
 
 
-def test_a_number_is_true_or_false_and_several_are_neither():
+def test_only_a_single_number_has_a_truth_value():
     assert not Tensor(0.0) and Tensor([2]) and float(Tensor(1.5)) == 1.5 and int(Tensor([3])) == 3
     with pytest.raises(ValueError, match=r"shape \(2,\) is neither true nor false"):
         bool(Tensor([1.0, 2.0]))
@@ -479,7 +479,7 @@ def test_a_number_is_true_or_false_and_several_are_neither():
         len(Tensor(1.0))
 
 
-def test_numpy_s_functions_take_what_is_not_tracked_and_refuse_the_rest():
+def test_numpy_functions_accept_only_tensors_without_a_gradient():
     x = Tensor([3.0, 1.0, 7.0])
     assert np.argmax(x) == 2 and list(np.asarray(x)) == [3, 1, 7]
     tracked = Tensor([3.0, 1.0], requires_grad=True)
@@ -498,8 +498,8 @@ def test_a_tensor_holds_numbers(data):
 
 
 @pytest.mark.parametrize("data", [Tensor([1.0]), None, "text", np.array([None])])
-def test_data_is_replaced_by_numbers_only(data):
-    """By a list too, as in the constructor; what is refused leaves the tensor as it was."""
+def test_only_numbers_may_replace_data(data):
+    """A list is accepted, as in the constructor. Refused data leaves the tensor unchanged."""
     x = Tensor([1.0, 2.0])
     with pytest.raises(TypeError):
         x.data = data
@@ -508,7 +508,7 @@ def test_data_is_replaced_by_numbers_only(data):
     assert x.shape == (1,) and x.dtype == np.float32 and x.version == 0
 
 
-def test_a_loop_over_rows_ends_and_one_over_a_number_does_not_begin():
+def test_rows_can_be_iterated_and_a_single_number_cannot():
     x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     first, second = x
     (first * second).sum().backward()
@@ -519,14 +519,14 @@ def test_a_loop_over_rows_ends_and_one_over_a_number_does_not_begin():
         assert 1.0 in Tensor(1.0)
 
 
-def test_comparisons_with_numbers_that_the_dtype_cannot_hold():
+def test_comparisons_with_numbers_outside_the_range_of_the_dtype():
     pixels = Tensor(np.array([0, 44, 255], np.uint8))
     assert_array_equal((pixels == 300).data, [False] * 3)
     assert_array_equal((pixels < 300).data, [True] * 3)
     assert_array_equal((pixels > -1).data, [True] * 3)
 
 
-def test_copies_and_pickles_of_a_leaf():
+def test_a_leaf_can_be_copied_and_pickled():
     x = nn.Parameter(np.arange(3.0))
     SGD([x], 0.1)
     (x * 2).sum().backward()
@@ -543,7 +543,7 @@ def test_copies_and_pickles_of_a_leaf():
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-def test_second_backward(make):
+def test_a_second_backward_is_refused(make):
     x = make(3)
     h = x * 2
     y = h.sum()
@@ -554,12 +554,12 @@ def test_second_backward(make):
         (h * 3).sum().backward()
 
 
-def test_backward_on_an_untracked_tensor():
+def test_backward_of_an_untracked_tensor_is_refused():
     with pytest.raises(RuntimeError, match="does not require a gradient"):
         Tensor([1.0]).backward()
 
 
-def test_backward_on_many_numbers_needs_a_gradient(make, device):
+def test_backward_of_a_non_scalar_needs_a_gradient(make, device):
     x, ones = make(2, 3), to_device(np.ones((2, 3)), device)
     with pytest.raises(RuntimeError, match=r"\(2, 3\) needs a gradient"):
         (x * 2).backward()
@@ -579,8 +579,8 @@ def test_backward_takes_real_numbers(grad):
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.int64, np.bool_])
-def test_backward_carries_the_dtype_of_the_output(kind):
-    """Whatever that of the given gradient is: no gradient on the way is wider than its tensor."""
+def test_backward_uses_the_dtype_of_the_output(kind):
+    """Whatever the dtype of the given gradient: no gradient is wider than its tensor."""
     x = Tensor([1.0, 2.0], requires_grad=True)
     y = x * 2
     y.retain_grad()
@@ -608,7 +608,7 @@ def test_backward_carries_the_dtype_of_the_output(kind):
         (lambda g: None, r"a gradient of shape None for input 0 of shape \(3,\)"),
     ],
 )
-def test_a_backward_of_the_wrong_shape(gradient, message):
+def test_a_backward_that_returns_wrong_shapes_is_an_error(gradient, message):
     class Wrong(Function):
         def forward(self, x):
             return x * 1
@@ -616,11 +616,11 @@ def test_a_backward_of_the_wrong_shape(gradient, message):
         def backward(self, grad):
             return gradient(grad)
 
-    with pytest.raises(ValueError, match="Wrong.backward gave " + message):
+    with pytest.raises(ValueError, match="Wrong.backward returned " + message):
         Wrong()(Tensor(np.ones(3), requires_grad=True)).sum().backward()
 
 
-def test_a_function_holds_one_call(make):
+def test_a_function_object_can_be_called_once(make):
     from minidl.functional.activation import ReLU
 
     relu = ReLU()
@@ -636,8 +636,8 @@ def test_integers_have_no_gradient():
         Tensor(Tensor([1.0]))
 
 
-def test_integers_get_no_gradient_by_a_later_wish():
-    """A gradient of integers would lose its fractions."""
+def test_requires_grad_set_later_on_integers_is_refused():
+    """An integer gradient would lose its fractions."""
     x = Tensor(np.arange(3))
     x.requires_grad = True
     with pytest.raises(TypeError, match="only floating-point tensors have gradients; input 0 of Multiply is int64"):
@@ -656,10 +656,10 @@ def test_wrong_operands_name_their_shapes(make):
         make(2) ** make(2)
 
 
-# --- several threads, and what else can be between ------------------------------------------------------------------
+# --- threads, views and other special cases -------------------------------------------------------------------------
 
 
-def test_no_grad_on_a_function_that_several_threads_call(make):
+def test_no_grad_works_on_a_function_called_by_several_threads(make):
     x = make(3)
 
     @no_grad()
@@ -673,7 +673,7 @@ def test_no_grad_on_a_function_that_several_threads_call(make):
         assert all(future.result().requires_grad for future in [threads.submit(lambda: x * 2) for _ in range(8)])
 
 
-def test_a_generator_cannot_be_under_no_grad():
+def test_no_grad_refuses_to_decorate_a_generator():
     def generator():
         yield 1
 
@@ -681,10 +681,10 @@ def test_a_generator_cannot_be_under_no_grad():
         no_grad()(generator)
 
 
-def test_a_step_after_a_view_of_the_weight_was_used():
+def test_a_step_before_backward_is_noticed_through_a_view():
     for view in (lambda w: w.transpose(), lambda w: w.reshape(4, 3).transpose(), lambda w: w[:].transpose()):
         w = Tensor(np.ones((4, 3)), requires_grad=True)
-        w.data += 1  # before the optimiser takes it over
+        w.data += 1  # before the optimiser packs it
         optimizer, x = SGD([w], lr=0.1), Tensor(np.ones((2, 3)), requires_grad=True)
         w.grad = np.ones((4, 3))
         loss = (x @ view(w)).sum()
@@ -696,7 +696,7 @@ def test_a_step_after_a_view_of_the_weight_was_used():
     x3.data += 1
     with pytest.raises(RuntimeError, match="Linear needs its input 0"):
         loss.backward()
-    images = Tensor(np.ones((2, 5, 3)))  # whose own gradient nobody needs
+    images = Tensor(np.ones((2, 5, 3)))  # do not need a gradient themselves
     loss = F.linear(images, w).sum()
     images.data += 1
     with pytest.raises(RuntimeError, match="Linear needs its input 0"):
@@ -712,7 +712,7 @@ def test_an_optimiser_made_between_a_forward_and_its_backward_changes_nothing():
     assert_array_equal(w.grad, np.full((4, 3), 4.0))
 
 
-def test_running_statistics_that_are_tensors_count_their_changes():
+def test_a_change_of_running_statistics_that_are_tensors_is_noticed():
     x, mean, w = Tensor(np.arange(6.0).reshape(3, 2)), Tensor(np.zeros(2)), Tensor(np.ones(2), requires_grad=True)
     loss = (w * mean).sum()
     F.batch_norm(x, mean, Tensor(np.ones(2)), training=True)
@@ -720,7 +720,7 @@ def test_running_statistics_that_are_tensors_count_their_changes():
         loss.backward()
 
 
-def test_what_is_kept_in_a_tuple_is_seen_too(make):
+def test_a_change_of_an_array_kept_in_a_tuple_is_noticed(make):
     class Product(Function):
         def forward(self, a, b):
             self.both = (a, b)

@@ -1,4 +1,4 @@
-"""Choosing a device: what is missing is told in one line, with advice. A stand-in for CuPy fails here as the real one does."""
+"""Choosing a device: one line says what is missing and what to do. A stand-in for CuPy raises the errors of the real one."""
 
 import importlib.metadata
 import sys
@@ -23,7 +23,7 @@ class DynamicLibNotFoundError(RuntimeError):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """installed(*names, module=...): these packages, and what `import cupy` gives."""
+    """installed(*names, module=...) simulates these installed packages; `import cupy` gives the module."""
     backend._cupy.cache_clear()
 
     def installed(*names, module=None):
@@ -58,7 +58,7 @@ def refused(device="cupy:0"):
     return str(error.value)
 
 
-def test_a_gpu_that_is_there(installed):
+def test_an_existing_gpu_is_used(installed):
     module = cupy(devices=2)
     installed("cupy-cuda12x", module=module)
     use_device("cupy:1")
@@ -66,18 +66,18 @@ def test_a_gpu_that_is_there(installed):
     assert module.used == [1]
 
 
-def test_not_installed(installed):
+def test_cupy_is_not_installed(installed):
     installed()
     assert "pip install 'minidl[cuda12]' or 'minidl[cuda13]'" in refused()
 
 
-def test_installed_but_broken(installed):
+def test_cupy_is_installed_but_broken(installed):
     installed("cupy-cuda12x")
     assert "cupy-cuda12x is installed, but does not work" in refused()
 
 
 @pytest.mark.parametrize("names", [("cupy", "cupy-cuda12x"), ("cupy-cuda12x", "cupy-cuda13x"), ("cupy-cuda13x", "cupy-rocm-7-0")])
-def test_two_packages(installed, names):
+def test_two_cupy_packages_are_refused(installed, names):
     installed(*names, "cupyx-something", module=cupy())
     assert refused() == f"two CuPy packages are installed, {names[0]} and {names[1]}: uninstall both, then install one again"
 
@@ -86,22 +86,22 @@ def test_two_packages(installed, names):
     "status, advice",
     [
         (35, "there is no NVIDIA driver"),
-        (100, "there is no GPU"),
+        (100, "no GPU can be used"),
         (3, "spawn it instead"),
         (999, "cudaError: 999; or use the numpy"),
     ],
 )
-def test_no_gpu(installed, status, advice):
+def test_without_a_gpu_an_error_says_what_to_do(installed, status, advice):
     installed("cupy-cuda12x", module=cupy(status=status))
-    assert advice in refused() and refused().endswith("or use the numpy backend")
+    assert advice in refused() and refused().endswith("or use the numpy back end")
 
 
-def test_no_such_gpu(installed):
+def test_a_gpu_number_that_does_not_exist_is_refused(installed):
     installed("cupy-cuda12x", module=cupy(devices=2))
     assert refused("cupy:2") == "cupy:2: there is no such GPU; there are 2, numbered from 0"
 
 
-def test_a_library_is_missing(installed):
+def test_a_missing_cuda_library_is_named(installed):
     def multiplies():
         raise DynamicLibNotFoundError("libnvrtc.so.12 was not found\nin any of the places")
 
@@ -119,13 +119,13 @@ def test_another_error_is_not_hidden(installed):
 
 
 @pytest.mark.parametrize("device", ["cuda", "cupy:", "cupy:-1", "cupy:0 ", "gpu0"])
-def test_a_device_that_is_none(device):
+def test_invalid_device_names_are_refused(device):
     for choose in (use_device, lambda device: to_device([1.0], device)):
         with pytest.raises(ValueError, match='a device is "numpy", "cupy" or "cupy:0"'):
             choose(device)
 
 
-def test_precisions():
+def test_an_unknown_precision_is_refused():
     assert get_matmul_precision() == "fp32"
     with pytest.raises(ValueError, match="set_matmul_precision takes one of fp32, tf32, fp16; got 'fp8'"):
         set_matmul_precision("fp8")

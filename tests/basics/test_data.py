@@ -1,4 +1,4 @@
-"""The loader and what it does to images."""
+"""The data loader and the transforms of images."""
 
 import threading
 
@@ -21,7 +21,7 @@ def batches(loader, *arguments):
     return [list(batch.labels) for batch in loader.epoch(*arguments)]
 
 
-def test_in_order_with_a_small_last_batch():
+def test_batches_come_in_order_and_the_last_may_be_smaller():
     loader = DataLoader(IMAGES, LABELS, 5, keep)
     assert len(loader) == 5
     seen = list(loader.epoch(0))
@@ -44,7 +44,7 @@ def test_an_epoch_can_begin_at_any_batch():
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 2, 100])
-def test_prefetching_changes_nothing(prefetch):
+def test_prefetching_does_not_change_the_batches(prefetch):
     assert batches(DataLoader(IMAGES, LABELS, 5, keep, prefetch=prefetch), 0) == batches(DataLoader(IMAGES, LABELS, 5, keep), 0)
 
 
@@ -80,7 +80,7 @@ def test_leaving_an_epoch_ends_its_thread():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
-def test_wrong_arguments():
+def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="got 23 and 22"):
         DataLoader(IMAGES, LABELS[:-1], 5, keep)
     with pytest.raises(ValueError, match="at least 1; got 0"):
@@ -102,7 +102,7 @@ def test_normalize(dtype):
 def test_random_crop_moves_the_image_within_its_padding(mode):
     out = RandomCrop((8, 6), 2, 0, mode)(IMAGES, LABELS, epoch=0)
     padded = np.pad(IMAGES, ((0, 0), (0, 0), (2, 2), (2, 2)))
-    if mode == "reflect":  # the rows and columns from the border on, in the opposite order, without the border itself
+    if mode == "reflect":  # the rows and columns next to the border, mirrored, without the border itself
         rows, columns = [2, 1, *range(8), 6, 5], [2, 1, *range(6), 4, 3]
         padded = IMAGES[:, :, rows][..., columns]
     shifts = set()
@@ -114,7 +114,7 @@ def test_random_crop_moves_the_image_within_its_padding(mode):
     assert {i for i, _ in shifts} == {j for _, j in shifts} == set(range(5))
 
 
-def test_colour_noise_belongs_to_the_image_not_to_the_batch():
+def test_colour_noise_depends_on_the_image_not_on_the_batch():
     images = IMAGES.astype(np.float64)
     whole = ColorNoise(np.eye(3), 0.1, seed=3)(images.copy(), LABELS, 1)
     some = np.array([17, 2, 9])
@@ -138,7 +138,7 @@ AUGMENTATIONS = [
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
-def test_augmentation_belongs_to_the_image_not_to_the_batch(augment):
+def test_augmentation_depends_on_the_image_not_on_the_batch(augment):
     whole = augment(IMAGES, LABELS, 1)
     some = np.array([17, 2, 9])
     np.testing.assert_array_equal(augment(IMAGES[some], some, 1), whole[some])
@@ -149,7 +149,7 @@ def test_augmentation_belongs_to_the_image_not_to_the_batch(augment):
 
 @pytest.mark.parametrize("size, padding", [((5, 4), 0), ((8, 6), 1), ((9, 3), 2)])
 def test_crops_of_another_size(size, padding):
-    """Each is a part of the padded image, and all places come up."""
+    """Each crop is a part of the padded image, and every position occurs."""
     images = np.arange(40 * 8 * 6, dtype=np.int64).reshape(40, 1, 8, 6) + 1
     padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     crops, places = RandomCrop(size, padding, seed=1)(images, np.arange(40), 0), set()
@@ -161,8 +161,8 @@ def test_crops_of_another_size(size, padding):
     assert {i for i, _ in places} == set(range(rows)) and {j for _, j in places} == set(range(columns))
 
 
-def test_colour_noise_is_of_the_whole_image():
-    """Krizhevsky 2012, section 4.1, as its code has it: (x + sum of a_i v_i) / 1.1, with a_i from N(0, .1)."""
+def test_colour_noise_is_the_same_for_all_pixels_of_an_image():
+    """Krizhevsky 2012, section 4.1, as in the paper's code: (x + sum of a_i v_i) / 1.1, with a_i from N(0, .1)."""
     vectors, images = np.array([[3.0, 2.0, 1.0], [0.0, 1.0, -1.0], [0.5, 0.0, 0.0]]), np.zeros((3000, 3, 2, 1))
     changed = ColorNoise(vectors, 0.1, seed=5)(images.transpose(1, 2, 3, 0).copy().transpose(3, 0, 1, 2), np.arange(3000), 2)
     assert (changed == changed[:, :, :1, :1]).all()

@@ -1,4 +1,4 @@
-"""Who may import whom: rooms on the left know nothing of rooms on the right."""
+"""Which room may import which: a room imports only rooms to its left in ORDER."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ FILES = sorted((ROOT / "minidl").rglob("*.py"))
 
 
 def imports(file):
-    """Absolute names of the modules a file imports, those inside functions too."""
+    """The absolute names of the modules that a file imports, also inside functions."""
     package = file.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def test_rooms_import_only_to_their_left(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_the_array_decides_its_library(file):
+def test_a_room_imports_only_the_array_libraries_that_it_may(file):
     names = {name.split(".")[0] for name in imports(file)}
     if room(file) in ("autodiff", "functional", "optim"):
         assert "numpy" not in names, f"{file} assumes NumPy; take xp from the array"
@@ -76,7 +76,7 @@ def test_the_array_decides_its_library(file):
 
 
 def test_importing_the_library_does_no_work():
-    """No GPU library, no plotting, no download code; and no output."""
+    """It imports no GPU library, no plotting and no download code, and prints nothing."""
     code = "import sys, minidl, alexnet; print(sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -85,12 +85,12 @@ def test_importing_the_library_does_no_work():
 
 
 @pytest.mark.parametrize("package", ["minidl", "alexnet"])
-def test_modules_do_not_share_names_with_what_is_in_them(package):
-    """`import minidl.graph` would give a module to some, and the function to others."""
+def test_no_module_has_the_name_of_its_function_or_class(package):
+    """Otherwise minidl.graph would be the module or the function, depending on the order of imports."""
     for file in (ROOT / package).rglob("*.py"):
         names = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         assert file.stem not in names, f"{file} has a function of its own name"
 
 
-def test_autodiff_has_200_lines_at_most():
+def test_autodiff_has_at_most_200_lines():
     assert len((ROOT / "minidl" / "autodiff.py").read_text().splitlines()) <= 200

@@ -1,4 +1,4 @@
-"""The source archive and the wheel: they build, hold what they should, and a wheel alone trains."""
+"""The source archive and the wheel: they are built, contain the right files, and the installed wheel can train."""
 
 import os
 import re
@@ -21,7 +21,7 @@ FILES += ["setup.py", "train.py"]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """(source archive, wheel), the wheel built from the archive."""
+    """(source archive, wheel); the wheel is built from the archive."""
     pytest.importorskip("build")
     place = tmp_path_factory.mktemp("built")
     source = place / "source"
@@ -37,14 +37,14 @@ def built(tmp_path_factory):
     return archive, wheel
 
 
-def test_all_files_tell_the_same_version():
+def test_all_files_state_the_same_version():
     assert f'version = "{minidl.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"version: {minidl.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert newest in ("Unreleased", minidl.__version__)
 
 
-def test_what_they_hold(built):
+def test_the_archive_and_the_wheel_contain_the_right_files(built):
     archive, wheel = built
     stem = f"minidl-{minidl.__version__}"
     assert archive.name == f"{stem}.tar.gz" and wheel.name.startswith(stem)
@@ -58,8 +58,8 @@ def test_what_they_hold(built):
     assert {name.split("/")[0] for name in names} == {"minidl", "alexnet", f"{stem}.dist-info"}
 
 
-def test_a_wheel_alone_trains(built, tmp_path):
-    """Without its dependencies, over those that are there; far from the checkout."""
+def test_an_installed_wheel_can_train(built, tmp_path):
+    """It is installed outside the checkout, and uses the dependencies that are already installed."""
     pytest.importorskip("pip")
     _, wheel = built
     place, work = tmp_path / "installed", tmp_path / "work"

@@ -1,4 +1,4 @@
-"""Cutting ranges: every place once, in order, in parts of the sizes that were asked for."""
+"""Dividing a range into parts: every index once, in order, in parts of the requested sizes."""
 
 import pytest
 from hypothesis import example, given
@@ -43,7 +43,7 @@ def test_equal_chunks(start, size, most, multiple):
 
 
 @given(size=sizes, ranks=st.integers(1, 9))
-def test_shards_are_everything_once_and_about_equal(size, ranks):
+def test_shards_cover_the_range_once_and_are_about_equal(size, ranks):
     parts = [shard(size, rank, ranks) for rank in range(ranks)]
     assert cover(parts, 0, size)
     assert max(map(length, parts)) - min(map(length, parts)) <= 1

@@ -1,4 +1,4 @@
-"""Philox's published vectors, and that a mask depends on what it says it depends on, and on nothing else."""
+"""Random numbers: Philox's published vectors, and what masks, orders and initial weights depend on."""
 
 import numpy as np
 import pytest
@@ -9,18 +9,18 @@ from minidl import Tensor, nn, random
 
 @pytest.mark.parametrize(
     "counter, key, words",
-    [  # kat_vectors of Random123, the authors' own library
+    [  # kat_vectors of Random123, the library of Philox's authors
         ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
         ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
         ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
     ],
 )
-def test_published_vectors(counter, key, words):
+def test_philox_gives_the_published_vectors(counter, key, words):
     numbers = [[int(word, 16) for word in text.split()] for text in (counter, key, words)]
     assert [int(word) for word in random.philox4x32(numbers[0], tuple(numbers[1]))] == numbers[2]
 
 
-def test_words_are_columns_of_the_samples():
+def test_each_sample_has_its_own_column_of_words():
     together = random.words(10, stream=5, samples=[3, 8, 2**31], time=4, seed=2**40 + 1)
     assert together.shape == (10, 3)
     for j, sample in enumerate((3, 8, 2**31)):
@@ -74,14 +74,14 @@ def test_outside_a_context_every_call_differs_and_the_seed_repeats_them():
     np.testing.assert_array_equal(F.dropout(x).data, one.data)
 
 
-def test_the_share_of_zeros_is_p():
+def test_the_fraction_of_zeros_is_p():
     for p in (0.1, 0.5, 0.9):
         y = F.dropout(Tensor(np.ones((100, 1000))), p, key=0).data
         assert abs((y == 0).mean() - p) < 0.01
         assert abs(y.mean() - 1) < 0.02
 
 
-def test_the_seed_decides_the_initial_weights():
+def test_the_initial_weights_depend_on_the_seed():
     def weights(seed):
         random.manual_seed(seed)
         return nn.Linear(3, 4).weight.data
@@ -90,8 +90,8 @@ def test_the_seed_decides_the_initial_weights():
     assert (weights(1) != weights(2)).all()
 
 
-def test_normal_numbers():
-    """Mean, variance, skewness and kurtosis of N(0, 1); a pure function of the sample, and no two rows the same."""
+def test_normal_numbers_are_normal():
+    """They have the moments of N(0, 1) up to the fourth, are a pure function of the sample, and their rows are uncorrelated."""
     draws = random.normal(4, 5, np.arange(50_000), 0, 1)
     assert draws.shape == (4, 50_000) and np.isfinite(draws).all()
     for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):

@@ -1,4 +1,4 @@
-"""Kernels on several threads: all parts done once, errors raised, BLAS's own threads given back, nothing mixed up."""
+"""Kernels on several threads: each part is done once, errors are raised, and BLAS gets its threads back."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def four_threads():
 
 
 def blas_threads():
-    """The number of threads of NumPy's BLAS library: what an OpenBLAS itself says, not threadpoolctl."""
+    """The number of threads of NumPy's BLAS library; from OpenBLAS itself if possible, else from threadpoolctl."""
     library = max(threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers, key=lambda it: it.num_threads)
     names = ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_", "openblas_get_num_threads")
     itself = [getattr(library.dynlib, name) for name in names if hasattr(library.dynlib, name)]
@@ -36,13 +36,13 @@ def blas_threads():
 
 
 def on_another_thread(call):
-    """What call() returns or raises there."""
+    """Return or raise what call() returns or raises on another thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 
 
 def processor_time(compute):
-    """Seconds of processor time that compute() costs: (this thread's, the whole process's)."""
+    """The processor time of compute() in seconds: (of this thread, of the whole process)."""
     own, everyone = time.thread_time(), time.process_time()
     compute()
     return time.thread_time() - own, time.process_time() - everyone
@@ -54,12 +54,12 @@ def multiply():
         a @ a
 
 
-def test_every_part_is_done_once_and_all_threads_take_some():
+def test_every_part_is_done_once_and_all_threads_work():
     together, done = threading.Barrier(4, timeout=10), []
 
     def work(part):
         if part < 4:
-            together.wait()  # four at once, or this fails
+            together.wait()  # times out unless four threads work at once
         done.append((part, threading.get_ident(), blas_threads(), get_num_threads()))
 
     parallel(work, range(20))
@@ -68,7 +68,7 @@ def test_every_part_is_done_once_and_all_threads_take_some():
     assert set(blas) == {1} and set(told) == {4}
 
 
-def test_blas_has_one_thread_whichever_thread_calls():
+def test_blas_has_one_thread_in_parallel_parts_on_any_thread():
     together, told, own = threading.Barrier(4, timeout=10), [], []
 
     def work(_):
@@ -80,12 +80,12 @@ def test_blas_has_one_thread_whichever_thread_calls():
         _, everyone = processor_time(lambda: parallel(work, range(4)))
         return everyone, blas_threads(), processor_time(multiply)
 
-    multiply()  # on the main thread, where BLAS's number was set before
-    time.sleep(0.2)  # until BLAS's threads no longer wait for work at full speed
+    multiply()  # on the main thread, where BLAS's number of threads was set before
+    time.sleep(0.2)  # until BLAS's threads stop waiting for work in a busy loop
     everyone, after, (own_after, everyone_after) = on_another_thread(call)
     assert told == [1] * 4 and after == 4 and blas_threads() == 4 and on_another_thread(blas_threads) == 4
-    assert everyone < 1.3 * sum(own)  # whatever is told, BLAS's own threads did nothing
-    assert everyone_after > 2 * own_after  # as they do otherwise
+    assert everyone < 1.3 * sum(own)  # BLAS's own threads did not work
+    assert everyone_after > 2 * own_after  # they work again
 
 
 def test_the_number_of_threads_may_be_set_on_any_thread():
@@ -95,8 +95,8 @@ def test_the_number_of_threads_may_be_set_on_any_thread():
     assert on_another_thread(blas_threads) == 4
 
 
-def test_a_blas_library_with_a_number_for_each_thread(monkeypatch):
-    """As MKL has, and OpenBLAS on OpenMP."""
+def test_a_blas_library_may_keep_a_number_for_each_thread(monkeypatch):
+    """MKL, and OpenBLAS built with OpenMP, keep a number of threads for each thread."""
     together, told, number = threading.Barrier(4, timeout=10), [], threading.local()
 
     class Library:
@@ -114,7 +114,7 @@ def test_a_blas_library_with_a_number_for_each_thread(monkeypatch):
     assert told == [1] * 4 and library.num_threads == 4
 
 
-def test_what_a_part_raises_is_raised():
+def test_an_error_of_a_part_is_raised():
     def work(part):
         if part == 3:
             raise ZeroDivisionError("part 3")
@@ -123,7 +123,7 @@ def test_what_a_part_raises_is_raised():
         parallel(work, range(8))
 
 
-def test_after_an_error_no_part_is_begun_and_none_goes_on():
+def test_after_an_error_no_part_starts_and_none_is_still_running():
     done, failing = [], threading.Event()
 
     def work(part):
@@ -142,13 +142,13 @@ def test_after_an_error_no_part_is_begun_and_none_goes_on():
     assert len(done) == count
 
 
-def test_within_a_part_parts_are_done_in_order():
+def test_nested_parts_are_done_in_order():
     done = [[] for _ in range(4)]
     parallel(lambda i: parallel(done[i].append, range(5)), range(4))
     assert done == [list(range(5))] * 4
 
 
-def test_threads_treat_floating_point_errors_as_their_caller_does():
+def test_threads_use_the_errstate_of_their_caller():
     def overflow(_):
         np.float32(1e30) * np.full(2, 1e30, np.float32)
 
@@ -157,21 +157,21 @@ def test_threads_treat_floating_point_errors_as_their_caller_does():
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
-def test_wrong_numbers_of_threads(n):
+def test_wrong_numbers_of_threads_are_refused(n):
     with pytest.raises(ValueError, match="integer of at least 1; got"):
         set_num_threads(n)
 
 
-def test_the_number_of_threads_may_be_numpy_s():
+def test_the_number_of_threads_may_be_a_numpy_integer():
     set_num_threads(np.int64(4))
     assert get_num_threads() == 4
 
 
-def test_nothing_to_do():
+def test_parallel_without_parts_calls_nothing():
     parallel(pytest.fail, [])
 
 
-def test_scratch_is_each_thread_s_own():
+def test_each_thread_has_its_own_scratch_memory():
     together, seen = threading.Barrier(4, timeout=10), []
 
     def work(part):
@@ -194,8 +194,8 @@ def backward(net, images, seed):
         F.cross_entropy(net(Tensor(images)), np.arange(6)).backward()
 
 
-def test_two_nets_trained_at_once_by_threads_of_the_caller():
-    """In float64: BLAS has another number of threads beside the other net, and may add up in another order."""
+def test_two_nets_can_be_trained_at_once_on_two_threads():
+    """In float64: BLAS uses another number of threads while the other net trains, and may add in another order."""
     alone = {seed: make(seed) for seed in (1, 2)}
     for seed, (net, images) in alone.items():
         backward(net, images, seed)
@@ -212,7 +212,7 @@ def test_two_nets_trained_at_once_by_threads_of_the_caller():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_has_its_own_threads():
     parallel(lambda i: None, range(8))
     child = os.fork()
     if child == 0:

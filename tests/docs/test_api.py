@@ -11,7 +11,7 @@ MODULES = sorted(page.stem for page in API.glob("*.md") if page.stem != "index")
 
 
 def public(module):
-    """(name, thing) that a module offers: what __all__ names, else what it defines and does not hide."""
+    """[(name, object)] of a module: the names in __all__, else the public names that it defines."""
     module = importlib.import_module(module)
     if hasattr(module, "__all__"):
         return [(name, getattr(module, name)) for name in module.__all__]
@@ -35,7 +35,7 @@ def test_every_public_name_is_documented(module):
 
 
 def test_every_public_module_has_a_page():
-    """Those that minidl offers, and those of their names that are modules."""
+    """The modules in minidl.__all__, and the other public modules listed here."""
     offered = {f"minidl.{name}" for name, thing in public("minidl") if inspect.ismodule(thing)}
     offered |= {"minidl", "minidl.data", "minidl.nn.init", "minidl.parallel", "alexnet.models", "alexnet.datasets"}
     assert offered <= set(MODULES)

@@ -1,4 +1,4 @@
-"""The pages of docs/: their examples run, their code and figures are the present ones, their links lead somewhere."""
+"""The pages of docs/: their examples run, their code and figures are up to date, and their links work."""
 
 import doctest
 import re
@@ -18,7 +18,7 @@ TYPESET = [*DERIVATIONS, DOCS / "parallel.md", DOCS / "graph.md", *sorted((DOCS 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_PROSE = re.compile(r"<!-- .* -->|`[^`\n]+`|!\[[^\]]*\]\([^)]+\)")
 DISPLAYED = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"(?<!\S)\$([^$\n]+)\$(?![A-Za-z0-9])")  # where GitHub, too, sees a formula
+INLINE = re.compile(r"(?<!\S)\$([^$\n]+)\$(?![A-Za-z0-9])")  # where GitHub also sees a formula
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -31,15 +31,15 @@ def blocks(page, *languages):
 
 
 def formulas(page):
-    """The formulas of a page that are displayed, those within its lines, and the prose that is left without code and figures."""
+    """(displayed formulas, inline formulas, prose without formulas, code and figures) of a page."""
     text = NOT_PROSE.sub("", FENCE.sub("", page.read_text(encoding="utf-8")))
     prose = DISPLAYED.sub("", text)
     return DISPLAYED.findall(text), INLINE.findall(prose), INLINE.sub("", prose)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_examples(page, monkeypatch):
-    """What a page shows after >>> is what Python prints."""
+def test_examples_print_what_the_page_shows(page, monkeypatch):
+    """Python prints what the page shows after >>>."""
     monkeypatch.syspath_prepend(DOCS / "steps")
     examples = doctest.DocTestParser().get_doctest("\n".join(blocks(page, "pycon")), {}, name(page), str(page), 0)
     report = []
@@ -48,8 +48,8 @@ def test_examples(page, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "graph.md"], ids=name)
-def test_code_runs(page, tmp_path, monkeypatch):
-    """What a page shows without what it prints, its blocks one after the other."""
+def test_code_blocks_run(page, tmp_path, monkeypatch):
+    """The Python blocks of a page, which show no output, run one after the other."""
     code = "\n".join(blocks(page, "python"))
     if "minidl.graph" in code:
         pytest.importorskip("pygraphviz")
@@ -58,13 +58,13 @@ def test_code_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", ENGLISH, ids=name)
-def test_there_are_examples(page):
-    assert blocks(page, "pycon"), "a page without an example that can be checked"
+def test_every_page_has_examples(page):
+    assert blocks(page, "pycon"), "the page has no example that can be checked"
 
 
 @pytest.mark.parametrize("page", ENGLISH, ids=name)
 def test_korean_pages_have_the_same_code_figures_and_formulas(page):
-    """Prose differs, and nothing else: fences, formulas, images, and marks of code."""
+    """Only the prose differs; code blocks, formulas, images and code marks are the same."""
     korean = DOCS / "ko" / page.relative_to(DOCS)
 
     def skeleton(path):
@@ -92,25 +92,25 @@ def test_korean_pages_have_the_same_code_figures_and_formulas(page):
 @pytest.mark.parametrize("page", DERIVATIONS, ids=name)
 def test_there_are_formulas(page):
     displayed, _, _ = formulas(page)
-    assert displayed, "a page without a formula"
+    assert displayed, "the page has no formula"
 
 
 @pytest.mark.parametrize("page", TYPESET, ids=name)
 def test_formulas_are_typeset(page):
-    """Each is between dollars; none is indented text, or in the prose as something like `y = x^2`."""
+    """Each formula is between dollars; none is indented text or plain prose such as `y = x^2`."""
     _, _, prose = formulas(page)
     plain = re.findall(r"^    .+|^.*[$=^].*", prose, re.MULTILINE)
     assert not plain, f"{name(page)} has formulas that are not typeset: {plain}"
 
 
 def anchors(page):
-    """GitHub's anchors of a page's headings."""
+    """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page):
+def test_links_work(page):
     for target in ["".join(groups) for groups in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))]:
         if re.match(r"\w+:", target):
             continue
@@ -122,7 +122,7 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(file), f"{name(page)} links to {target}, and there is no such heading"
 
 
-def test_code_and_figures_are_the_present_ones():
+def test_code_and_figures_are_up_to_date():
     pytest.importorskip("pygraphviz")
     done = subprocess.run([sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The exercises are wrong as they come, the solutions are right, and the check tells one trouble from another."""
+"""The exercises are wrong as shipped, the solutions are right, and the check recognises each mistake."""
 
 import ast
 import importlib
@@ -31,7 +31,7 @@ def solution_path(number: int) -> Path:
 
 
 def spoiled(number: int, spoil):
-    """The class of a solution, whose backward returns spoil(gradients)."""
+    """A subclass of a solution whose backward returns spoil(gradients)."""
     solution = check.load(solution_path(number), checks.EXERCISES[number - 1].function)
     return type(solution.__name__, (solution,), {"backward": lambda self, grad: spoil(solution.backward(self, grad))})
 
@@ -43,14 +43,14 @@ def trouble(number: int, function):
 
 
 def verdict(folder: Path, source: str, number: int) -> str:
-    """The verdict on a file that a student wrote: not right."""
+    """The verdict on the file of a student; it must be "not right"."""
     (folder / "mine.py").write_text(source, encoding="utf-8")
     right, text = check.verdict(number, folder / "mine.py")
     assert not right
     return text.replace("\n", " ")
 
 
-# --- what ships ----------------------------------------------------------------------------------------------------
+# --- the shipped files ---------------------------------------------------------------------------------------------
 
 SHIPPED = {
     1: ["constant factor", "times n = 12"],
@@ -85,14 +85,14 @@ def test_a_solution_is_right(number, capsys):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=["English", "Korean"])
-def test_the_page_shows_what_is_printed(page):
+def test_the_page_shows_the_printed_verdicts(page):
     shown = page.read_text(encoding="utf-8").replace("exercises/mine/", "exercises/")
     for path in (exercise_path(7), solution_path(7)):
         assert textwrap.indent(check.verdict(7, path)[1], "    ") in shown
 
 
 def test_the_pages_list_every_exercise():
-    """Number, blank or wrong, and where the library has it; the English one with the titles."""
+    """With its number, blank or wrong, and the file in the library; the English page also has the titles."""
     english, korean = (
         re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+) \|$", page.read_text("utf-8"), re.MULTILINE) for page in PAGES
     )
@@ -113,7 +113,7 @@ def test_no_file_is_missing_or_too_many():
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_exercise_and_solution_differ_in_the_backward_only(number):
+def test_exercise_and_solution_differ_only_in_backward(number):
     changed = {"backward"} | ({"__init__", "kept"} if number == 5 else set())
 
     def rest(path):
@@ -127,13 +127,13 @@ def test_exercise_and_solution_differ_in_the_backward_only(number):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_the_cases_tell_axes_apart(number):
+def test_the_cases_have_axes_of_different_lengths(number):
     cases = checks.EXERCISES[number - 1].cases
     shapes = [next(iter(case.inputs.values())).shape for case in cases]
     assert len(set(shapes)) == 3 and len(set(shapes[0])) == len(shapes[0])
 
 
-# --- mistakes that can be made anywhere ----------------------------------------------------------------------------
+# --- mistakes that any exercise may have ---------------------------------------------------------------------------
 
 GENERAL = {
     "twice": (7, lambda p: (2 * p[0], *p[1:]), "gradient of x is off by a constant factor", "the true one times 2 at"),
@@ -170,7 +170,7 @@ def test_a_gradient_without_grad_is_recognised():
     assert "does not depend on grad" in trouble(3, solution).what
 
 
-def test_a_backward_that_draws_without_a_seed_is_recognised():
+def test_a_backward_that_changes_at_each_call_is_recognised():
     draws = iter(range(100))
     assert "something else each time" in trouble(3, spoiled(3, lambda p: p + next(draws))).what
 
@@ -185,7 +185,7 @@ def test_a_backward_that_changes_grad_is_recognised():
     assert "changes in place" in trouble(3, solution).what
 
 
-def test_the_table_shows_three_wrong_elements_and_what_is_right():
+def test_the_table_shows_wrong_elements_and_which_gradients_are_right():
     table = trouble(7, spoiled(7, lambda p: (p[0], *p[1:-1], p[2] * [1, 2, 1]))).table
     assert table[0] == "With BatchNorm(0.01) and x (4, 3, 5, 2), gamma (3,), beta (3,):"
     assert table[2:4] == ("x            all right", "gamma        all right")
@@ -194,7 +194,7 @@ def test_the_table_shows_three_wrong_elements_and_what_is_right():
     assert yours == pytest.approx(2 * true, rel=1e-4)
 
 
-def test_what_is_wrong_in_a_later_case_only_is_found():
+def test_a_mistake_in_a_later_case_is_found():
     found = trouble(4, spoiled(4, lambda p: (p[0], p[1].T if len(p[0]) == 3 else p[1], p[2])))
     assert found.table[0] == (
         "Right with Linear() and x (2, 5), weight (3, 5), bias (3,), "
@@ -209,7 +209,7 @@ MISTAKES = [(number, m) for number in NUMBERS for m in checks.EXERCISES[number -
 
 @pytest.mark.parametrize("scale", [1, 1.5])
 @pytest.mark.parametrize("number, mistake", MISTAKES, ids=[f"{number} {mistake.what}" for number, mistake in MISTAKES])
-def test_a_mistake_is_told_from_the_others(number, mistake, scale):
+def test_each_mistake_is_recognised(number, mistake, scale):
     exercise = checks.EXERCISES[number - 1]
     position = list(exercise.cases[0].inputs).index(mistake.of)
     solution = check.load(solution_path(number), exercise.function)
@@ -226,14 +226,14 @@ def test_a_mistake_is_told_from_the_others(number, mistake, scale):
             return tuple(parts)
 
     found = trouble(number, Mistaken)
-    if scale != 1 and mistake.what == "the window is taken from the wrong side":  # no mistake in the first case, of odd size
+    if scale != 1 and mistake.what == "the window is taken from the wrong side":  # in the first case, of odd size, it is right
         assert "constant factor" in found.what
     else:
         assert found.what == mistake.what + (", and a factor is wrong too" if scale != 1 else "")
         assert found.hint.startswith(mistake.hint)
 
 
-# (exercise, what of the solution is undone, what stands there instead, what the verdict says)
+# (exercise, a part of the solution, its replacement, a part of the verdict)
 HALF_REPAIRED = [
     (1, "self.x / self.x.size", "self.x / len(self.x)", "times n / len(x) = 3"),
     (1, "grad * 2 * self.x", "grad * self.x", "times 0.5"),
@@ -296,7 +296,7 @@ HALF_REPAIRED = [
 
 
 @pytest.mark.parametrize("number, old, new, what", HALF_REPAIRED, ids=[f"{number} {new}" for number, _, new, _ in HALF_REPAIRED])
-def test_a_half_repaired_exercise_gets_the_verdict_for_what_is_left(number, old, new, what, tmp_path):
+def test_a_half_repaired_exercise_gets_the_verdict_on_the_remaining_mistake(number, old, new, what, tmp_path):
     source = solution_path(number).read_text(encoding="utf-8").replace('"mask"', "'mask'")
     assert source.count(old) == 1
     assert what in verdict(tmp_path, source.replace(old, new), number)
@@ -310,7 +310,7 @@ def test_a_half_repaired_exercise_gets_the_verdict_for_what_is_left(number, old,
         (12, "[total[rows] for rows in self.rows]", "tuple(grad[:, rows].sum(axis=0) for rows in self.rows)"),
     ],
 )
-def test_another_repair_than_the_solution_is_right_too(number, old, new, tmp_path):
+def test_a_repair_that_differs_from_the_solution_may_be_right(number, old, new, tmp_path):
     source = solution_path(number).read_text(encoding="utf-8")
     assert old in source
     (tmp_path / "mine.py").write_text(source.replace(old, new), encoding="utf-8")
@@ -320,7 +320,7 @@ def test_another_repair_than_the_solution_is_right_too(number, old, new, tmp_pat
 # --- files that do not run -----------------------------------------------------------------------------------------
 
 
-def test_an_exception_in_the_backward_is_told_with_its_line(tmp_path):
+def test_an_exception_in_backward_is_reported_with_its_line(tmp_path):
     source = solution_path(4).read_text(encoding="utf-8").replace("return grad @ self.weight,", "return self.weight @ grad,")
     text = verdict(tmp_path, source, 4)
     assert "is not right yet: it failed with ValueError: matmul" in text
@@ -343,7 +343,7 @@ def test_an_exception_in_the_backward_is_told_with_its_line(tmp_path):
         ),
     ],
 )
-def test_a_file_that_does_not_fit_is_told_in_a_friendly_way(source, phrases, tmp_path):
+def test_a_file_that_does_not_fit_gets_a_helpful_verdict(source, phrases, tmp_path):
     text = verdict(tmp_path, source, 3)
     assert "Traceback" not in text
     for phrase in phrases:
@@ -353,7 +353,7 @@ def test_a_file_that_does_not_fit_is_told_in_a_friendly_way(source, phrases, tmp
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
-def test_you_repair_a_copy(tmp_path, monkeypatch, capsys):
+def test_check_makes_a_copy_to_repair(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check, "MINE", tmp_path / "mine")
     mine, given = tmp_path / "mine/exercise_03.py", exercise_path(3).read_bytes()
     made = f"Made {mine} for you. Change this file; delete it to start again.\n\n"
@@ -382,7 +382,7 @@ def test_git_ignores_the_copies():
 
 @pytest.mark.parametrize("folder", ["mine", "mine/exercise_03.py/"])
 def test_a_file_that_cannot_be_made_or_read_is_one_line_and_status_2(folder, tmp_path, monkeypatch, capsys):
-    """A file is where the folder should be, or a folder where the file should be."""
+    """There is a file in the place of the folder, or a folder in the place of the file."""
     monkeypatch.setattr(check, "MINE", tmp_path / "mine")
     (tmp_path / folder).mkdir(parents=True) if folder.endswith("/") else (tmp_path / folder).touch()
     assert check.main(["3"]) == 2
@@ -401,7 +401,7 @@ def test_wrong_usage_is_one_line_and_status_2(arguments, capsys):
 
 
 @pytest.mark.parametrize("arguments, status, out", [(["3", "--solution"], 0, "Exercise 3, swish, is right"), (["13"], 2, "")])
-def test_it_runs_from_any_folder(arguments, status, out, tmp_path):
+def test_check_runs_from_any_folder(arguments, status, out, tmp_path):
     command = [sys.executable, "-B", str(HERE / "check.py"), *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == status and result.stdout.startswith(out)

@@ -1,4 +1,4 @@
-"""docs/results/: its tables, verdicts and plots are those of the runs that are kept there, to the last byte."""
+"""docs/results/: its tables, verdicts and plots are made from the runs that are kept there, byte for byte."""
 
 import dataclasses
 import json
@@ -34,12 +34,12 @@ def results(monkeypatch):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results/index.md"])
-def test_a_page_is_made_again_to_the_last_byte(results, page):
+def test_the_pages_are_reproduced_byte_for_byte(results, page):
     text = (DOCS.parent / page).read_text(encoding="utf-8")
     assert results.with_results(text) == text
 
 
-def test_the_plots_are_made_again_to_the_last_byte(results):
+def test_the_plots_are_reproduced_byte_for_byte(results):
     assert [name for name in STUDIES if results.runs(name)] == PLOTTED
     for name in PLOTTED:
         assert results.svg(name).encode() == (DOCS / f"results/{name}.svg").read_bytes(), name
@@ -54,7 +54,7 @@ def test_every_study_with_runs_is_on_the_page(results):
 
 
 def with_other_metrics(place, run):
-    """A copy of a kept run, in which half as many images are right."""
+    """Write a copy of a kept run in which all accuracies are halved."""
     copy = place / run.relative_to(DOCS / "results")
     copy.mkdir(parents=True)
     shutil.copy(run / "config.json", copy)
@@ -63,7 +63,7 @@ def with_other_metrics(place, run):
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_what_is_shown_follows_from_the_metrics(results, monkeypatch, tmp_path):
+def test_tables_and_plots_depend_on_the_metrics(results, monkeypatch, tmp_path):
     page, plots = (DOCS / "results/index.md").read_text(encoding="utf-8"), {name: results.svg(name) for name in PLOTTED}
     for config in (DOCS / "results").rglob("config.json"):
         with_other_metrics(tmp_path, config.parent)
@@ -75,8 +75,8 @@ def test_what_is_shown_follows_from_the_metrics(results, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_a_kept_run_is_what_its_study_says_and_is_complete(run):
-    """And has nothing of the machine that it ran on, such as where its data were."""
+def test_a_kept_run_is_complete_and_matches_its_study(run):
+    """It does not name paths of the machine that it ran on, such as that of its data."""
     arm, _, seed = run.name.rpartition("-")
     wanted = dataclasses.replace(reproduction.run_config(train.config(Namespace()), arm, int(seed)), data_dir=None)
     assert reproduction.state(reproduction.find(run, wanted)) == "done"
@@ -92,7 +92,7 @@ def jpeg_copy(monkeypatch):
     return jpeg_copy
 
 
-def test_a_jpeg_copy_is_of_the_official_layout(jpeg_copy, tmp_path):
+def test_a_jpeg_copy_has_the_official_layout(jpeg_copy, tmp_path):
     draws = np.random.default_rng(0)
     small = draws.integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
     images = np.stack([np.asarray(Image.fromarray(image).resize((32, 32))).transpose(2, 0, 1) for image in small])
@@ -106,8 +106,8 @@ def test_a_jpeg_copy_is_of_the_official_layout(jpeg_copy, tmp_path):
     assert 0.5 < errors[0] < errors[1] < 10
 
 
-def test_of_a_second_compression_the_blocks_lie_elsewhere(jpeg_copy, monkeypatch):
-    """So that it loses nearly as much as the first, and more than one whose blocks are where they were."""
+def test_the_blocks_of_a_second_compression_are_shifted(jpeg_copy, monkeypatch):
+    """So it loses more than a second compression with the blocks in the same place would."""
     small = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     image = np.asarray(Image.fromarray(small).resize((32, 32))).transpose(2, 0, 1)
 
@@ -116,7 +116,7 @@ def test_of_a_second_compression_the_blocks_lie_elsewhere(jpeg_copy, monkeypatch
         copy = jpeg_copy.compressed(image, 75)
         return copy, np.sqrt(np.mean((copy.astype(float) - image) ** 2))
 
-    once, first = lost(image, 16)  # whole blocks, of colour too
+    once, first = lost(image, 16)  # whole blocks, also of the colours
     _, again = lost(once, 16)
     monkeypatch.undo()
     _, second = lost(once, jpeg_copy.FRAME)

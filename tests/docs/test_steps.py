@@ -1,4 +1,4 @@
-"""From nothing to minidl, in steps: each program runs, differentiates rightly, and the last has the shape of autodiff.py."""
+"""The nine steps: each program runs, its gradients are right, and the last has the structure of autodiff.py."""
 
 import ast
 import os
@@ -20,19 +20,19 @@ NAMES = [f"step{i}" for i in range(1, 10)]
 
 @pytest.fixture
 def step(monkeypatch):
-    """step(name): the module."""
+    """step(name) imports the module of a step."""
     monkeypatch.syspath_prepend(STEPS)
     return __import__
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_runs_and_prints_something(name):
+def test_each_step_runs_and_prints_something(name):
     command, environment = [sys.executable, STEPS / f"{name}.py"], {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout and not done.stderr
 
 
-def test_every_step_has_a_page_that_leads_to_the_next():
+def test_every_step_has_a_page_that_links_to_the_next():
     index = (STEPS / "index.md").read_text(encoding="utf-8")
     for name, following in zip(NAMES, [*NAMES[1:], None], strict=True):
         page = (STEPS / f"{name}.md").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def test_every_step_has_a_page_that_leads_to_the_next():
         assert following is None or f"({following}.md)" in page
 
 
-def test_a_number_used_twice_adds_up_from_step_3_on(step):
+def test_gradients_of_a_number_used_twice_add_up_from_step_3_on(step):
     for name, right in (("step2", False), ("step3", True)):
         Number = step(name).Number
         a, b = Number(2.0), Number(-3.0)
@@ -48,7 +48,7 @@ def test_a_number_used_twice_adds_up_from_step_3_on(step):
         assert (a.grad == 1.0) is right
 
 
-def test_tensors_of_step_4(step):
+def test_the_gradients_of_step_4_are_right(step):
     Numbers, draws = step("step4").Tensor, np.random.default_rng(0)
     arrays = [draws.standard_normal(shape) for shape in ((5, 4), (4, 3), (1, 3), (3,))]
     theirs = [Numbers(array) for array in arrays]
@@ -59,8 +59,8 @@ def test_tensors_of_step_4(step):
         np.testing.assert_allclose(their.grad, our.grad, rtol=1e-12)
 
 
-def test_a_check_finds_what_is_wrong(step):
-    """A backward that forgets something is further off than a right one."""
+def test_the_check_of_step_5_finds_a_wrong_backward(step):
+    """A backward that omits a factor has a larger error than a right one."""
     step5 = step("step5")
 
     class Forgetful(step5.Mean):
@@ -72,7 +72,7 @@ def test_a_check_finds_what_is_wrong(step):
 
 
 @pytest.mark.parametrize("name", ["step6", "step9"])
-def test_a_graph_goes_while_it_is_walked(step, name):
+def test_backward_frees_the_graph_step_by_step(step, name):
     module = step(name)
     arrays = []
 
@@ -94,7 +94,7 @@ def test_a_graph_goes_while_it_is_walked(step, name):
     out = module.Sum()(y)
     del y
     out.backward()
-    assert alive == [4, 3, 2, 1], "an array of a function that is done is still there"
+    assert alive == [4, 3, 2, 1], "the array of a finished function is not freed"
     assert x.grad.tolist() == [16.0] * 3
     with pytest.raises(RuntimeError, match="freed"):
         out.backward()
@@ -102,8 +102,8 @@ def test_a_graph_goes_while_it_is_walked(step, name):
         assert Double()(x).creator is None
 
 
-def test_the_layers_of_steps_7_and_8(step):
-    """Against minidl's own, with the same weights."""
+def test_the_gradients_of_steps_7_and_8_are_right(step):
+    """Compared with minidl's layers, with the same weights."""
     step8, draws = step("step8"), np.random.default_rng(0)
     images, labels = draws.standard_normal((6, 1, 8, 8)), draws.integers(0, 10, 6)
     network = step8.small_alexnet(draws)
@@ -120,7 +120,7 @@ def test_the_layers_of_steps_7_and_8(step):
         np.testing.assert_allclose(their.grad, our.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_the_last_step_has_the_shape_of_autodiff():
+def test_the_last_step_has_the_structure_of_autodiff():
     """The same classes and functions, in the same order."""
 
     def shape(path):
@@ -139,7 +139,7 @@ def test_the_last_step_has_the_shape_of_autodiff():
     assert [name for name in last if name in real] == [name for name in real if name != "F"]
 
 
-def test_the_last_step_on_a_device(step, device):
+def test_the_last_step_runs_on_every_device(step, device):
     """step9 itself, on NumPy and on CuPy."""
     step9 = step("step9")
     data = np.linspace(-2, 2, 7).astype("float32")

@@ -27,7 +27,7 @@ def test_no_message_has_two_entries():
 
 
 def test_every_variable_is_explained():
-    """Of the environment, by its name."""
+    """Each environment variable MINIDL_... has an entry with its name."""
     named = {name for text in messages.source().values() for name in re.findall(r"\bMINIDL_[A-Z]+\b", text)}
     assert {name for name in named if f"| `{name}` |" not in PAGE} == set()
 
@@ -41,14 +41,14 @@ SMALL = f"# Troubleshooting\n\n{ENTRY}\n{TWO}\n{ROWS}"
 SMALL_MADE = dict.fromkeys(["… is given twice", "one way …", "another way", "no file", "it is …"], "alexnet/some.py")
 
 
-def test_a_page_that_explains_all(monkeypatch):
+def test_a_complete_page_has_no_differences(monkeypatch):
     monkeypatch.setattr(messages, "made", lambda: SMALL_MADE)
     assert messages.differences(SMALL) == ({}, []) and messages.with_stubs(SMALL) == SMALL
 
 
 @pytest.mark.parametrize("stub", ["Cause: ", "Cause: \\\nCure: this", "Cause: that\\\nCure: ", "Cause: that", "Cure: this"])
-def test_a_stub_is_no_entry(stub, monkeypatch):
-    """What has no cause or no cure is missing, and put down at the end, once."""
+def test_a_stub_does_not_count_as_an_entry(stub, monkeypatch):
+    """An entry without a cause or a cure counts as missing, and is listed once at the end of the page."""
     monkeypatch.setattr(messages, "made", lambda: SMALL_MADE)
     page = SMALL.replace(ENTRY, f"`… is given twice`\\\n{stub}\n").replace("| remove it |", "|  |")
     missing, gone = messages.differences(page)
@@ -68,7 +68,7 @@ def test_an_entry_without_a_message_is_found(monkeypatch):
 
 # --- how messages are found in the source -----------------------------------------------------------------------------
 
-# What makes messages: (source, the messages, the reasons).
+# (a source, its messages, its reasons)
 MADE = {
     "an error": ('raise UserError("give a number")', {"give a number"}, set()),
     "an error of a module": ('raise argparse.ArgumentTypeError(f"{x} is wrong here")', {"… is wrong here"}, set()),
@@ -155,7 +155,7 @@ def test_messages_are_found(name):
 
 
 def test_messages_are_found_across_modules():
-    """What a function of another module is given, and returns; the programmer's errors are left out."""
+    """Through the arguments and return values of functions in other modules; errors for programmers are left out."""
     found = messages.Collector(
         {
             "alexnet/one.py": 'def number(name):\n  UserError(f"it is not {name}")\ndef why(): return "no way"',
@@ -173,15 +173,15 @@ def test_messages_are_found_across_modules():
     assert not found.reasons
 
 
-# --- what is printed is explained -------------------------------------------------------------------------------------
+# --- printed messages are explained -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "there is no such message",
-        "train.py: error: there is no such message (python train.py --help tells the options)",
-        "argument --epochs: there is no such message (python train.py --help tells the options)",
+        "train.py: error: there is no such message (python train.py --help lists the options)",
+        "argument --epochs: there is no such message (python train.py --help lists the options)",
         "exists already",
         "",
     ],
@@ -191,7 +191,7 @@ def test_other_lines_are_not_explained(line):
 
 
 def test_printed_lines_are_explained():
-    assert explained("train.py: stopped, and saved; go on with: python train.py --resume runs/one")
+    assert explained("train.py: stopped and saved; resume with: python train.py --resume runs/one")
     assert explained("train.py: training failed: rank 1 was killed by SIGKILL")
     assert explained("train.py: rank 0: ValueError: no (its traceback is in runs/one/traceback.txt)")
     assert explained("alexnet: error: there is no command foo; there are train, report, compare (python -m alexnet --help)")
@@ -199,7 +199,7 @@ def test_printed_lines_are_explained():
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A run of an epoch."""
+    """A run of one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert experiments.run(*experiments.TINY, "--epochs", 1, "--out", folder) == (0, "")
     return folder
@@ -283,7 +283,7 @@ def linked(folder):
         cut,
     ],
 )
-def test_refusals_to_go_on_are_explained(damage, stopped, tmp_path):
+def test_refusals_to_resume_are_explained(damage, stopped, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     damage(folder)

@@ -1,4 +1,4 @@
-"""docs/tutorial.ipynb and the Korean one: what is stored in them is whole, their code is the same, and it runs."""
+"""docs/tutorial.ipynb and the Korean one: their stored outputs are complete, their code is the same, and it runs."""
 
 import ast
 import io
@@ -38,7 +38,7 @@ def code_cells(stored):
 
 
 def shows_something(source):
-    """Whether a cell itself calls print, or a function that is named after showing or plotting; to define one does not count."""
+    """Whether a cell itself calls print, or a function with show or plot_ in its name; a definition does not count."""
     nodes = list(ast.parse(source).body)
     while nodes:
         node = nodes.pop()
@@ -50,13 +50,13 @@ def shows_something(source):
     return False
 
 
-def test_what_counts_as_showing():
+def test_which_cells_show_something():
     assert shows_something("for i in range(3):\n    print(i)") and shows_something("plt.show()")
     assert shows_something("with a:\n    plot_losses(b)")
     assert not shows_something("def f():\n    print(1)\n\n\nx = f") and not shows_something("blueprint(1)")
 
 
-def test_the_outputs_of_one_run_in_order_are_stored(code_cells):
+def test_the_stored_outputs_are_of_one_run_in_order(code_cells):
     assert [cell["execution_count"] for cell in code_cells] == list(range(1, len(code_cells) + 1))
     showing = [cell for cell in code_cells if shows_something("".join(cell["source"]))]
     assert len(showing) > 20
@@ -64,7 +64,7 @@ def test_the_outputs_of_one_run_in_order_are_stored(code_cells):
         assert cell["outputs"], f"cell {cell['id']} has no output"
 
 
-def test_no_output_is_an_error_or_tells_of_the_machine(code_cells):
+def test_no_output_is_an_error_or_names_the_machine(code_cells):
     for cell in code_cells:
         for output in cell["outputs"]:
             assert output["output_type"] != "error", cell["id"]
@@ -75,7 +75,7 @@ def test_no_output_is_an_error_or_tells_of_the_machine(code_cells):
             assert not found, f"cell {cell['id']} shows {found.group()}"
 
 
-def test_it_stays_small_and_plain(notebook, stored):
+def test_the_notebook_is_small_and_has_no_extra_metadata(notebook, stored):
     assert notebook.stat().st_size < 400_000
     assert (stored["nbformat"], stored["nbformat_minor"]) == (4, 5)
     assert stored["metadata"] == {
@@ -88,7 +88,7 @@ def test_it_stays_small_and_plain(notebook, stored):
     assert notebook.read_text(encoding="utf-8") == json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
 
 
-def test_links_lead_somewhere(notebook, stored):
+def test_links_work(notebook, stored):
     prose = "".join("".join(cell["source"]) for cell in stored["cells"] if cell["cell_type"] == "markdown")
     targets = re.findall(r"\]\(([^)]+)\)", prose)
     assert len(targets) == 3
@@ -96,8 +96,8 @@ def test_links_lead_somewhere(notebook, stored):
         assert (notebook.parent / target).exists()
 
 
-def test_the_korean_one_differs_in_prose_and_comments_only():
-    """So it is enough to run the English one."""
+def test_the_korean_notebook_differs_only_in_prose_and_comments():
+    """So it is enough to run the English notebook."""
     english, korean = read(NOTEBOOK), read(KOREAN)
     for cell, other in zip(english.pop("cells"), korean.pop("cells"), strict=True):
         source, translated = ("".join(c.pop("source")) for c in (cell, other))
@@ -126,9 +126,9 @@ def formulas_code_and_headings(prose):
     return [set(re.findall(mark, prose, re.MULTILINE)) for mark in marks]
 
 
-@pytest.mark.filterwarnings("default")  # of nbclient and what it needs; the notebook runs in a process of its own
+@pytest.mark.filterwarnings("default")  # warnings of nbclient; the notebook runs in a process of its own
 def test_every_cell_runs(tmp_path, monkeypatch):
-    """In a new kernel of this Python, on random images in CIFAR-10's layout, and with none of the user's own Jupyter settings."""
+    """In a new kernel of this Python, on random images in CIFAR-10's layout, without the user's Jupyter settings."""
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     import nbformat
@@ -152,7 +152,7 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    # Sockets in a folder, for which a path must be short; nothing listens on the network.
+    # The kernel uses sockets in a folder with a short path, and no network.
     with tempfile.TemporaryDirectory(prefix="kernel") as sockets:
         manager = AsyncKernelManager(
             kernel_name="python3",

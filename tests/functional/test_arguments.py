@@ -1,4 +1,4 @@
-"""What functions take and refuse: lists and arrays, dtypes, positions, axes; each refusal is one line that names the value."""
+"""The arguments of functions: lists and arrays, dtypes, positions, axes. Each error is one line that names the value."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from minidl import Tensor, nn, random, use_kernels
 T = lambda *shape: Tensor(np.ones(shape))
 ONES = lambda *shape: np.ones(shape, np.float32)
 
-# For each function: its tensors, and the other arguments.
+# For each function: its tensors and its other arguments.
 CALLS = {
     "adaptive_avg_pool2d": ([ONES(1, 2, 4, 4)], (2,)),
     "avg_pool2d": ([ONES(1, 2, 4, 4)], (2,)),
@@ -33,7 +33,7 @@ CALLS = {
     "stack": ([ONES(2, 3), ONES(2, 3)], None),
     "tanh": ([ONES(2, 3)], ()),
 }
-FLOATING = sorted(set(CALLS) - {"cat", "stack", "flatten"})  # the rest only moves what it is given
+FLOATING = sorted(set(CALLS) - {"cat", "stack", "flatten"})  # the others only move numbers
 
 
 def call(name, tensors):
@@ -42,8 +42,8 @@ def call(name, tensors):
 
 
 @pytest.mark.parametrize("name", sorted(set(F.__all__) - {"convolution_algorithm"}))
-def test_arrays_and_lists_in_place_of_tensors(name):
-    arrays, _ = CALLS[name]  # a new function belongs there
+def test_arrays_and_lists_are_accepted_as_tensors(name):
+    arrays, _ = CALLS[name]  # add each new function there
     expected = call(name, [Tensor(a) for a in arrays])
     for given in (arrays, [a.tolist() for a in arrays]):
         y = call(name, given)
@@ -52,7 +52,7 @@ def test_arrays_and_lists_in_place_of_tensors(name):
 
 
 @pytest.mark.parametrize("name", FLOATING)
-def test_arguments_by_name(name):
+def test_arguments_may_be_given_by_name(name):
     names = list(inspect.signature(getattr(F, name)).parameters)
     arrays, others = CALLS[name]
     arguments = dict(zip(names, [*arrays, *others], strict=False))
@@ -61,8 +61,8 @@ def test_arguments_by_name(name):
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "longdouble", ">f4"])
 @pytest.mark.parametrize("name", FLOATING)
-def test_other_numbers_than_floating_point_ones_are_refused(name, dtype):
-    """An image of uint8 would overflow, or be divided in float64, with no word."""
+def test_only_native_floating_point_numbers_are_accepted(name, dtype):
+    """An image of uint8 would silently overflow, or be divided in float64."""
     arrays, _ = CALLS[name]
     message = f"{name} takes float16, float32 or float64, but \\w+ is {np.dtype(dtype)}: convert the array"
     with pytest.raises(TypeError, match=message):
@@ -77,8 +77,8 @@ def test_methods_refuse_integers(name):
 
 
 @pytest.mark.parametrize("name", ["conv2d", "linear", "batch_norm", "mse_loss"])
-def test_of_two_dtypes_the_wider_counts(name):
-    """As in the operators; each gradient has the dtype of its tensor."""
+def test_the_result_has_the_wider_of_two_dtypes(name):
+    """As with the operators. Each gradient has the dtype of its tensor."""
     arrays, _ = CALLS[name]
     inputs = [Tensor(array.astype(dtype), True) for array, dtype in zip(arrays, ["f8", "f4", "f4"], strict=False)]
     y, expected = call(name, inputs), call(name, [Tensor(x.data.astype("f8")) for x in inputs])
@@ -89,7 +89,7 @@ def test_of_two_dtypes_the_wider_counts(name):
 
 
 @pytest.mark.parametrize("name", FLOATING)
-def test_none_for_a_tensor_is_refused(name):
+def test_none_is_refused_as_a_tensor(name):
     arrays, _ = CALLS[name]
     with pytest.raises(TypeError, match=f"{name} takes a tensor as (x|logits); got None"):
         call(name, [None, *arrays[1:]])
@@ -99,7 +99,7 @@ def test_none_for_a_tensor_is_refused(name):
 
 
 @pytest.mark.parametrize("operation", ["x + None", "None - x", "x * None", "x / None", "x @ None", "None @ x"])
-def test_none_is_no_operand(operation):
+def test_none_is_refused_as_an_operand(operation):
     with pytest.raises(TypeError, match="unsupported operand type.* 'NoneType'"):
         eval(operation, {"x": T(2, 2)})
 
@@ -117,7 +117,7 @@ REFUSED = {
     "a label of -100": (ValueError, lambda: F.cross_entropy(T(1, 2), [-100]), r"labels must lie in 0..1; found -100"),
     "no classes": (ValueError, lambda: F.cross_entropy(T(2, 0), [0, 0]), r"labels must lie in 0..-1"),
     "label_smoothing": (TypeError, lambda: F.cross_entropy(T(1, 2), [0], None), "label_smoothing must be a number; got None"),
-    "groups": (ValueError, lambda: F.conv2d(x4, w4, groups=None), "groups=None: give an integer of at least 1"),
+    "groups": (ValueError, lambda: F.conv2d(x4, w4, groups=None), "conv2d takes groups, an integer of at least 1; got None"),
     "padding by a wrong name": (
         ValueError,
         lambda: F.conv2d(x4, w4, padding="full"),
@@ -148,7 +148,7 @@ REFUSED = {
     "stack of nothing": (ValueError, lambda: F.stack([]), r"stack takes a list of at least one tensor; got \[\]"),
     "running statistics that cannot move": (
         *(TypeError, lambda: F.batch_norm(T(2, 3), [0.0] * 3, [1.0] * 3, training=True)),
-        "moves running_mean, and a list cannot be; give an array or a Tensor",
+        "updates running_mean, so it cannot be a list; give an array or a Tensor",
     ),
     "running statistics of integers": (
         *(TypeError, lambda: F.batch_norm(T(2, 3), np.zeros(3), np.ones(3, int))),
@@ -171,7 +171,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name):
+def test_wrong_arguments_are_refused_with_one_line(name):
     kind, function, message = REFUSED[name]
     with pytest.raises(kind, match=message) as caught:
         function()
@@ -179,7 +179,7 @@ def test_what_is_refused(name):
 
 
 @pytest.mark.parametrize("version", ["fast", "reference"])
-def test_batch_norm_moves_running_statistics_in_tensors(version):
+def test_batch_norm_updates_running_statistics_that_are_tensors(version):
     x = np.random.default_rng(0).standard_normal((4, 3, 2, 2))
     mean, var = Tensor(np.zeros(3)), Tensor(np.ones(3))
     arrays = np.zeros(3), np.ones(3)
@@ -192,7 +192,7 @@ def test_batch_norm_moves_running_statistics_in_tensors(version):
 
 
 @pytest.mark.parametrize("version", ["fast", "reference"])
-def test_one_infinite_gradient_in_batch_norm_s_evaluation_stays_one(version):
+def test_an_infinite_gradient_stays_alone_in_batch_norm_in_evaluation(version):
     x = Tensor(np.ones((2, 3, 2, 2)), requires_grad=True)
     grad = np.ones(x.shape)
     grad[0, 1, 0, 0] = np.inf
@@ -202,27 +202,27 @@ def test_one_infinite_gradient_in_batch_norm_s_evaluation_stays_one(version):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_an_infinite_weight_in_batch_norm_s_evaluation_gives_infinite_gradients():
-    """And not NaN, as infinity times 0 would be."""
+def test_an_infinite_weight_gives_infinite_gradients_in_batch_norm_in_evaluation():
+    """They are not NaN, which infinity times 0 would give."""
     x = Tensor(np.ones((2, 3)), requires_grad=True)
     F.batch_norm(x, np.zeros(3), np.ones(3), np.array([np.inf, 1.0, 1.0]), eps=0.0).backward(np.ones((2, 3)))
     np.testing.assert_array_equal(x.grad, [[np.inf, 1, 1]] * 2)
 
 
-# --- the reference kernels and the fast ones -----------------------------------------------------------------------
+# --- reference kernels and fast kernels ----------------------------------------------------------------------------
 
 
 def all_layers():
     random.manual_seed(0)
     first = [nn.Conv2d(3, 8, 5, padding="same"), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True)]
     second = [nn.Conv2d(8, 64, 3, 2, 1, groups=2), nn.LocalResponseNorm(4, 0.1), nn.Tanh(), nn.AvgPool2d(3, 1, 1)]
-    third = [nn.Conv2d(64, 64, 3, padding=1), nn.Sigmoid(), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten()]  # by Winograd
+    third = [nn.Conv2d(64, 64, 3, padding=1), nn.Sigmoid(), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten()]  # uses Winograd
     return nn.Sequential(*first, *second, *third, nn.Dropout(0.3), nn.Linear(384, 12), nn.BatchNorm1d(12), nn.Linear(12, 5))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-4)])
-def test_a_net_of_all_layers_by_the_reference_and_by_the_fast_kernels(dtype, tolerance):
-    """The loss, the gradients of the images and all parameters, and the running statistics."""
+def test_a_net_of_all_layers_agrees_between_reference_and_fast_kernels(dtype, tolerance):
+    """Compared: the loss, the gradients of the images and of all parameters, and the running statistics."""
     found = []
     for version in ("fast", "reference"):
         net = all_layers().to(dtype=dtype)

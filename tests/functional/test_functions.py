@@ -1,4 +1,4 @@
-"""Every function against its definition in loops, for many shapes; and its gradient against finite differences."""
+"""Every function compared with its definition in loops, for many shapes, and its gradient with finite differences."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def close(tensor, expected):
 
 
 def check(fn, *inputs):
-    """Gradients along random directions, and element by element where there are few."""
+    """Check gradients along random directions, and of each element if there are at most 200."""
     gradcheck(fn, inputs, mode="directions")
     if sum(x.data.size for x in inputs) <= 200:
         gradcheck(fn, inputs, mode="elements")
@@ -72,7 +72,7 @@ def test_arithmetic(make, name):
     check(fn, *inputs)
 
 
-def test_flatten(make):
+def test_flatten_keeps_the_order_and_has_the_right_gradient(make):
     x = make(2, 3, 4, 2)
     close(F.flatten(x), x.data.reshape(2, 24))
     close(F.flatten(x, start_dim=2), x.data.reshape(2, 3, 8))
@@ -84,7 +84,7 @@ def test_flatten(make):
 
 
 @given(data=st.data())
-def test_conv2d_is_its_definition(device, data):
+def test_conv2d_matches_its_definition(device, data):
     draw = data.draw
     groups = draw(st.integers(1, 3))
     N, CG, OG = draw(st.integers(0, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -100,7 +100,7 @@ def test_conv2d_is_its_definition(device, data):
 
 @pytest.mark.parametrize("column_bytes", [1, 500, 1 << 24])
 @pytest.mark.parametrize("stride, padding, groups", [(1, 0, 1), (1, 2, 1), (2, 1, 2), ((2, 3), (0, 1), 1)])
-def test_conv2d_in_chunks_of_any_size(make, monkeypatch, column_bytes, stride, padding, groups):
+def test_conv2d_is_right_with_chunks_of_any_size(make, monkeypatch, column_bytes, stride, padding, groups):
     from minidl.kernels import columns
 
     monkeypatch.setattr(columns, "COLUMN_BYTES", column_bytes)
@@ -113,7 +113,7 @@ def test_conv2d_in_chunks_of_any_size(make, monkeypatch, column_bytes, stride, p
 
 
 @given(data=st.data())
-def test_max_pool2d_is_its_definition(device, data):
+def test_max_pool2d_matches_its_definition(device, data):
     draw = data.draw
     kernel, stride = (draw(small), draw(small)), (draw(small), draw(small))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
@@ -138,8 +138,8 @@ def test_max_pool2d_gradient(make, monkeypatch, arguments, ceil_mode, chunk_byte
 
 
 @given(data=st.data())
-def test_max_pool2d_of_few_and_of_many_images(data):
-    """NumPy's kernel deals out the columns of few images; the numbers are those of many."""
+def test_max_pool2d_is_the_same_for_few_and_many_images(data):
+    """For few images NumPy's kernel splits the columns into several arrays; the results are the same."""
     draw = data.draw
     kernel, stride = (tuple(draw(st.integers(1, 4)) for _ in range(2)) for _ in range(2))
     padding = tuple(draw(st.integers(0, size // 2)) for size in kernel)
@@ -157,24 +157,24 @@ def test_max_pool2d_of_few_and_of_many_images(data):
         np.testing.assert_array_equal(few, many)
 
 
-def test_max_pool2d_gives_a_tie_to_the_first(device):
+def test_max_pool2d_sends_the_gradient_of_a_tie_to_the_first_maximum(device):
     x = Tensor(to_device(np.zeros((1, 1, 4, 4)), device), requires_grad=True)
     F.max_pool2d(x, 2).sum().backward()
     assert_array_equal(to_numpy(x.grad)[0, 0], [[1, 0, 1, 0], [0] * 4, [1, 0, 1, 0], [0] * 4])
 
 
-def test_max_pool2d_with_windows_of_more_than_255(make):
+def test_max_pool2d_takes_windows_of_more_than_255_elements(make):
     check(lambda x: F.max_pool2d(x, 17), make(1, 1, 17, 17))
 
 
-def test_max_pool2d_lets_nan_through(device):
+def test_max_pool2d_of_nan_is_nan(device):
     x = np.zeros((1, 1, 3, 3))
     x[0, 0, 1, 1] = np.nan
     assert np.isnan(F.max_pool2d(Tensor(to_device(x, device)), 3).item())
 
 
 @given(data=st.data())
-def test_avg_pool2d_is_its_definition(device, data):
+def test_avg_pool2d_matches_its_definition(device, data):
     draw = data.draw
     kernel, stride = (draw(small), draw(small)), (draw(small), draw(small))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
@@ -186,8 +186,8 @@ def test_avg_pool2d_is_its_definition(device, data):
 
 
 @given(N=st.integers(0, 3), image=st.tuples(st.integers(1, 9), st.integers(1, 9)), output=st.tuples(small, small))
-def test_adaptive_avg_pool2d_is_its_definition(device, N, image, output):
-    """Larger outputs than images too: an element is then in several windows."""
+def test_adaptive_avg_pool2d_matches_its_definition(device, N, image, output):
+    """Also for outputs larger than the image: an element is then in several windows."""
     values = np.random.default_rng(0).standard_normal((N, 2, *image))
     y = F.adaptive_avg_pool2d(Tensor(to_device(values, device)), output)
     close(y, naive.adaptive_avg_pool2d(values, output))
@@ -205,19 +205,19 @@ def test_adaptive_avg_pool2d_gradient(make, output_size):
     check(lambda x: F.adaptive_avg_pool2d(x, output_size), make(2, 2, 5, 7))
 
 
-def test_adaptive_avg_pool2d_keeps_an_axis_of_none(make):
+def test_adaptive_avg_pool2d_keeps_the_length_of_an_axis_of_none(make):
     assert F.adaptive_avg_pool2d(make(1, 2, 5, 7), (None, 3)).shape == (1, 2, 5, 3)
 
 
-def test_a_window_larger_than_the_image_with_ceil_mode(make):
-    """One window, cut to the image, as in PyTorch."""
+def test_ceil_mode_allows_a_window_larger_than_the_image(make):
+    """There is one window, cut to the image, as in PyTorch."""
     x = make(1, 1, 3, 11)
     assert F.avg_pool2d(x, 5, ceil_mode=True).shape == F.max_pool2d(x, 5, ceil_mode=True).shape == (1, 1, 1, 3)
     assert_allclose(to_numpy(F.avg_pool2d(x, 5, ceil_mode=True).data)[0, 0, 0, 0], to_numpy(x.data)[0, 0, :, :5].mean())
     check(lambda x: F.max_pool2d(x, 5, ceil_mode=True), x)
 
 
-def test_avg_pool2d_keeps_what_is_not_finite_to_its_windows(device):
+def test_avg_pool2d_of_infinity_changes_only_its_windows(device):
     x = np.zeros((1, 1, 4, 4))
     x[0, 0, 0, 0] = np.inf
     y = F.avg_pool2d(Tensor(to_device(x, device)), 2)
@@ -255,8 +255,8 @@ def test_batch_norm_in_evaluation(make):
     check(lambda x, w, b: F.batch_norm(x, mean, var, w, b), x, weight, bias)
 
 
-def test_batch_norm_in_evaluation_keeps_the_statistics_it_used(make):
-    """Its gradient is of what was computed, though the running statistics have moved on before backward."""
+def test_batch_norm_in_evaluation_keeps_the_statistics_of_forward(make):
+    """Its gradient belongs to the values of forward, even if the running statistics change before backward."""
     gradients = []
     for moved in (False, True):
         x, weight, bias = make(3, 4, 2, 3), make(4, seed=1), make(4, seed=2)
@@ -270,7 +270,7 @@ def test_batch_norm_in_evaluation_keeps_the_statistics_it_used(make):
         assert_array_equal(one, other)
 
 
-def test_batch_norm_moves_the_running_statistics(make):
+def test_batch_norm_updates_the_running_statistics(make):
     x = make(3, 4, 2, 3)
     mean, var = x.data[0, :, 0, 0].copy(), abs(x.data[0, :, 0, 0])
     expected_mean = 0.8 * mean + 0.2 * x.data.mean(axis=(0, 2, 3))
@@ -280,8 +280,8 @@ def test_batch_norm_moves_the_running_statistics(make):
     assert_allclose(var, expected_var)
 
 
-def test_batch_norm_far_from_zero_keeps_its_digits():
-    """The variance is of distances from the mean: E[x^2] - E[x]^2 in float32 would be all rounding here."""
+def test_batch_norm_is_accurate_far_from_zero():
+    """The variance is the mean of (x - E[x])^2; in float32, E[x^2] - E[x]^2 would be only rounding errors here."""
     values = np.random.default_rng(0).standard_normal((64, 1, 16, 16)) + 1000
     exact = naive.batch_norm(values.astype(np.float32).astype(np.float64), np.ones(1), np.zeros(1), 1e-5)
     y = F.batch_norm(Tensor(values.astype(np.float32)), training=True)
@@ -289,7 +289,7 @@ def test_batch_norm_far_from_zero_keeps_its_digits():
 
 
 @given(data=st.data())
-def test_local_response_norm_is_its_definition(device, data):
+def test_local_response_norm_matches_its_definition(device, data):
     draw = data.draw
     groups = draw(st.integers(1, 3))
     shape = (draw(st.integers(0, 3)), groups * draw(st.integers(1, 9)), draw(small), draw(small))
@@ -299,8 +299,8 @@ def test_local_response_norm_is_its_definition(device, data):
     close(y, naive.local_response_norm(values, *arguments, groups))
 
 
-def test_the_conventions_of_local_response_norm_are_known_apart(make):
-    """The paper's printed formula is n times stronger than its code; TensorFlow's size is a radius."""
+def test_the_conventions_of_local_response_norm_differ_as_documented(make):
+    """The formula in Krizhevsky 2012 is n times stronger than the paper's code; TensorFlow's size is a radius."""
     x = make(2, 9, 2, 3)
     paper = F.local_response_norm(x, 5, 1e-4, 0.75, 2.0, "paper")
     close(paper, to_numpy(F.local_response_norm(x, 5, 5e-4, 0.75, 2.0).data))
@@ -309,8 +309,8 @@ def test_the_conventions_of_local_response_norm_are_known_apart(make):
     close(even, to_numpy(F.local_response_norm(x, 5, 0.5).data))
 
 
-def test_local_response_norm_of_tensorflow_by_hand():
-    """Its documentation's formula with its defaults: depth_radius 5, bias 1, alpha 1, beta 0.5."""
+def test_local_response_norm_of_tensorflow_matches_a_hand_calculation():
+    """The formula in TensorFlow's documentation with its defaults: depth_radius 5, bias 1, alpha 1, beta 0.5."""
     y = F.local_response_norm(Tensor(np.array([2.0, 2.0, 1.0]).reshape(1, 3, 1, 1)), 5, 1.0, 0.5, 1.0, "tensorflow")
     assert_allclose(y.data.ravel(), np.array([2, 2, 1]) / np.sqrt(10))
 
@@ -329,7 +329,7 @@ def test_local_response_norm_gradient(make, monkeypatch, size, convention, beta,
 
 
 @given(N=st.integers(0, 4), features=small, outputs=small, biased=st.booleans())
-def test_linear_is_its_definition(device, N, features, outputs, biased):
+def test_linear_matches_its_definition(device, N, features, outputs, biased):
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(s) for s in ((N, features), (outputs, features), (outputs,))]
     if not biased:
@@ -353,7 +353,7 @@ def test_activations(make, shape):
     check(F.tanh, x)
 
 
-def test_sigmoid_at_the_ends(device):
+def test_sigmoid_of_large_and_infinite_numbers(device):
     y = F.sigmoid(Tensor(to_device(np.array([-np.inf, -800.0, -40.0, 40.0, 800.0, np.inf, np.nan]), device)))
     assert_array_equal(to_numpy(y.data), [0, 0, np.exp(-40), 1, 1, 1, np.nan])
 
@@ -363,7 +363,7 @@ def test_dropout(make, shape, p):
     x = make(*shape)
     with random.context(seed=3, step=7):
         y = F.dropout(x, p, key=2)
-    # The definition: the word of (feature, key, sample, step) decides.
+    # The definition: an element is kept or dropped by the random word of (feature, key, sample, step).
     expected = np.zeros(shape)
     for index in np.ndindex(*shape):
         feature = np.ravel_multi_index(index[1:], shape[1:]) if len(shape) > 1 else 0
@@ -407,7 +407,7 @@ def test_cross_entropy(make, label_smoothing):
         check(lambda x, reduction=reduction: F.cross_entropy(x, labels, label_smoothing, reduction), x)
 
 
-# --- what holds for all of them ------------------------------------------------------------------------------------
+# --- properties of all functions -----------------------------------------------------------------------------------
 
 FUNCTIONS = {
     "conv2d": (lambda x, w: F.conv2d(x, w, padding=1), [(2, 3, 5, 5), (4, 3, 3, 3)]),
@@ -430,8 +430,8 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_two_forwards_before_either_backward(make, name):
-    """What a forward keeps is its own: scratch memory of a second call must not change it, nor a kept output."""
+def test_two_forwards_before_their_backwards_do_not_disturb_each_other(make, name):
+    """The scratch memory of a second call must not change what the first forward keeps, nor its output."""
     fn, shapes = FUNCTIONS[name]
 
     def gradients(interleaved):
@@ -470,8 +470,8 @@ def test_inputs_are_not_written(make, device, name):
 
 
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"softmax", "log_softmax"}))
-def test_an_empty_batch(make, name):
-    """A device may get none of the last batch's images, and still takes part."""
+def test_an_empty_batch_has_zero_gradients(make, name):
+    """A device may get no image of the last batch, and must still compute."""
     fn, shapes = FUNCTIONS[name]
     inputs = [make(0, *shapes[0][1:])] + [make(*shape, seed=1) for shape in shapes[1:]]
     y = (lambda x: F.cross_entropy(x, np.zeros(0, int), reduction="sum"))(*inputs) if name == "cross_entropy" else fn(*inputs)
@@ -493,7 +493,7 @@ def test_the_dtype_is_kept(device, dtype, name):
 
 
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if len(FUNCTIONS[n][1][0]) == 4])
-def test_layers_of_images_give_a_batch_last_layout_whatever_they_get(make, name):
+def test_image_layers_return_batch_last_memory(make, name):
     fn, shapes = FUNCTIONS[name]
     inputs = [make(*shape, seed=i) for i, shape in enumerate(shapes)]
     y = fn(*inputs)
@@ -527,7 +527,7 @@ T = lambda *shape: Tensor(np.zeros(shape))
         (lambda: F.avg_pool2d(T(1, 3, 8, 8), 2, divisor_override="4"), "an integer of at least 1; got '4'"),
         (lambda: F.pad(T(1, 3, 8, 8), 3), "got 3"),
         (lambda: F.max_pool2d(T(1, 3, 8, 8), True), "kernel_size must be an integer .* got True"),
-        (lambda: F.conv2d(T(1, 4, 8, 8), T(4, 2, 3, 3), groups=2.0), "groups=2.0"),
+        (lambda: F.conv2d(T(1, 4, 8, 8), T(4, 2, 3, 3), groups=2.0), "groups, an integer of at least 1; got 2.0"),
         (lambda: F.pad(T(1, 3, 8, 8), (1, 1)), r"\(left, right, top, bottom\); got \(1, 1\)"),
         (lambda: F.pad(T(1, 3, 8, 8), (1, 0, -1, 0)), r"at least 0.*got \(1, 0, -1, 0\)"),
         (lambda: F.batch_norm(T(3)), r"got \(3,\)"),
@@ -551,12 +551,12 @@ T = lambda *shape: Tensor(np.zeros(shape))
         (lambda: F.cross_entropy(T(2, 3), [0, 1], label_smoothing=2), "got 2"),
     ],
 )
-def test_wrong_arguments_are_named(call, message):
+def test_an_error_names_the_wrong_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_numpy_integers_are_integers():
+def test_numpy_integers_are_accepted_as_integers():
     two = np.int64(2)
     assert F.max_pool2d(T(1, 3, 8, 8), two, (two, 1)).shape == (1, 3, 4, 7)
     assert F.pad(T(1, 3, 8, 8), (two, 0, 0, 0)).shape == (1, 3, 8, 10)

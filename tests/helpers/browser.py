@@ -1,4 +1,4 @@
-"""Pages in headless Chromium: offline, and silent."""
+"""Opens pages in headless Chromium, offline. A page that reports an error or requests an address fails the test."""
 
 import shutil
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
 SIZES = {"wide": (1280, 900), "narrow": (380, 800)}
 
-# The texts on a page that stand out from what is behind them by less than WCAG asks for, 4.5 to 1.
+# The texts on a page whose contrast with their background is below 4.5 to 1, which WCAG requires.
 FAINT = """() => {
   const shades = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = (colour) => {
@@ -30,7 +30,7 @@ FAINT = """() => {
 
 @contextmanager
 def opened(browser, file, size="wide", scheme="light", touch=False):
-    """The page of a file; in the end it must have complained of nothing, asked for nothing, and be no wider than the window."""
+    """Open a file as a page. At the end: no message in its console, no request beyond it, and it is no wider than the window."""
     width, height = SIZES[size]
     settings = {"color_scheme": scheme, "has_touch": touch, "offline": True, "reduced_motion": "reduce"}
     context = browser.new_context(viewport={"width": width, "height": height}, **settings)

@@ -43,7 +43,7 @@ NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 
 
 def batch(images, seed=0):
-    """What a batch file of random images holds; a class has a brightness of its own, so that there is something to learn."""
+    """The content of a batch file of random images. Each class has its own brightness, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(images) % 10)
     pixels = (rng.integers(0, 60, (images, 3072)) + 20 * labels[:, None]).astype(np.uint8)
@@ -56,14 +56,14 @@ def batch(images, seed=0):
 
 
 def official(content):
-    """The pickle of it as Python 2 wrote it."""
+    """The content of a batch file as a pickle, as Python 2 wrote it."""
     file = io.BytesIO()
     Python2Pickler(file, protocol=2).dump(content)
     return file.getvalue()
 
 
 def write(folder, images=10_000):
-    """The six files, so many images each, under folder/cifar-10-batches-py."""
+    """Write the six files, with `images` images each, into folder/cifar-10-batches-py."""
     place = folder / "cifar-10-batches-py"
     place.mkdir(parents=True)
     for seed, name in enumerate(NAMES):

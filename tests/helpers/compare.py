@@ -6,7 +6,7 @@ from minidl.backend import to_numpy
 
 
 def host(value):
-    """An array on the host; anything else as it is."""
+    """An array is copied to the host; anything else is returned as it is."""
     return to_numpy(value) if hasattr(value, "get") and hasattr(value, "device") else value
 
 

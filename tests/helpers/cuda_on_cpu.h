@@ -1,5 +1,5 @@
-// As much of CUDA as kernels.cu needs, for a C++20 compiler: a block's threads are called one after the other, or, where they
-// wait for each other, run as threads. Put before kernels.cu.
+// The part of CUDA that kernels.cu needs, for a C++20 compiler. The threads of a block are called one after the other; if they
+// wait for each other, they run as threads. Included before kernels.cu.
 
 #include <algorithm>
 #include <barrier>

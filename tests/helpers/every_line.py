@@ -1,13 +1,14 @@
-"""A run is told to stop before each line that it executes in train.py, entry.py and launch.py, one after the other.
+"""Stops a run before each line that it executes in train.py, entry.py and launch.py: one run for each line.
 
     python -m tests.helpers.every_line [STEP]
 
-Prints a line for each that ends with a wrong status, with more than a line on standard error, or with a folder that should
-not be there; and last the number of runs. STEP: take one line out of so many. Training itself is left out: it ends at once.
-The runs are forked from a process that has imported all, so they take little.
+Prints a line for each run that ends with a wrong status, with more than one line on standard error, or with a folder that
+should not be there; then the number of runs. STEP: only every STEP-th line. The training itself is replaced by a function
+that returns at once. The runs are forked from a process that has imported everything, so each takes little time.
 """
 
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -22,16 +23,16 @@ from minidl.errors import TrainingError, UserError
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
 FILES = {TRAIN, entry.__file__, launch.__file__}
-FIRST = 4  # the lines before that of train.py can leave a traceback: they take a few microseconds
+FIRST = 4  # the lines of train.py before this one may end in a traceback: they take a few microseconds
 RUN = ["--data", "digits", "--out", "a"]
 OPTIONS = {"option": ["--lr", "no"], "help": ["--help"]}
-# How a run ends if nobody stops it, and with which status.
+# How a run ends if it is not stopped, and its exit status.
 ENDINGS = {"done": 0, "failed": 1, "crashed": 1, "refused": 2, "option": 2, "help": 0}
 SIGNALS = [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT], [signal.SIGHUP, signal.SIGTERM]]
 
 
 def training(ending):
-    """In the place of fit."""
+    """Takes the place of fit."""
 
     def fit(folder, dataset, *, stop, **options):
         if stop():
@@ -49,7 +50,7 @@ def training(ending):
 
 
 class Tracer:
-    """A trace function that counts lines, and sends signals before the one with a number."""
+    """A trace function that counts lines, and sends signals before the line with the given number."""
 
     def __init__(self, line, signums):
         self.line, self.signums, self.count = line, signums, 0
@@ -66,7 +67,7 @@ class Tracer:
 
 
 def run(ending, line, signums, folder):
-    """Run train.py here, and end the process as it does."""
+    """Run train.py in this process, and end the process with its status."""
     os.chdir(folder)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
@@ -85,7 +86,7 @@ def run(ending, line, signums, folder):
 
 
 def stopped_at(ending, line, signums):
-    """(number of lines executed, what is wrong) of a run in a process of its own."""
+    """Run in a forked process. Returns (number of lines executed, what is wrong)."""
     folder = Path(tempfile.mkdtemp())
     try:
         child = os.fork()
@@ -104,9 +105,9 @@ def stopped_at(ending, line, signums):
 
 
 def wrong(ending, signums, status, folder):
-    """What is wrong with how a run ended that was told to stop, or was not as it came too late."""
+    """What is wrong with the end of a run; the signals may have come too late to stop it."""
     output, errors, kept = (folder / "out").read_text(), (folder / "err").read_text(), (folder / "a").exists()
-    done = output.startswith("test loss")  # only a second signal ends what is still drawn then
+    done = output.startswith("test loss")  # the pictures are still drawn then: only a second signal stops that
     if errors.count("\n") > 1 or "Traceback" in errors or (done and status not in (0, *[128 + n for n in signums[1:]])):
         return f"status {status}, output {output[-60:]!r}, errors {errors}"
     if status == ENDINGS[ending]:
@@ -115,12 +116,12 @@ def wrong(ending, signums, status, folder):
         return f"died by the signal, after {output!r}, {errors!r}" if output or errors or kept else ""
     if status not in [128 + signum for signum in signums]:
         return f"status {status}"
-    return f"a folder is left, with {errors!r}" if kept and "go on with" not in errors and "goes on" not in errors else ""
+    return f"a folder is left, with {errors!r}" if kept and not re.search("resume with|--resume continues", errors) else ""
 
 
 def main():
     runs, step = 0, int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    datasets.digits()  # once, so that all that it imports is there
+    datasets.digits()  # once, so that all its imports are done
     for ending in ENDINGS:
         count, found = stopped_at(ending, -1, [])
         assert count > FIRST and not found, found

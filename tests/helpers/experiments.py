@@ -1,4 +1,4 @@
-"""Experiments on runs, which tests do in a small dose and soak.py in a large one: something is damaged, and the run goes on.
+"""Experiments on runs: something is damaged, and the run is resumed. Tests do a few of them, soak.py does many.
 
 They run in this process, on a network so small that a run takes a tenth of a second.
 """
@@ -39,7 +39,7 @@ def tiny(num_classes=10, in_channels=3, image_size=32):
 
 @contextlib.contextmanager
 def tiny_network():
-    """Inside, --model takes tiny, and no report and pictures are made, which take longer than a run."""
+    """A context in which --model accepts tiny. No report and no pictures are made: they take longer than a run."""
     with (
         mock.patch.dict(models.MODELS, {"tiny": tiny}),
         mock.patch.dict(models.LEAST_IMAGE_SIZE, {"tiny": 3}),
@@ -56,7 +56,7 @@ def tiny_network():
 
 
 def run(*arguments) -> tuple[int, str]:
-    """(exit status, message) of train.py, as alexnet.entry makes them of what is raised. Whatever else is raised is a failure."""
+    """(exit status, message) of train.py, as alexnet.entry makes them from an error. Any other exception fails the test."""
     try:
         with tiny_network(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return train.main([str(argument) for argument in arguments]), ""
@@ -67,7 +67,7 @@ def run(*arguments) -> tuple[int, str]:
 
 
 def metrics(folder: Path) -> list[dict]:
-    """What does not depend on the time that it took."""
+    """The rows of metrics.jsonl without the measured times."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
 
@@ -83,7 +83,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def content(folder: Path) -> dict[str, tuple]:
-    """Of all that is in a folder, but for its lock: what it is, how large, and if it is small what it holds."""
+    """{path: (mode, size, bytes if it is a small file)} of everything in a folder except its lock."""
     found = {}
     for file in folder.rglob("*"):
         if file.name != ".lock":
@@ -94,7 +94,7 @@ def content(folder: Path) -> dict[str, tuple]:
 
 
 class Baseline:
-    """A run that was stopped after two of its three epochs, and what it comes to if nothing is damaged."""
+    """A run that was stopped after two of its three epochs, and its final result if nothing is damaged."""
 
     def __init__(self, place: Path):
         self.stopped, finished = place / "stopped", place / "finished"
@@ -103,10 +103,10 @@ class Baseline:
         assert run("--resume", finished, "--epochs", EPOCHS) == (0, "")
         self.metrics, self.weights = metrics(finished), weights(finished)
 
-    def go_on(self, place: Path, damage) -> tuple[int, str]:
-        """Damage a copy of the run, in `place`, and go on with it.
+    def resume(self, place: Path, damage) -> tuple[int, str]:
+        """Damage a copy of the run, in `place`, and resume it.
 
-        Either it is refused in a line and left as it is, or it ends with the result that it would have come to undamaged.
+        Either it is refused with one line and left unchanged, or it ends with the result of the undamaged run.
         """
         folder = place / "run"
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,13 +116,13 @@ class Baseline:
         status, message = run("--resume", folder, "--epochs", EPOCHS)
         if status:
             assert status == 2 and message and "\n" not in message, (status, message)
-            assert content(folder) == before, "it was refused, and yet changed"
+            assert content(folder) == before, "it was refused, but its files were changed"
         else:
-            assert metrics(folder) == self.metrics and weights(folder) == self.weights, "it went on to another result"
+            assert metrics(folder) == self.metrics and weights(folder) == self.weights, "it ended with another result"
         return status, message
 
 
-# --- what may go wrong ------------------------------------------------------------------------------------------------
+# --- kinds of damage --------------------------------------------------------------------------------------------------
 
 WRONG = st.one_of(
     st.none(),
@@ -138,7 +138,7 @@ WRONG = st.one_of(
 
 
 def places(value, path=()):
-    """The path of everything in a JSON value."""
+    """The path of each part of a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*path, key)
@@ -146,7 +146,7 @@ def places(value, path=()):
 
 
 def wrong(draw, value):
-    """A copy of a JSON value, in which something is missing, unknown, or another value."""
+    """A copy of a JSON value in which one entry is missing, unknown or replaced by another value."""
     value = json.loads(json.dumps(value))
     *path, last = draw(st.sampled_from(list(places(value))))
     at = value
@@ -180,14 +180,14 @@ def wrong_statistics(draw, folder: Path) -> None:
 
 
 def wrong_facts(draw, folder: Path) -> None:
-    """In a checkpoint whose checksums are right."""
+    """Change the facts in a checkpoint whose checksums are right."""
     file = checkpoints(folder)[-1]
     arrays, facts = checkpoint.load(file)
     checkpoint.save(file, arrays, wrong(draw, facts))
 
 
 def wrong_arrays(draw, folder: Path) -> None:
-    """In a checkpoint whose checksums are right: of another shape, another dtype, missing, or one more."""
+    """Change the arrays in a checkpoint whose checksums are right: one has another shape or dtype, is missing or is added."""
     file = checkpoints(folder)[-1]
     arrays, facts = checkpoint.load(file)
     name = draw(st.sampled_from(sorted(arrays)))
@@ -202,7 +202,7 @@ def wrong_arrays(draw, folder: Path) -> None:
 
 
 def damaged_bytes(draw, folder: Path) -> None:
-    """In the newest checkpoint or both, or a text file: cut, zeros, bits changed, bytes put in, something else."""
+    """Damage one or two of the checkpoints and text files: cut, zeros, a changed bit, inserted bytes, other content."""
     files = [*checkpoints(folder), folder / "config.json", folder / "metrics.jsonl", folder / "statistics.jsonl"]
     for file in draw(st.lists(st.sampled_from(files), min_size=1, max_size=2, unique=True)):
         content = file.read_bytes()
@@ -225,7 +225,7 @@ def damaged_bytes(draw, folder: Path) -> None:
 
 
 def odd_files(draw, folder: Path) -> None:
-    """In the place of something in the folder: nothing, a folder, a FIFO, a huge file, or a link, also to itself or a device."""
+    """Replace an entry of the folder by nothing, a folder, a FIFO, a huge file, or a link, even to itself or to a device."""
     names = ["config.json", "metrics.jsonl", "statistics.jsonl", "checkpoints", checkpoints(folder)[-1].relative_to(folder)]
     path = folder / draw(st.sampled_from(names))
     elsewhere = folder.parent / "elsewhere"
@@ -238,13 +238,13 @@ def odd_files(draw, folder: Path) -> None:
         os.mkfifo(path)
     elif how == "huge":
         with open(path, "wb") as file:
-            file.truncate(1 << 40)  # a hole: it takes no room
+            file.truncate(1 << 40)  # sparse: it takes no space
     elif how != "nothing":
         path.symlink_to({"link": elsewhere, "loop": path, "nowhere": "/nonexistent"}.get(how, how))
 
 
 def debris(draw, folder: Path) -> None:
-    """What killed saves leave, and a line cut short."""
+    """Add the files that a killed save leaves, and a line that is cut short."""
     for name in draw(
         st.lists(st.sampled_from([".tmpA1b2", ".config.json.0a1b2c3d.part", "checkpoints/.x.part", "checkpoints/.tmpQ"]))
     ):
@@ -296,13 +296,13 @@ OPTIONS = {
 
 @st.composite
 def command_lines(draw):
-    """Options of train.py, right and wrong ones; what is right is over soon."""
+    """Valid and invalid options of train.py; the runs with valid ones are short."""
     chosen = draw(st.lists(st.sampled_from(list(OPTIONS)), max_size=3))
     return [word for option in chosen for word in (option, draw(st.sampled_from(OPTIONS[option])))]
 
 
 def started(place: Path, options: list[str]) -> tuple[int, str]:
-    """Start a run in an empty folder: it goes through, fails, or is refused in a line, and then nothing is left."""
+    """Start a run in an empty folder. It succeeds, fails, or is refused with one line; a refused run leaves no files."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     status, message = run(*TINY, "--epochs", 1, "--out", place / "new" / "run", *options)

@@ -8,12 +8,12 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
 messages = importlib.import_module("messages")
 
-# What stands before this is an entry of its own, or argparse's, of which the page has a table.
-OPTIONS = "… (python … --help tells the options)"
+# The text before this is an entry of its own, or a message of argparse, which are in a table of the page.
+OPTIONS = "… (python … --help lists the options)"
 
 
 def explained(line: str) -> bool:
-    """Whether a line of standard error, or the text of a UserError or TrainingError, is what an entry becomes when filled in."""
+    """Whether a line of standard error, or the text of a UserError or TrainingError, matches an entry."""
     page = messages.PAGE.read_text(encoding="utf-8")
     message, templates = messages.bare(line), set(messages.entries(page)) - {OPTIONS}
     if messages.matches(OPTIONS, message):

@@ -1,6 +1,6 @@
-"""Pickles of two images that try to run code, crash, hang or take all memory; each with what is to be said of it.
+"""Pickles of two images that try to run code, crash, hang or take all memory; each with its expected error.
 
-python -m tests.helpers.hostile_pickles reads each with little memory to spare, and prints a line of JSON for each.
+python -m tests.helpers.hostile_pickles reads each with little spare memory, and prints a line of JSON for each.
 """
 
 import json
@@ -39,7 +39,7 @@ ARRAY = array()
 
 
 def batch(data=ARRAY, labels=b"](K\x03K\x07e", before=b"N"):
-    """As Python 2 writes it; `before` is one more thing in it."""
+    """A batch file as Python 2 writes it, with `before` as one more entry."""
     return b"\x80\x02}(U\x06before" + before + b"U\x06labels" + labels + b"U\x04data" + data + b"u."
 
 
@@ -53,20 +53,20 @@ def frombuffer(raw=RAW, dtype=UINT8, shape=SHAPE, order=b"U\x01C"):
 
 DEEP_TUPLE = b")" + b"\x85" * 150_000
 DEEP_LIST = b"]" * 90_000 + b"a" * 89_999
-WIDE = b"()q\x00" + b"h\x00h\x00\x86q\x00" * 200 + b"t"  # hashed one by one, it is 2 ** 200 tuples
+WIDE = b"()q\x00" + b"h\x00h\x00\x86q\x00" * 200 + b"t"  # to hash it visits 2 ** 200 tuples
 LONG_TEXT = text(b"x" * (1 << 20))
 HUGE = (1 << 62).to_bytes(8, "little")
 LARGE = (1 << 40).to_bytes(8, "little")
 ATTACK = b"cposix\nsystem\n(U\x04truetR"
 
 NO_BATCH = "it holds no data and labels"
-CUT = "it is cut, or no pickle of image data"
+CUT = "it is cut off, or not a pickle of image data"
 IMAGES = "its data is not 2 images of 3 x 32 x 32 bytes"
 LABELS = "its labels are not 2 numbers from 0 to 9"
-NO_BYTES = "it holds an array of something else than bytes"
-KEYS = "it has a dict whose keys are no short texts"
-CALLS = "it calls what is no function"
-SETS = "it sets the state of what is no array"
+NO_BYTES = "it holds an array that is not of bytes"
+KEYS = "it has a dict whose keys are not short texts"
+CALLS = "it calls something that is not a function"
+SETS = "it sets the state of something that is not an array"
 MANY = "it has more than 200,000 opcodes"
 
 
@@ -79,10 +79,10 @@ def names(name):
 
 
 def instead_of(kind):
-    return f"it has something else where a {kind} must be"
+    return f"it has something else where a {kind} is needed"
 
 
-# What is odd in these has no effect: they read as the two images.
+# These are unusual but harmless: they are read as the two images.
 HARMLESS = {
     "an ordinary batch": batch(),
     "a Fortran order": batch(array(fortran=b"\x88", raw=string(bytes(b for both in zip(*HALVES, strict=True) for b in both)))),
@@ -105,7 +105,7 @@ HARMLESS = {
 }
 
 HOSTILE = {
-    # No batch at all.
+    # Not a batch.
     "an empty file": (b"", CUT),
     "a stop": (b".", CUT),
     "a mark": (b"(.", CUT),
@@ -148,7 +148,7 @@ HOSTILE = {
     "INT of 1 MB": (b"I" + b"1" * (1 << 20) + b"\n.", CUT),
     "LONG of 1 MB": (b"L" + b"1" * (1 << 20) + b"L\n.", CUT),
     "an opcode that there is not": (b"\xfe.", CUT),
-    # Lengths that are not there.
+    # Lengths beyond the end of the file.
     **{
         f"{name} of {size}": (code + count + b"a.", CUT)
         for name, code in {"BINBYTES8": b"\x8e", "BINUNICODE8": b"\x8d", "BYTEARRAY8": b"\x96"}.items()
@@ -181,10 +181,10 @@ HOSTILE = {
     "no arguments": (b"cnumpy\ndtype\n)R.", CUT),
     "100,000 arguments": (b"cnumpy\ndtype\n(" + b"N" * 100_000 + b"tR.", CUT),
     "a deep argument": (b"cnumpy\ndtype\n(" + DEEP_TUPLE + b"NNtR.", NO_BYTES),
-    "a wide argument": (b"c_codecs\nencode\n(N" + WIDE + b"tR.", "it encodes text in another way than bytes are written"),
+    "a wide argument": (b"c_codecs\nencode\n(N" + WIDE + b"tR.", "it encodes text with an encoding other than latin1"),
     "another encoding": (
         call("_codecs.encode", b"U\x01a", b"U\x03hex") + b".",
-        "it encodes text in another way than bytes are written",
+        "it encodes text with an encoding other than latin1",
     ),
     "a dict for an array's state": (EMPTY + b"}U\x09__class__Nsb.", instead_of("tuple")),
     "a short state": (EMPTY + b"(K\x01K\x02tb.", CUT),

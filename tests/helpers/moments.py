@@ -1,8 +1,8 @@
-"""An experiment: a run is told to stop at some moment, and must then leave nothing half-made.
+"""An experiment: a run is stopped by a signal at some moment, and must leave nothing incomplete.
 
     python -m tests.helpers.moments COUNT DEVICES SEED
 
-tells of each of COUNT stops, spread over a run, after which something was wrong.
+stops COUNT runs, at moments spread over the length of a run, and prints a line for each after which something is wrong.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RUN = ["--data", "digits", "--limit-train", "40", "--limit-test", "20", "--epochs", "1", "--batch-size", "20"]
 CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
-STOPPED = re.compile(r"train\.py: stopped( .*|, and saved; go on with: python train\.py --resume a)\n")
-# Python itself raises KeyboardInterrupt before the program's first line; all files it names are Python's own.
+STOPPED = re.compile(r"train\.py: stopped( (?!and saved).*| and saved; resume with: python train\.py --resume a)\n")
+# Before the program's first line Python itself raises KeyboardInterrupt; the traceback then names only Python's own files.
 OF_PYTHON = re.compile(r"Traceback|Fatal Python error: init_import_site|KeyboardInterrupt")
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """A signal is sent to a run on `devices` after a part of the time that it takes: 0 is its start, 1 its end.
+    """A signal to a run on `devices`, at the moment `part`: 0 is the start of the run, 1 its end.
 
-    to: "process"; "group", as a terminal does; or "both", one after the other, as `timeout` does.
+    to: "process"; "group", as from a terminal; or "both", one after the other, as from `timeout`.
     """
 
     signum: int
@@ -40,7 +40,7 @@ class Stop:
 
 
 def experiment(stop: Stop) -> str:
-    """What was wrong with how a run stopped; nothing if all was well."""
+    """What was wrong with the way a run stopped; an empty string if nothing was."""
     with tempfile.TemporaryDirectory() as folder:
         process = start([*RUN, "--devices", stop.devices, "--out", "a"], folder)
         try:
@@ -63,7 +63,7 @@ def experiment(stop: Stop) -> str:
 
 
 def start(arguments, folder, **environment):
-    """train.py in a session of its own, with its output in text pipes."""
+    """Start train.py in a session of its own, with its output in text pipes."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=folder,
@@ -77,7 +77,7 @@ def start(arguments, folder, **environment):
 
 
 def end_group(process) -> list[int]:
-    """Kill what is left of a session a moment after its leader has ended; returns its process ids."""
+    """Kill the processes of a session that still run 5 s after its leader has ended; returns their ids."""
     deadline = time.monotonic() + 5
     while (left := members(process.pid)) and process.poll() is not None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -88,7 +88,7 @@ def end_group(process) -> list[int]:
 
 
 def members(session: int) -> list[int]:
-    """The processes of a session."""
+    """The ids of the processes of a session, without zombies."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -100,7 +100,7 @@ def members(session: int) -> list[int]:
 
 
 def judge(stop: Stop, status: int, output: str, errors: str) -> list[str]:
-    """What is wrong with a status and what was printed."""
+    """What is wrong with the exit status and the output."""
     told = f"status {status}, output {output[-100:]!r}, errors {errors!r}"
     if stop.signum == signal.SIGKILL:
         return [] if status in (-signal.SIGKILL, 0) and not errors else [told]
@@ -117,9 +117,9 @@ def judge(stop: Stop, status: int, output: str, errors: str) -> list[str]:
 
 
 def half_made(folder: Path, stop: Stop) -> list[str]:
-    """What is wrong with the files that are left: there is no run, or one that goes on to its end.
+    """What is wrong with the files that are left. Right is: no run, or one that can be resumed to its end.
 
-    A kill may leave parts, which are removed when the run goes on.
+    A kill may leave partial files, which are removed when the run is resumed.
     """
     killed = stop.signum == signal.SIGKILL
     if not killed and (parts := parts_in(folder)):
@@ -132,17 +132,17 @@ def half_made(folder: Path, stop: Stop) -> list[str]:
         return [f"it cannot be resumed: {errors}"]
     if output.splitlines()[-1] != whole_run(stop.devices)[0]:
         return [f"resumed, it ends with {output.splitlines()[-1]}"]
-    return [f"{part} is left after it went on" for part in parts_in(folder / "a")]
+    return [f"{part} is left after it was resumed" for part in parts_in(folder / "a")]
 
 
 def parts_in(folder: Path) -> list[str]:
-    """What saves leave that are not done."""
+    """The files that an unfinished save leaves."""
     return [str(path) for path in folder.rglob("*") if ".part" in path.name or path.name.startswith(".tmp")]
 
 
 @functools.cache
 def whole_run(devices: str) -> tuple[str, float]:
-    """(closing line, seconds) of a run that nobody stops."""
+    """(closing line, seconds) of a run that is not stopped."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         output, _ = start([*RUN, "--devices", devices], folder).communicate(timeout=120)
@@ -150,7 +150,7 @@ def whole_run(devices: str) -> tuple[str, float]:
 
 
 def stops(count: int, devices: str, seed: int) -> list[Stop]:
-    """Random ones, spread over a run."""
+    """Random stops, spread over the length of a run."""
     rng = random.Random(seed)
     signums = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     return [

@@ -1,4 +1,4 @@
-"""Every function once more, from its definition, with loops: slow, plain, and independent of the library."""
+"""Every function again, written from its definition with loops: slow, simple and independent of the library."""
 
 import math
 
@@ -29,7 +29,7 @@ def max_pool2d(x, kernel_size, stride, padding, ceil_mode):
         starts = range(-p, size + p, s)
         whole = [start for start in starts if start + k <= size + p]
         if ceil_mode and whole[-1] + k < size + p and whole[-1] + s < size:
-            whole.append(whole[-1] + s)  # one more window, that leaves the image at its end
+            whole.append(whole[-1] + s)  # one more window, which extends beyond the image
         return [(max(0, start), min(size, start + k)) for start in whole]
 
     rows, columns = windows(H, KH, SH, PH), windows(W, KW, SW, PW)
@@ -40,7 +40,7 @@ def max_pool2d(x, kernel_size, stride, padding, ceil_mode):
 
 
 def avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
-    """Sums over the zero-padded image; a one for every element that is there says how many there were."""
+    """Sums over the zero-padded image, divided by the number of elements, which is a sum of ones."""
     (KH, KW), (SH, SW), (PH, PW) = kernel_size, stride, padding
     N, C, H, W = x.shape
     shape = max_pool2d(x, kernel_size, stride, padding, ceil_mode).shape
@@ -83,7 +83,7 @@ def local_response_norm(x, size, alpha, beta, k, convention, groups=1):
     y = np.zeros_like(x)
     C = x.shape[1]
     for c in range(C):
-        if convention == "pytorch":  # size channels of the zero-padded, their squares averaged
+        if convention == "pytorch":  # size channels of the zero-padded input; the mean of their squares
             first, last, factor = c - size // 2, c - size // 2 + size - 1, alpha / size
         elif convention == "paper":  # the limits of the sum in section 3.3, and its alpha
             first, last, factor = c - size // 2, c + size // 2, alpha

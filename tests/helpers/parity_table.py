@@ -5,14 +5,14 @@ COLUMNS = ("float64 value", "float64 gradient", "float32 value", "float32 gradie
 
 
 def record(subject: str, dtype: str, quantity: str, error: float) -> None:
-    """Keep the largest: error is relative to the largest entry, quantity is "value" or "gradient"."""
+    """Keep the largest error: relative to the largest entry; quantity is "value" or "gradient"."""
     row = ROWS.setdefault(subject, {})
     column = f"{dtype} {quantity}"
     row[column] = max(error, row.get(column, 0.0))
 
 
 def lines() -> list[str]:
-    """The table, a line for each subject in the order in which the tests ran."""
+    """The table: a line for each subject, in the order of the tests."""
     width = max(map(len, ROWS))
     head = f"{'largest difference / largest entry':<{width}}" + "".join(f"{column:>18}" for column in COLUMNS)
     body = [

@@ -1,4 +1,4 @@
-"""What the ranks do in test_parallel.py: functions that processes started by launch can import."""
+"""The functions that the ranks run in tests/parallel: processes started by launch can import them."""
 
 import contextlib
 import ctypes
@@ -34,7 +34,7 @@ from minidl.partition import shard
 
 
 def sums(communicators, stop, shapes, dtype):
-    """What a rank gets from each collective."""
+    """Check each collective against its definition. Returns the sums of the arrays."""
     results = []
     rank, size = communicators.rank, communicators.size
     for communicator in communicators:
@@ -57,7 +57,7 @@ def values(rank, shape, dtype):
 
 
 def one_after_the_other(communicators, stop, times):
-    """How often a collective spoilt the result of the one before, which a slower rank may not have taken yet."""
+    """How often a collective overwrote the result of the previous one, which a slower rank may not have read yet."""
     rank, size = communicators.rank, communicators.size
     main, wrong = communicators.main, 0
     for i in range(times):
@@ -75,7 +75,7 @@ def one_after_the_other(communicators, stop, times):
 
 
 def asynchronous_sums(communicators, stop):
-    """Slices of a buffer, reduced beside collectives of the other communicator."""
+    """Slices of a buffer, reduced while the other communicator does collectives too."""
     buffer = np.arange(1000.0) + communicators.rank
     works = [communicators.gradients.all_reduce(buffer[i : i + 100], async_op=True) for i in range(0, 1000, 100)]
     for _ in range(5):
@@ -98,7 +98,7 @@ COLLECTIVES = ["gather", "gather for some", "reduce_scatter", "all_to_all"]
 
 
 def collective(kind, axis, x, communicator):
-    """One of collectives.py on (this rank's x, y); sizes: 0, 1, 2, ... along the axis, and about equal shards of the other."""
+    """One function of collectives.py on this rank's x. Shard sizes: 0, 1, 2, ... along the axis, equal on the other."""
     size = communicator.size
     uneven = list(range(size))
     if kind == "gather":
@@ -140,7 +140,7 @@ def collective_is_its_definition(communicators, stop, kind, axis, ndim, device="
     weights = np.random.default_rng(rank + 1).standard_normal(expected.shape)
 
     def loss(values):
-        """Of all ranks together."""
+        """The sum over all ranks."""
         total = np.array([(to_numpy(call(values).data) ** 2 * weights).sum()])
         communicator.host.all_reduce(total)
         return total[0]
@@ -168,7 +168,7 @@ def collective_is_its_definition(communicators, stop, kind, axis, ndim, device="
 
 
 def zeros(model, classes=None, image_size=None):
-    """A network without initial weights, which take time."""
+    """A network whose parameters are zero: to draw initial weights takes time."""
     with init.skipped():
         net = alexnet.create(model, classes, image_size=image_size)
     for array in net.state_dict().values():
@@ -177,7 +177,7 @@ def zeros(model, classes=None, image_size=None):
 
 
 def sent_in_a_step(communicators, stop, model, image_size, parallel, batch_size):
-    """(bytes that all ranks have sent in a training step, from forward to the sums of gradients; bytes that this rank keeps)."""
+    """(bytes that all ranks send in a training step, from forward to the sums of gradients; bytes that this rank keeps)."""
     net = zeros(model, 10, image_size)
     communicator = communicators.main
     if parallel == "hybrid":
@@ -220,23 +220,23 @@ def fail(communicators, stop, how):
 
 
 def shared_files(pid):
-    """The files in /dev/shm that a process has mapped or open, by the names that they have or had."""
+    """The names of the files in /dev/shm that a process has mapped or open; they may have been removed since."""
     held = [Path(f"/proc/{pid}/maps").read_text()]
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # closed since
             held.append(os.readlink(descriptor))
     return set(re.findall(r"/dev/shm/\S+", "\n".join(held)))
 
 
 def tell_and_fail(communicators, stop, folder, how):
-    """fail, after each rank has written its shared files into the folder."""
+    """Call fail after each rank has written the names of its shared files into the folder."""
     (folder / f"rank {communicators.rank}").write_text("\n".join(shared_files(os.getpid())))
     communicators.main.barrier()
     fail(communicators, stop, how)
 
 
 def wait_to_stop(communicators, stop, at_work):
-    """The number of steps, after three of which a file says that all are at work."""
+    """The number of steps until the stop. After three steps the file at_work is made: all ranks are running."""
     flag = np.zeros(1)
     steps = 0
     while not flag[0]:
@@ -264,7 +264,7 @@ def train(communicators, stop, config: Config):
     )
     model = builders.build_model(config)
     if rank:
-        for parameter in model.parameters():  # those of rank 0 are to replace them
+        for parameter in model.parameters():  # rank 0's parameters must replace them
             parameter.data[...] = np.nan
     parallelism.divide(model, config.parallel if communicators.size > 1 else "data", communicators)
     model.to(device)
@@ -296,7 +296,7 @@ def train(communicators, stop, config: Config):
 
 
 def train_with_nan(communicators, stop, config, name):
-    """train, with a parameter that is not a number on rank 1."""
+    """train, with a parameter that is NaN on rank 1."""
     divide = parallelism.divide
 
     def spoil(model, *args):
@@ -312,11 +312,11 @@ def train_with_nan(communicators, stop, config, name):
 
 
 class OutOfMemoryError(MemoryError):
-    """As CuPy's is."""
+    """Has the name and the base of CuPy's error."""
 
 
 def fill_memory(communicators, stop, config: Config, most):
-    """Train on a device where no more than `most` images fit; what is too much fails on the last rank only."""
+    """Train on a device that has memory for at most `most` images; larger batches fail on the last rank only."""
 
     def step(logits, labels):
         if len(logits.data) > most:
@@ -337,7 +337,7 @@ def fill_memory(communicators, stop, config: Config, most):
 
 
 def on_gpu(communicators):
-    """This rank on the GPU of its number."""
+    """Communicators for this rank on the GPU with its number."""
     from minidl.parallel import nccl
 
     use_device(f"cupy:{communicators.rank}")
@@ -362,7 +362,7 @@ def sums_of_gpus(communicators, stop, shapes, dtype):
 
 
 def train_with(communicators, stop, bug, config):
-    """train, without one of the waits that it needs."""
+    """train, with one of its waits or references removed."""
     import cupy
 
     from minidl.parallel import input_batches, nccl
@@ -399,7 +399,7 @@ def train_with(communicators, stop, bug, config):
 
 
 def waits_of_steps(communicators, stop, config):
-    """How often each step waited for the GPU."""
+    """The number of times that each step waited for the GPU."""
     counts = []
     optimizer_step = SGD.step
 
@@ -437,7 +437,7 @@ def a_gpu_is_missing(communicators, stop):
 
 
 def main():
-    """One rank under mpiexec. FILE SECONDS: a pickle of (function's name, arguments), for rank 0's result too; the time-out."""
+    """One rank under mpiexec. Arguments: FILE, a pickle of (function name, arguments), then of rank 0's result; SECONDS."""
     file, seconds = Path(sys.argv[1]), float(sys.argv[2])
     name, args = pickle.loads(file.read_bytes())
     communicators = mpi.communicators(seconds)

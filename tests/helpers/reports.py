@@ -1,4 +1,4 @@
-"""Runs as the reports take them: made up, but for what a small network finds in images of noise."""
+"""Invented runs for tests of reports; only the findings are real, of a small network on images of noise."""
 
 import json
 import re
@@ -14,7 +14,7 @@ HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window
 
 
 def config(epochs=3, **settings):
-    """As in config.json."""
+    """The content of a config.json."""
     versions = {"minidl": "0.1.0", "numpy": "2.4.6", "python": "3.11.7"}
     common = {
         "model": "cifar-bn",
@@ -66,14 +66,14 @@ def network(channels, classes):
 
 
 def loader(images=40, channels=3, classes=4):
-    """Images of noise of 8 x 8."""
+    """A loader of 8 x 8 images of noise."""
     noise = np.random.default_rng(0).integers(0, 256, (images, channels, 8, 8), np.uint8)
     transform = lambda images, indices, epoch: (images / np.float32(255)).astype(np.float32)
     return DataLoader(noise, np.arange(images) % classes, 16, transform)
 
 
 def found(images=40, channels=3, names=("bird", "cat", "dog", "frog"), right=False):
-    """The findings of a network that was never trained; right: as if it had taken every image for what it is."""
+    """The findings of an untrained network; right: as if it had classified every image correctly."""
     net, test = network(channels, len(names)), loader(images, channels, len(names))
     evaluation, _ = evaluate(net, test)
     if right:
@@ -82,7 +82,7 @@ def found(images=40, channels=3, names=("bird", "cat", "dog", "frog"), right=Fal
 
 
 def embedded(page):
-    """The data that a page holds."""
+    """The JSON data of a page."""
     (content,) = re.findall(
         r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL
     )

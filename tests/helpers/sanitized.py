@@ -1,4 +1,4 @@
-"""cupy_kernels.py on the CPU: kernels.cu in libraries that g++ made, in a process under its sanitizers, and NumPy for CuPy.
+"""Runs cupy_kernels.py on the CPU: kernels.cu is compiled by g++ with sanitizers, and NumPy takes CuPy's place.
 
 python -m tests.helpers.sanitized FLOAT.so DOUBLE.so compares each kernel with the reference.
 test_sanitized.py makes the libraries.
@@ -37,7 +37,7 @@ def launchers(source: str) -> str:
 
 
 class Array(np.ndarray):
-    """What stands for a GPU's."""
+    """Stands for a CuPy array."""
 
     device = types.SimpleNamespace(id=0)
 
@@ -51,7 +51,7 @@ def product(a, b, out=None):
 
 
 class Module:
-    """CuPy's RawModule."""
+    """Stands for CuPy's RawModule."""
 
     def __init__(self, code, options):
         self.library = ctypes.CDLL(sys.argv[1 if "-Dreal=float" in options else 2])
@@ -67,7 +67,7 @@ class Module:
 
 
 class Library(types.ModuleType):
-    """What stands for CuPy: NumPy's functions, whose results are a GPU's arrays."""
+    """Stands for CuPy: NumPy's functions, whose results are of the class Array."""
 
     ndarray, RawModule = Array, Module
 

@@ -64,7 +64,7 @@ def test_an_expression_with_its_values_and_gradients():
     )
 
 
-def test_drawing_leaves_the_graph_for_backward():
+def test_drawing_does_not_free_the_graph():
     a = Tensor([2.0, 3.0], requires_grad=True)
     L = (a * a).sum()
     minidl.graph(L)
@@ -107,7 +107,7 @@ class Net(nn.Module):
         return self.fc(F.flatten(self.body(x)))
 
 
-def test_a_network_is_folded_by_layer():
+def test_each_layer_of_a_network_is_one_node():
     net = Net()
     x = Tensor(np.random.default_rng(0).standard_normal((1, 1, 4, 4)))
     loss = F.cross_entropy(net.to(dtype=np.float64)(x), [1])
@@ -138,12 +138,12 @@ def test_a_network_is_folded_by_layer():
             assert node[place + 3] == f"grad [{grad[0]:.4g}, {grad[1]:.4g}]"
 
 
-def test_without_the_network_layers_have_their_kinds_name():
+def test_without_the_network_a_layer_has_the_name_of_its_class():
     nodes, _ = read(minidl.graph(Net()(Tensor(np.zeros((1, 1, 4, 4), np.float32)))))
     assert [node[0] for node in nodes] == ["constant", "Conv2d", "ReLU", "Reshape", "Linear"]
 
 
-def test_a_parameter_that_is_used_elsewhere_too_is_a_node():
+def test_a_parameter_that_is_also_used_elsewhere_is_a_node():
     fc = nn.Linear(2, 1, bias=False)
     _, edges = read(minidl.graph(fc(Tensor(np.ones((1, 2), np.float32))).sum() + (fc.weight * fc.weight).sum(), fc, w=fc.weight))
     assert sorted(edge[:2] for edge in edges).count(("weight", "Multiply")) == 2 and ("weight", "Linear") in [
@@ -151,7 +151,7 @@ def test_a_parameter_that_is_used_elsewhere_too_is_a_node():
     ]
 
 
-def test_a_layer_that_gives_its_input_back_takes_no_function_over():
+def test_a_layer_that_returns_its_input_does_not_hide_a_function():
     nodes, _ = read(minidl.graph(nn.Dropout().eval()(F.relu(Tensor([1.0], requires_grad=True) * 1))))
     assert nodes[-1][0] == "ReLU"
 
@@ -162,7 +162,7 @@ def test_every_call_of_a_shared_layer_is_a_node():
     assert [node[0] for node in nodes] == ["constant", "Linear", "Linear"]
 
 
-def test_a_tensor_of_many_values_has_no_gradients_and_a_lone_one_no_edges():
+def test_a_non_scalar_has_no_gradients_and_a_constant_no_edges():
     a = Tensor([1.0, 2.0], requires_grad=True)
     nodes, _ = read(minidl.graph(a * 2.0))
     assert ("leaf", "2", "[1, 2]") in nodes
@@ -170,7 +170,7 @@ def test_a_tensor_of_many_values_has_no_gradients_and_a_lone_one_no_edges():
         assert read(minidl.graph(a * 2.0)) == ([("constant", "2", "[2, 4]")], [])
 
 
-def test_text_that_html_would_read_otherwise():
+def test_names_with_html_characters_are_escaped():
     class Less(Function):
         def forward(self, x):
             return x
@@ -183,21 +183,21 @@ def test_text_that_html_would_read_otherwise():
     assert nodes[1][0] == "A<B>&C"
 
 
-def test_a_graph_too_large_to_read():
+def test_a_graph_of_too_many_nodes_is_refused():
     x = Tensor(1.0, requires_grad=True)
     for _ in range(500):
         x = -x
-    with pytest.raises(ValueError, match="a graph of 501 nodes cannot be read; graph draws up to 400"):
+    with pytest.raises(ValueError, match="a graph of 501 nodes is too large to read; graph draws up to 400"):
         minidl.graph(x)
 
 
-def test_without_pygraphviz_it_says_what_to_install(monkeypatch):
+def test_without_pygraphviz_an_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
     with pytest.raises(UserError, match="needs pygraphviz"):
         minidl.graph(Tensor(1.0, requires_grad=True) * 2)
 
 
 @pytest.mark.parametrize("arguments, names", [([np.ones(3)], "ndarray and a NoneType"), ([Tensor(1.0), 5], "Tensor and a int")])
-def test_what_has_no_graph(arguments, names):
+def test_wrong_arguments_are_refused(arguments, names):
     with pytest.raises(TypeError, match=f"graph takes a Tensor, and a Module as model; got a {names}"):
         minidl.graph(*arguments)

@@ -1,6 +1,6 @@
-"""kernels.cu without a GPU: NVRTC compiles it for every architecture, and every name of CuPy's that is used exists.
+"""Checks without a GPU: NVRTC compiles kernels.cu for every architecture, and every CuPy name that minidl uses exists.
 
-Both take a CuPy for CUDA and its compiler (cupy-cuda13x, nvidia-cuda-nvrtc, nvidia-cuda-runtime), and no driver: make test-nvrtc.
+Both need CuPy for CUDA and its compiler (cupy-cuda13x, nvidia-cuda-nvrtc, nvidia-cuda-runtime), but no driver: make test-nvrtc.
 """
 
 import ast
@@ -42,15 +42,15 @@ def kernels():
     return re.findall(r"__global__ void (\w+)\(", SOURCE.read_text())
 
 
-def test_every_kernel_is_launched_and_every_launch_has_a_kernel():
+def test_the_launched_kernels_are_those_of_the_source():
     text = (ROOT / "minidl/kernels/cupy_kernels.py").read_text()
     launched = re.findall(r"\beach(?:_channel)?\(\s*\"(\w+)\"", text)
     assert set(launched) == set(kernels())
 
 
 @pytest.mark.parametrize("name", kernels())
-def test_a_launch_names_its_kernel_s_parameters(name):
-    """All of them, where none is hidden in a dict; at a launch it is checked again, with those."""
+def test_a_launch_names_the_parameters_of_its_kernel(name):
+    """A launch without ** names all of them. Each launch checks the names again when it runs."""
     declared = re.search(rf"__global__ void {name}\(([^)]*)\)", SOURCE.read_text())[1]
     parameters = {parameter.split()[-1] for parameter in declared.split(",")}
     tree = ast.parse((ROOT / "minidl/kernels/cupy_kernels.py").read_text())
@@ -68,8 +68,8 @@ def test_a_launch_names_its_kernel_s_parameters(name):
 
 
 @pytest.mark.parametrize("file", USERS)
-def test_the_names_of_cupy_that_are_used_exist(cupy, file):
-    """cp.empty, cupy.cuda.Device, nccl.NCCL_SUM, ...: each chain of names that begins at an import of CuPy's."""
+def test_the_cupy_names_in_use_exist(cupy, file):
+    """cp.empty, cupy.cuda.Device, ...: each dotted name that begins with an import of CuPy."""
     tree = ast.parse((ROOT / "minidl" / file).read_text())
     roots = {"cp": cupy, "cupy": cupy, "_cupy()": cupy}
     chains = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

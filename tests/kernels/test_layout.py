@@ -1,4 +1,4 @@
-"""Activations and gradients lie batch-last, and no function copies to make it so. A silent copy would only cost time."""
+"""Activations and gradients are batch-last in memory without copies. A silent copy would only cost time."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def is_batch_last(array):
 
 @pytest.fixture
 def copies(monkeypatch):
-    """The shapes that np.ascontiguousarray, on which to_batch_last stands, had to copy."""
+    """The shapes of the arrays that np.ascontiguousarray copied; to_batch_last calls it."""
     original, shapes = np.ascontiguousarray, []
 
     def watched(array, *arguments):
@@ -32,7 +32,7 @@ def copies(monkeypatch):
 @pytest.mark.parametrize(
     "name, size", [("cifar-bn", 32), ("cifar-lrn", 32), ("alexnet-2012", 224), ("net-145", 224), ("alexnet-torchvision", 63)]
 )
-def test_a_training_step_of_a_net(name, size, copies, monkeypatch):
+def test_a_training_step_is_batch_last_without_copies(name, size, copies, monkeypatch):
     net = alexnet.create(name, 10)
     optimizer = SGD(net.parameters(), 0.01, 0.9)
     wrong, gradients = [], 0
@@ -72,14 +72,14 @@ def test_a_training_step_of_a_net(name, size, copies, monkeypatch):
     assert all(p.data.flags.c_contiguous and p.grad.flags.c_contiguous for p in net.parameters())
 
 
-def test_images_that_lie_otherwise_are_copied_once(copies):
+def test_images_in_another_layout_are_copied_once(copies):
     net = alexnet.create("cifar-lrn", 10)
     net(Tensor(np.zeros((2, 3, 32, 32), np.float32)))
     assert copies == [(3, 32, 32, 2)]
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4), (3, 4, 5), (2, 3, 4, 5)])
-def test_the_pair_of_helpers_is_inverse(shape):
+def test_the_two_helpers_are_inverse(shape):
     x = np.arange(float(np.prod(shape))).reshape(shape)
     if x.ndim:
         there = to_batch_last(x)
@@ -90,7 +90,7 @@ def test_the_pair_of_helpers_is_inverse(shape):
 
 
 def test_a_kept_output_is_unchanged_five_steps_later():
-    """Scratch memory never escapes: what a step gave out stays, whatever later steps do."""
+    """Later steps do not overwrite it: no output is in scratch memory."""
     net = alexnet.create("cifar-bn", 10)
     optimizer = SGD(net.parameters(), 0.01, 0.9)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The plain kernels against the loops of naive.py, by the tests that hold the fast ones to them."""
+"""The reference kernels compared with the loops of naive.py, by the same tests as the fast kernels."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ FUNCTIONS = ["conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "local
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_it_is_the_definition(name):
+def test_the_reference_matches_the_definition(name):
     with use_kernels("reference"):
-        getattr(test_functions, f"test_{name}_is_its_definition")(device="numpy")
+        getattr(test_functions, f"test_{name}_matches_its_definition")(device="numpy")
 
 
-def test_normalisation_and_losses_are_their_definitions():
+def test_normalisation_and_losses_match_their_definitions():
     rng = np.random.default_rng(0)
     x, weight, bias, labels = rng.standard_normal((4, 3, 2, 5)), rng.standard_normal(3), rng.standard_normal(3), np.arange(4) % 3
     with use_kernels("reference"):

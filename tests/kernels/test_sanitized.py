@@ -1,4 +1,4 @@
-"""The CUDA kernels, compiled for the CPU with checks of every access to memory and of arithmetic."""
+"""The CUDA kernels compiled for the CPU, with checks of every memory access and of the arithmetic."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ FLAGS = ["-std=c++20", "-g", "-O1", "-pthread", "-shared", "-fPIC", "-fsanitize=
 
 @pytest.fixture
 def check(tmp_path):
-    """check(source): what python -m tests.helpers.sanitized says of kernels.cu with this text."""
+    """check(source): the finished process of python -m tests.helpers.sanitized, with this text as kernels.cu."""
     compiler = shutil.which("g++")
     runtime = (
         compiler and subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
@@ -48,7 +48,7 @@ def check(tmp_path):
     return check
 
 
-def test_the_kernels_under_the_sanitizers(check):
+def test_the_sanitizers_find_nothing_in_the_kernels(check):
     done = check(SOURCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{len(CALLS)} calls are right\n"
@@ -61,7 +61,7 @@ def test_the_kernels_under_the_sanitizers(check):
         ("const int left = w + PW - j,", "const int left = w + PW - j, none = KW / (j - j),", "division by zero"),
     ],
 )
-def test_what_is_wrong_is_found(check, right, wrong, message):
+def test_the_sanitizers_find_errors(check, right, wrong, message):
     assert right in SOURCE
     done = check(SOURCE.replace(right, wrong))
     assert done.returncode and message in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""Winograd's convolution: the same as im2col's and as the definition, forward and back; and where it is chosen."""
+"""Winograd's convolution: compared with im2col and with the definition, forward and backward; and when it is chosen."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_the_transforms_are_a_correlation(m, r):
 
 
 @given(data=st.data())
-def test_it_is_the_definition(data):
+def test_winograd_matches_the_definition(data):
     draw = data.draw
     (m, r), groups = draw(st.sampled_from(TILES)), draw(st.integers(1, 2))
     padding = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
@@ -55,7 +55,7 @@ def test_it_is_the_definition(data):
 @pytest.mark.parametrize("m, r", TILES)
 @pytest.mark.parametrize("padding, groups", [((1, 1), 1), ((0, 2), 2)])
 @pytest.mark.parametrize("tiles", [1, 512])
-def test_gradients(monkeypatch, m, r, padding, groups, tiles):
+def test_the_gradients_are_right(monkeypatch, m, r, padding, groups, tiles):
     monkeypatch.setattr(winograd, "TILES", tiles)
     rng = np.random.default_rng(0)
     x, weight, bias = (
@@ -73,8 +73,8 @@ def test_gradients(monkeypatch, m, r, padding, groups, tiles):
 
 @pytest.mark.parametrize("data", ["normal", "positive"])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_float32_at_real_sizes(layer, data):
-    """Within 1e-4 of the largest entry of float64 by im2col: values and both gradients."""
+def test_float32_is_accurate_at_real_sizes(layer, data):
+    """Values and both gradients agree with im2col in float64 to 1e-4 of the largest entry."""
     C, O, r, size, groups = LAYERS[layer]
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((8, C, size, size)), rng.standard_normal((O, C // groups, r, r)) / np.sqrt(C * r * r)
@@ -93,8 +93,8 @@ def test_float32_at_real_sizes(layer, data):
         assert np.abs(fast - exact).max() <= 1e-4 * np.abs(exact).max()
 
 
-def test_where_it_is_chosen():
-    """By shapes alone. Not for the image's three channels, strides, other kernels, or maps of one pixel."""
+def test_when_winograd_is_chosen():
+    """By shapes alone. Not for three channels, strides, other kernel sizes, or feature maps of one pixel."""
     assert winograd.winograd_tile((15, 15), (256, 96, 5, 5), (1, 1), (2, 2), 1) == 5
     assert winograd.winograd_tile((7, 7), (384, 256, 3, 3), (1, 1), (1, 1), 1) == 7
     assert winograd.winograd_tile((13, 13), (384, 192, 3, 3), (1, 1), (1, 1), 2) == 7
@@ -111,7 +111,7 @@ def test_where_it_is_chosen():
 
 
 def test_float16_is_computed_in_float32():
-    """The transforms have large values between."""
+    """The intermediate values of the transforms are large."""
     x, w = Tensor(np.ones((1, 64, 9, 9), np.float16)), Tensor(np.ones((64, 64, 3, 3), np.float16))
     assert winograd.winograd_tile((9, 9), w.shape, (1, 1), (0, 0), 1) == 7
     y = F.conv2d(x, w)
@@ -134,14 +134,14 @@ def test_the_number_of_threads_changes_rounding_only():
         np.testing.assert_allclose(other, logits[0], rtol=1e-4, atol=1e-5 * np.abs(logits[0]).max())
 
 
-def test_an_algorithm_that_there_is_not():
+def test_an_unknown_algorithm_is_refused():
     with pytest.raises(ValueError, match="got 'fft'"), F.convolution_algorithm("fft"):
         pass
 
 
 @pytest.mark.parametrize("axes", [(3, 2, 1, 0), (1, 0, 2, 3), (0, 1, 3, 2)], ids=str)
-def test_the_weight_may_lie_in_any_order(device, axes):
-    """Of its strides the result says nothing."""
+def test_the_weight_may_have_any_memory_order(device, axes):
+    """The result does not depend on its strides in memory."""
     rng = np.random.default_rng(0)
     images, values = rng.standard_normal((2, 64, 9, 9)), rng.standard_normal((64, 64, 3, 3)).transpose(axes)
     weights = values.copy().transpose(np.argsort(axes))

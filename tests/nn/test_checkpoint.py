@@ -1,4 +1,4 @@
-"""A file of arrays, a checkpoint too, is whole or not there."""
+"""Files of arrays, checkpoints among them, are written atomically: complete or not there."""
 
 import os
 import resource
@@ -19,7 +19,7 @@ ARRAYS = {
 FACTS = {"epoch": 3, "loss": 0.1, "name": "a"}
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     checkpoint.save(tmp_path / "a.safetensors", ARRAYS, FACTS)
     arrays, facts = checkpoint.load(tmp_path / "a.safetensors")
     assert facts == FACTS and set(arrays) == set(ARRAYS)
@@ -29,7 +29,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
-def test_a_save_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     file = tmp_path / "a.safetensors"
     checkpoint.save(file, ARRAYS, FACTS)
     before = file.read_bytes()
@@ -39,10 +39,10 @@ def test_a_save_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
     assert file.read_bytes() == before and os.listdir(tmp_path) == ["a.safetensors"]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path):
+def test_a_full_disk_leaves_no_file(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # Python ignores the signal; the write fails
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # Python ignores SIGXFSZ, so the write fails
         with pytest.raises(OSError):
             checkpoint.save(tmp_path / "a.safetensors", {"large": np.zeros(100_000)}, {})
     finally:
@@ -83,7 +83,7 @@ STATE = ARRAYS | {
 }
 
 
-def test_a_saved_state_is_loaded(tmp_path):
+def test_a_state_is_loaded_as_it_was_saved(tmp_path):
     file = tmp_path / "a.safetensors"
     minidl.save(STATE, file)
     loaded = minidl.load(str(file))
@@ -96,7 +96,7 @@ def test_a_saved_state_is_loaded(tmp_path):
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
-def test_a_network_goes_through_a_file(tmp_path):
+def test_a_network_can_be_saved_and_loaded(tmp_path):
     one, two = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2))
     one(Tensor(np.random.default_rng(0).standard_normal((4, 3, 4, 4)).astype(np.float32)))
     minidl.save(one.state_dict(), tmp_path / "net.safetensors")
@@ -105,7 +105,7 @@ def test_a_network_goes_through_a_file(tmp_path):
         np.testing.assert_array_equal(two.state_dict()[name], array)
 
 
-def test_a_saved_state_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_state(tmp_path, monkeypatch):
     file = tmp_path / "a.safetensors"
     minidl.save(ARRAYS, file)
     before = file.read_bytes()
@@ -127,13 +127,13 @@ def test_a_saved_state_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
         ({"z": np.ones(2, np.complex64)}, "floats of up to 64 bits; z is complex64"),
     ],
 )
-def test_what_cannot_be_saved_is_refused(tmp_path, state, problem):
+def test_states_that_cannot_be_saved_are_refused(tmp_path, state, problem):
     with pytest.raises(TypeError, match=problem):
         minidl.save(state, tmp_path / "a.safetensors")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path}/no to save a.safetensors in; make it first"):
         minidl.save(ARRAYS, tmp_path / "no/a.safetensors")
 
@@ -147,7 +147,7 @@ def test_a_damaged_state_is_refused(tmp_path, damage):
         minidl.load(file)
 
 
-def test_a_file_that_is_not_there_or_of_another_dtype_is_refused(tmp_path):
+def test_a_missing_file_or_an_unsupported_dtype_is_refused(tmp_path):
     for path in (tmp_path / "missing.safetensors", tmp_path):
         with pytest.raises(FileNotFoundError, match=f"there is no file {path}"):
             minidl.load(path)
@@ -157,7 +157,7 @@ def test_a_file_that_is_not_there_or_of_another_dtype_is_refused(tmp_path):
         minidl.load(tmp_path / "a.safetensors")
 
 
-def test_save_replaces_files_only(tmp_path):
+def test_save_replaces_only_regular_files(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):

@@ -1,4 +1,4 @@
-"""Modules: order, names, state, modes; and the layers' own settings."""
+"""Modules: order, names, state and modes; and the settings of the layers."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_parameters_come_in_order_of_definition():
     assert [p.shape for p in Net().parameters()] == [(4, 3, 3, 3), (4,), (4,), (4,), (2, 4), (2,)]
 
 
-def test_a_shared_parameter_counts_once():
+def test_a_shared_parameter_is_listed_once():
     class Tied(nn.Module):
         def __init__(self):
             self.a = nn.Linear(3, 3)
@@ -53,7 +53,7 @@ def test_a_state_is_loaded_in_place():
         np.testing.assert_array_equal(two.state_dict()[name], array)
 
 
-def test_a_state_that_does_not_fit_is_refused_whole():
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():
     net = Net()
     state = {name: array + 1 for name, array in net.state_dict().items()}
     state["extra"] = state.pop("classifier.bias")
@@ -85,7 +85,7 @@ def test_a_state_with_a_bad_last_entry_changes_nothing(bad, problem):
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_a_state_takes_tensors_and_what_converts():
+def test_a_state_may_hold_tensors_and_anything_that_converts_to_arrays():
     layer = nn.BatchNorm2d(2)
     state = layer.state_dict() | {
         "weight": Tensor(np.array([2.0, 3.0])),
@@ -100,11 +100,11 @@ def test_a_state_takes_tensors_and_what_converts():
     assert loaded["running_mean"] == (f, [1, 0]) and loaded["num_batches_tracked"] == (i, 6)
     with pytest.raises(ValueError, match="num_batches_tracked is float32, which does not convert to int64"):
         layer.load_state_dict(state | {"num_batches_tracked": 6.0})
-    with pytest.raises(TypeError, match="takes names and arrays, such as state_dict.. gives; got a str"):
+    with pytest.raises(TypeError, match="takes names and arrays, such as state_dict.. returns; got a str"):
         layer.load_state_dict("net.safetensors")
 
 
-def test_a_state_that_is_not_strict_loads_what_is_there():
+def test_without_strict_the_matching_entries_are_loaded():
     net = Net()
     keys = net.load_state_dict({"classifier.bias": np.ones(2), "extra": np.ones(3)}, strict=False)
     assert keys.unexpected_keys == ["extra"] and keys.missing_keys == [name for name in net.state_dict() if name != NAMES[-1]]
@@ -113,7 +113,7 @@ def test_a_state_that_is_not_strict_loads_what_is_there():
         net.load_state_dict({"classifier.bias": np.ones(3)}, strict=False)
 
 
-def test_a_state_is_of_the_arrays_themselves():
+def test_a_state_holds_the_arrays_themselves():
     net = Net()
     state = net.state_dict()
     net.classifier.bias.data[...] = 3
@@ -153,7 +153,7 @@ def test_to_after_packing_is_refused():
         net.to(dtype=np.float64)
 
 
-def test_sequential_by_place_and_by_name():
+def test_sequential_takes_layers_by_position_or_by_name():
     layers = nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)
     by_place, by_name = nn.Sequential(*layers), nn.Sequential({"a": layers[0], "b": layers[1], "c": layers[2]})
     assert [name for name, _ in by_name.named_parameters()] == ["a.weight", "a.bias", "c.weight", "c.bias"]
@@ -164,7 +164,7 @@ def test_sequential_by_place_and_by_name():
         nn.Sequential(layers[0], F.relu)
 
 
-def test_a_sequential_is_indexed_sliced_and_added_to():
+def test_a_sequential_can_be_indexed_sliced_and_extended():
     a, b, c, d = nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1), nn.Tanh()
     net = nn.Sequential(a, b, c)
     assert net[-1] is c and list(net[1:]) == [b, c]
@@ -176,14 +176,14 @@ def test_a_sequential_is_indexed_sliced_and_added_to():
     named = nn.Sequential({"first": a, "second": c})
     assert isinstance(named[:1], nn.Sequential) and named[:1].first is a
     assert list(named.append(d).named_children()) == [("first", a), ("second", c), ("2", d)]
-    with pytest.raises(IndexError, match="this Sequential has 3 modules; there is none at 3"):
+    with pytest.raises(IndexError, match="this Sequential has 3 modules; there is none at index 3"):
         named[3]
     for name in ("forward", "a.b", ""):
         with pytest.raises(ValueError, match=f"a module of Sequential cannot have the name '{name}'"):
             nn.Sequential({name: a})
 
 
-def test_a_module_list_holds_what_a_list_would_hide():
+def test_a_module_list_registers_its_modules():
     class Tower(nn.Module):
         def __init__(self):
             self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
@@ -236,7 +236,7 @@ def test_modules_children_and_buffers_are_listed():
     assert [name for name, _ in shared.named_modules()] == ["", "0"] and len(shared) == 2
 
 
-def test_a_buffer_is_an_array_or_nothing():
+def test_a_buffer_is_an_array_or_none():
     net = nn.Module()
     net.register_buffer("absent", None)
     net.register_buffer("mean", np.ones(2))
@@ -245,7 +245,7 @@ def test_a_buffer_is_an_array_or_nothing():
         net.register_buffer("std", Tensor(np.ones(2)))
 
 
-def test_forward_takes_what_a_module_says():
+def test_forward_takes_any_arguments():
     class Mixed(nn.Module):
         def forward(self, x, y, *, scale=1.0, shift):
             return x * scale + y + shift
@@ -257,7 +257,7 @@ def test_forward_takes_what_a_module_says():
         nn.Module()(x)
 
 
-def test_an_output_is_of_the_innermost_module_that_made_it():
+def test_the_creator_of_an_output_belongs_to_the_innermost_module():
     class Outer(nn.Module):
         def __init__(self):
             self.inner = nn.Tanh()
@@ -272,7 +272,7 @@ def test_an_output_is_of_the_innermost_module_that_made_it():
     assert made_elsewhere.creator.module is None
 
 
-def test_forward_hooks_see_replace_and_leave():
+def test_forward_hooks_see_and_replace_outputs_and_can_be_removed():
     seen = []
     layer = nn.Tanh()
     handle = layer.register_forward_hook(lambda module, args, output: seen.append((module, args, output)))
@@ -289,7 +289,7 @@ def test_forward_hooks_see_replace_and_leave():
     assert len(seen) == 3
 
 
-def test_gradients_are_switched_off_and_forgotten():
+def test_requires_grad_and_zero_grad_reach_all_parameters():
     net = Net()
     assert net.features.requires_grad_(False) is net.features
     net(Tensor(np.random.default_rng(0).standard_normal((4, 3, 4, 4)).astype(np.float32))).sum().backward()
@@ -320,7 +320,7 @@ def test_repr_shows_every_layer():
 
 
 def test_an_alexnet_written_for_pytorch_runs():
-    """The two-part form that torchvision's has, with narrower layers; only the imports are ours."""
+    """It has features and classifier as torchvision's, with narrower layers; only the imports differ."""
 
     class AlexNet(nn.Module):
         def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
@@ -360,7 +360,7 @@ def test_an_alexnet_written_for_pytorch_runs():
     assert net.eval()(Tensor(np.ones((1, 3, 70, 80), np.float32))).shape == (1, 3)
 
 
-def test_he_initialisation():
+def test_the_initial_weights_have_he_s_deviation():
     random.manual_seed(0)
     conv, linear = nn.Conv2d(64, 64, 5, groups=2), nn.Linear(1000, 500)
     assert abs(conv.weight.data.std() / np.sqrt(2 / (32 * 25)) - 1) < 0.02
@@ -391,11 +391,11 @@ def test_he_initialisation():
         (lambda: nn.Conv2d(4, 6, 3, padding="valid"), (2, 6, 6, 6)),
     ],
 )
-def test_layers_pass_their_settings_on(layer, output):
+def test_layers_give_the_expected_output_shapes(layer, output):
     assert layer()(Tensor(np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32))).shape == output
 
 
-def test_settings_reach_the_function_as_they_are():
+def test_layers_pass_their_settings_to_the_function():
     x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 8, 8)))
     pairs = [
         (nn.AvgPool2d(3, 2, 1, True, False)(x), F.avg_pool2d(x, 3, 2, 1, True, False)),
@@ -411,7 +411,7 @@ def test_settings_reach_the_function_as_they_are():
         np.testing.assert_array_equal(layer.data, function.data)
 
 
-def test_batch_norm_1d_is_batch_norm_of_two_or_three_axes():
+def test_batch_norm_1d_takes_two_or_three_axes():
     rng = np.random.default_rng(0)
     for shape in [(5, 3), (5, 3, 4)]:
         x = rng.standard_normal(shape).astype(np.float32)
@@ -433,12 +433,12 @@ def test_batch_norm_without_a_momentum_averages_all_batches():
     np.testing.assert_allclose(layer.running_var, np.mean([b.var(axis=0, ddof=1) for b in batches], axis=0), rtol=1e-5)
 
 
-def test_linear_layers_without_inputs_or_outputs():
+def test_linear_layers_may_have_no_inputs_or_no_outputs():
     np.testing.assert_array_equal(nn.Linear(0, 3)(Tensor(np.ones((2, 0), np.float32))).data, np.zeros((2, 3)))
     assert nn.Linear(3, 0)(Tensor(np.ones((2, 3), np.float32))).shape == (2, 0)
 
 
-def test_settings_with_one_value_are_taken_by_name():
+def test_settings_with_one_possible_value_are_accepted_by_name():
     nn.Conv2d(3, 4, 3, dilation=1, padding_mode="zeros", device=None, dtype=None)
     nn.MaxPool2d(3, 2, dilation=(1, 1), return_indices=False)
     nn.BatchNorm2d(3, affine=True, track_running_stats=True, device="numpy", dtype=np.float32)
@@ -476,7 +476,7 @@ def test_settings_with_one_value_are_taken_by_name():
         ),
     ],
 )
-def test_layers_refuse_what_does_not_fit(layer, problem):
+def test_layers_refuse_wrong_settings(layer, problem):
     with pytest.raises(ValueError, match=problem):
         layer()
 
@@ -508,17 +508,17 @@ def test_summary_counts_shapes_parameters_and_products():
         (list, lambda held: held.append([nn.Parameter(np.ones(2))])),
     ],
 )
-def test_modules_put_into_a_container_later_are_noticed(make, put):
+def test_modules_put_into_a_plain_container_later_are_an_error(make, put):
     net = nn.Module()
     net.layers = make()
     assert list(net.parameters()) == []
     put(net.layers)
     for use in (lambda: list(net.parameters()), net.state_dict, net.eval, lambda: net.to(dtype="float64")):
-        with pytest.raises(TypeError, match="Module.layers is a .* nobody would find there; make it an nn.ModuleList"):
+        with pytest.raises(TypeError, match="Module.layers is a .* they would not be found there; make it an nn.ModuleList"):
             use()
 
 
-def test_summary_counts_the_parameters_of_a_module_with_others_inside():
+def test_summary_counts_the_own_parameters_of_a_container():
     class Scaled(nn.Module):
         def __init__(self):
             self.inner, self.scale = nn.Linear(2, 2), nn.Parameter(np.ones(2, np.float32))
@@ -530,7 +530,7 @@ def test_summary_counts_the_parameters_of_a_module_with_others_inside():
     assert [(row.name, row.parameters) for row in rows] == [("scaled.inner", 6), ("scaled", 2), ("relu", 0)]
 
 
-def test_what_pytorch_users_write_and_what_changes_nothing():
+def test_pytorch_arguments_without_effect_are_accepted():
     net = nn.Sequential(nn.Identity(3, unused=True), nn.Linear(2, 2))
     net.zero_grad(set_to_none=True)
     with pytest.raises(ValueError, match="set_to_none=True only"):

@@ -1,4 +1,4 @@
-"""Adam's rule, and what of it differs from SGD."""
+"""Adam: its update rule, and its differences from SGD."""
 
 import ctypes
 import os
@@ -15,8 +15,8 @@ from ..helpers.compare import assert_allclose, assert_array_equal
 from .test_optim import backward, parameters
 
 
-def test_the_rule(monkeypatch):
-    """Kingma and Ba's algorithm 1, with the moments' bias taken away first, as they write it."""
+def test_the_update_rule(monkeypatch):
+    """Kingma and Ba 2015, algorithm 1: the moments are corrected for bias before the update."""
     from minidl import threads
 
     monkeypatch.setattr(threads, "CHUNK_BYTES", 100)
@@ -36,8 +36,8 @@ def test_the_rule(monkeypatch):
         np.testing.assert_allclose(p.data, w, rtol=1e-12)
 
 
-def test_the_first_step_is_as_long_as_the_rate():
-    """Whatever the size of the gradient."""
+def test_the_first_step_is_as_large_as_the_learning_rate():
+    """It does not depend on the size of the gradient."""
     (p,) = parameters((3,))
     before = p.data.copy()
     optimizer = Adam([p], 0.1)
@@ -46,7 +46,7 @@ def test_the_first_step_is_as_long_as_the_rate():
     np.testing.assert_allclose(p.data, before - 0.1 * np.sign(p.grad), rtol=1e-4)
 
 
-def test_a_parameter_without_a_gradient_keeps_its_count():
+def test_a_parameter_without_a_gradient_counts_no_step():
     one, two = parameters((3,), (3,))
     optimizer = Adam([one, two])
     for _ in range(2):
@@ -57,8 +57,8 @@ def test_a_parameter_without_a_gradient_keeps_its_count():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_loss_that_is_not_finite_counts_for_nothing(device, dtype):
-    """Not for the bias correction, either: the weights become those of a run without these steps."""
+def test_a_step_with_a_loss_that_is_not_finite_is_skipped(device, dtype):
+    """The bias correction does not count it either: the weights equal those of a run without these steps."""
 
     def weights(losses):
         p = Tensor(to_device(np.linspace(-1, 1, 4).astype(dtype), device), requires_grad=True)
@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_finite_counts_for_nothing(device, dtype):
 
 def test_a_step_with_clipping_does_not_wait_for_the_gpu():
     if "SIMGPU_DEVICES" not in os.environ:
-        pytest.skip("takes the simulator's count of waits")
+        pytest.skip("needs the simulator's count of waits")
     use_device("cupy")
     p = Tensor(to_device(np.ones(4), "cupy"), requires_grad=True)
     p.grad = p.data * 2
@@ -108,8 +108,8 @@ def test_a_step_with_clipping_does_not_wait_for_the_gpu():
         (dict(decoupled_weight_decay=True), "Adam takes decoupled_weight_decay=False only; got True"),
     ],
 )
-def test_wrong_arguments(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
     (p,) = parameters((3,))
     with pytest.raises(ValueError, match=message):
         Adam([p], **arguments)
-    assert p.grad_buffer is None, "it was packed before it was refused"
+    assert p.grad_buffer is None, "the parameter was packed although the arguments are wrong"

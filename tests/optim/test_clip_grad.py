@@ -1,4 +1,4 @@
-"""Gradients scaled to a norm."""
+"""clip_grad_norm_: gradients are scaled to a maximum norm."""
 
 import math
 
@@ -13,14 +13,14 @@ from ..helpers.compare import assert_allclose, assert_array_equal, host
 
 
 def tensors(device, *grads, dtype=np.float64):
-    """One tensor for each gradient; None stays None."""
+    """A tensor for each gradient; None means no gradient."""
     made = [Tensor(to_device(np.ones(2, dtype), device), requires_grad=True) for _ in grads]
     for tensor, grad in zip(made, grads, strict=True):
         tensor.grad = None if grad is None else to_device(np.array(grad, dtype), device)
     return made
 
 
-def test_long_gradients_become_shorter_and_short_ones_stay(device):
+def test_only_gradients_above_the_norm_are_scaled(device):
     params = tensors(device, [3.0, 0.0], None, [0.0, 4.0])
     norm = clip_grad_norm_(iter(params), 2.5)
     assert_allclose(norm, 5.0)
@@ -34,7 +34,7 @@ def test_long_gradients_become_shorter_and_short_ones_stay(device):
 
 
 @pytest.mark.parametrize("norm_type, expected", [(1.0, 7.0), (math.inf, 4.0), (3.0, 91 ** (1 / 3))])
-def test_other_norms(device, norm_type, expected):
+def test_norms_other_than_the_2_norm(device, norm_type, expected):
     params = tensors(device, [3.0, 0.0], [0.0, -4.0])
     assert_allclose(clip_grad_norm_(params, 1.0, norm_type), expected)
     assert_allclose(params[1].grad, [0, -4 / expected], rtol=1e-6)
@@ -55,11 +55,11 @@ def test_float32_stays_float32(device):
     assert clip_grad_norm_(p, 1.0).dtype == p.grad.dtype == np.float32
 
 
-def test_no_gradients_have_no_norm():
+def test_the_norm_of_no_gradients_is_0():
     assert clip_grad_norm_(tensors("numpy", None), 1.0) == clip_grad_norm_([], 1.0) == 0
 
 
-def test_a_norm_that_is_not_finite(device):
+def test_a_norm_that_is_not_finite_is_an_error_if_requested(device):
     (p,) = tensors(device, [np.nan, 1.0])
     with pytest.raises(RuntimeError, match="the norm of the gradients is nan"):
         clip_grad_norm_(p, 1.0, error_if_nonfinite=True)
@@ -69,7 +69,7 @@ def test_a_norm_that_is_not_finite(device):
 
 
 @pytest.mark.parametrize("arguments", [(-1.0,), (math.nan,), (1.0, 0.0)])
-def test_wrong_arguments(arguments):
+def test_wrong_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="max_norm of at least 0 and a norm_type above 0; got"):
         clip_grad_norm_(tensors("numpy", [1.0, 1.0]), *arguments)
 

@@ -1,4 +1,4 @@
-"""SGD's rule, the flat buffers of optimisers, their copies and states, and the schedules."""
+"""SGD's update rule, the flat buffers of optimisers, their copies and states, and the learning rate schedules."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ def backward(params, step=0):
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_the_rule(monkeypatch, momentum, nesterov, weight_decay):
+def test_the_update_rule(monkeypatch, momentum, nesterov, weight_decay):
     from minidl import threads
 
     monkeypatch.setattr(threads, "CHUNK_BYTES", 100)
@@ -66,7 +66,7 @@ def test_parameters_become_views_of_one_buffer_in_order():
     assert all(p.data.flags.c_contiguous for p in params)
 
 
-def test_dtypes_have_buffers_of_their_own():
+def test_each_dtype_has_its_own_buffer():
     params = parameters((2,)) + parameters((3,), dtype=np.float32) + parameters((4,))
     SGD(params, 0.1)
     assert params[0].data.base is params[2].data.base and params[0].data.base.shape == (6,)
@@ -83,7 +83,7 @@ def test_the_first_gradient_is_written_and_later_ones_add():
         np.testing.assert_array_equal(p.grad, [5, 5, 5])
 
 
-def test_a_parameter_without_a_gradient_is_left_alone():
+def test_a_parameter_without_a_gradient_is_not_changed():
     one, two = parameters((3,), (3,))
     before = two.data.copy()
     optimizer = SGD([one, two], 0.1, weight_decay=0.1)
@@ -92,7 +92,7 @@ def test_a_parameter_without_a_gradient_is_left_alone():
     np.testing.assert_array_equal(two.data, before)
 
 
-def test_a_gradient_that_the_user_set_counts():
+def test_a_gradient_that_the_user_set_is_used():
     (p,) = parameters((2,))
     before = p.data.copy()
     optimizer = SGD([p], 0.5)
@@ -101,7 +101,7 @@ def test_a_gradient_that_the_user_set_counts():
     np.testing.assert_allclose(p.data, before - [1, 2])
 
 
-def test_groups_have_coefficients_of_their_own():
+def test_each_group_has_its_own_coefficients():
     weight, bias = parameters((3,), (2,))
     before = weight.data.copy(), bias.data.copy()
     optimizer = SGD([{"params": [weight]}, {"params": [bias], "lr": 0.2, "weight_decay": 0.0}], 0.1, weight_decay=0.5)
@@ -112,7 +112,7 @@ def test_groups_have_coefficients_of_their_own():
     np.testing.assert_allclose(bias.data, before[1] - 0.2)
 
 
-def test_replaced_data_is_noticed():
+def test_replaced_data_is_an_error():
     (p,) = parameters((3,))
     optimizer = SGD([p], 0.1)
     (p * 2).sum().backward()
@@ -131,7 +131,7 @@ def test_replaced_data_is_noticed():
         (lambda p: dict(params=[p], lr=0.1, nesterov=True), "nesterov needs a momentum"),
         (lambda p: dict(params=[p], lr=0.1, momentum=0.9, nesterov=1), "nesterov of True or False; got 1"),
         (lambda p: dict(params=[{"params": [p], "nesterov": "no"}], lr=0.1), "nesterov of True or False; got 'no'"),
-        (lambda p: dict(params=[p * 2], lr=0.1), r"takes leaves, and a tensor of shape \(3,\) was computed"),
+        (lambda p: dict(params=[p * 2], lr=0.1), r"takes leaves, but a tensor of shape \(3,\) was computed"),
         (lambda p: dict(params=[p], lr=0.1, dampening=0.5), "SGD takes dampening=0 only; got 0.5"),
         (lambda p: dict(params=[p], lr=0.1, maximize=True), "SGD takes maximize=False only; got True"),
         (lambda p: dict(params=[p], lr=0.1, foreach=True), "SGD takes foreach=None only; got True"),
@@ -141,7 +141,7 @@ def test_replaced_data_is_noticed():
         (lambda p: dict(params=[{"params": [p], "momentum": "x"}], lr=0.1), "momentum of at least 0; got 'x'"),
     ],
 )
-def test_wrong_arguments(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
     (p,) = parameters((3,))
     with pytest.raises(ValueError, match=message):
         SGD(**arguments(p))
@@ -158,21 +158,21 @@ def test_wrong_arguments(arguments, message):
         lambda p: [Tensor(np.arange(3))],
     ],
 )
-def test_what_is_no_parameter(params):
+def test_params_that_are_no_parameters_are_refused(params):
     (p,) = parameters((3,))
     with pytest.raises(TypeError, match="SGD takes"):
         SGD(params(p), lr=0.1)
 
 
-def test_what_has_a_place_and_what_a_name():
-    """PyTorch's fourth in order is dampening; and what has its default there may be given."""
+def test_which_arguments_are_positional():
+    """In PyTorch the fourth argument is dampening. Unsupported arguments are accepted if they have their default."""
     (p,) = parameters((3,))
     with pytest.raises(TypeError, match="positional"):
         SGD([p], 0.1, 0.9, 0.0)
     SGD([p], 0.1, 0.9, dampening=0, maximize=False, foreach=None, differentiable=False, fused=None)
 
 
-def test_a_gradient_stays_when_an_optimiser_is_made():
+def test_a_new_optimiser_keeps_the_gradients():
     (p,) = parameters((3,))
     (p * 2).sum().backward()
     optimizer, before = SGD([p], 0.5), p.data.copy()
@@ -181,7 +181,7 @@ def test_a_gradient_stays_when_an_optimiser_is_made():
     np.testing.assert_allclose(p.data, before - 3)
 
 
-def test_a_single_parameter_or_group_and_numbers_of_numpy():
+def test_a_single_parameter_or_group_and_numpy_numbers_are_accepted():
     for params in (lambda p: p, lambda p: {"params": p}, lambda p: {"params": iter([p])}):
         (p,) = parameters((3,))
         (group,) = SGD(params(p), np.float32(0.5), momentum=np.float64(0.5)).param_groups
@@ -199,7 +199,7 @@ def test_a_later_optimiser_takes_the_parameters_over():
     np.testing.assert_allclose(p.data, value - 1)
 
 
-def test_step_schedule():
+def test_step_lr():
     optimizer = SGD([{"params": parameters((1,))}, {"params": parameters((1,)), "lr": 2.0}], 1.0)
     schedule = StepLR(optimizer, 3, gamma=0.1)
     rates = []
@@ -217,17 +217,17 @@ def rates(schedule, steps):
     return values
 
 
-def test_cosine():
+def test_cosine_annealing():
     schedule = CosineAnnealingLR(SGD(parameters((1,)), 1.0), T_max=4, eta_min=0.2)
     half = np.sqrt(0.5)
     np.testing.assert_allclose(rates(schedule, 6), [1, 0.6 + 0.4 * half, 0.6, 0.6 - 0.4 * half, 0.2, 0.6 - 0.4 * half])
 
 
-def test_warm_up():
+def test_linear_warm_up():
     np.testing.assert_allclose(rates(LinearLR(SGD(parameters((1,)), 2.0), 0.5, 1.0, 4), 7), [1, 1.25, 1.5, 1.75, 2, 2, 2])
 
 
-def test_a_warm_up_before_a_cosine():
+def test_warm_up_then_cosine():
     optimizer = SGD([{"params": parameters((1,))}, {"params": parameters((1,)), "lr": 2.0}], 1.0)
     schedule = SequentialLR(optimizer, [LinearLR(optimizer, 0.5, total_iters=2), CosineAnnealingLR(optimizer, 4)], [2])
     expected = [0.5, 0.75, *[(1 + np.cos(np.pi * i / 4)) / 2 for i in range(5)]]
@@ -242,7 +242,7 @@ def test_a_milestone_is_the_first_step_of_the_next_schedule():
     np.testing.assert_allclose(rates(schedule, 5), [0.5, 0.625, 1, 0.1, 0.01])
 
 
-def test_nothing_is_counted_while_a_plateau_cools_down():
+def test_a_plateau_counts_nothing_during_its_cooldown():
     schedule = ReduceLROnPlateau(SGD(parameters((1,)), 1.0), "max", patience=0, cooldown=2)
     seen = []
     for accuracy in (0.5, 0.5, 0.5, 0.4, 0.5, 0.5):
@@ -279,7 +279,7 @@ def test_a_plateau_divides_the_rate():
         (lambda o: ReduceLROnPlateau(o, min_lr=[1, 2]), r"each of 1 groups; got 0.1 and \[1, 2\]"),
     ],
 )
-def test_wrong_schedules(make_schedule, message):
+def test_wrong_schedules_are_refused(make_schedule, message):
     with pytest.raises(ValueError, match=message):
         make_schedule(SGD(parameters((1,)), 1.0))
 
@@ -298,14 +298,14 @@ def test_one_cycle_goes_up_and_down():
 
 
 @pytest.mark.parametrize("total, pct_start", [(1, 0.3), (2, 0.3), (10, 0.1), (10, 0.0), (10, 1.0)])
-def test_one_cycle_at_its_edges(total, pct_start):
+def test_one_cycle_of_few_steps_and_extreme_pct_start(total, pct_start):
     schedule = OneCycleLR(SGD(parameters((1,)), 1.0), 1.0, total, pct_start)
     for _ in range(total):
         assert 0 < schedule.get_last_lr()[0] <= 1
         schedule.step()
 
 
-def test_a_schedule_goes_on_where_it_was():
+def test_a_resumed_schedule_continues_at_its_step():
     def schedule():
         return OneCycleLR(SGD(parameters((1,)), 1.0), 1.0, 50)
 
@@ -328,7 +328,7 @@ def test_one_cycle_takes_a_rate_for_each_group():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_no_step_for_a_loss_that_is_not_finite(device, dtype):
+def test_a_step_with_a_loss_that_is_not_finite_is_skipped(device, dtype):
     p = Tensor(to_device(np.ones(4, np.float32), device), requires_grad=True)
     optimizer = SGD([p], lr=0.5, momentum=0.9)
     p.grad = to_device(np.ones(4, np.float32), device)
@@ -340,7 +340,7 @@ def test_no_step_for_a_loss_that_is_not_finite(device, dtype):
     assert_array_equal(p.data, np.full(4, 0.5))
 
 
-def test_what_is_no_loss():
+def test_a_loss_that_is_no_single_number_is_refused():
     p = Tensor(np.ones(4), requires_grad=True)
     for loss in (np.ones(2), 1.0):
         with pytest.raises(ValueError, match="step takes a loss of one number, a Tensor or an array"):
@@ -358,7 +358,7 @@ COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle
 
 @pytest.fixture(params=MAKERS)
 def trained(request):
-    """A layer, its optimiser and schedule, some steps on."""
+    """A layer, its optimiser and its schedule, after some steps."""
     net = nn.Linear(3, 2).to(dtype=np.float64)
     optimizer = MAKERS[request.param]([{"params": [net.weight]}, {"params": [net.bias], "lr": 0.2}])
     schedule = StepLR(optimizer, 2)
@@ -384,7 +384,7 @@ def assert_equal(arrays, others):
 
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_a_copy_goes_on_as_the_original_does(trained, way, order):
+def test_a_copy_continues_as_the_original_does(trained, way, order):
     copied = COPIES[way](tuple(trained[i] for i in order))
     copied = tuple(copied[order.index(i)] for i in range(3))
     before = values(trained[0])
@@ -410,7 +410,7 @@ def test_a_copy_is_packed_and_has_the_gradients(trained, way):
     assert_equal(values(twin), values(net))
 
 
-def test_a_shallow_copy_shares_all(trained):
+def test_a_shallow_copy_shares_everything(trained):
     net, optimizer, schedule = trained
     before = values(net)
     train(net, copy.copy(optimizer), schedule)
@@ -418,8 +418,8 @@ def test_a_shallow_copy_shares_all(trained):
     train(net, optimizer, schedule)
 
 
-def test_a_state_goes_on_elsewhere(trained):
-    """Through a file, perhaps: the state is pickled, and the net is another."""
+def test_a_loaded_state_continues_the_same_training(trained):
+    """The state is pickled, and loaded into another network and optimiser."""
     net, optimizer, schedule = trained
     states = pickle.loads(pickle.dumps([part.state_dict() for part in trained]))
     other = nn.Linear(3, 2).to(dtype=np.float64)
@@ -432,7 +432,7 @@ def test_a_state_goes_on_elsewhere(trained):
     assert resumed.param_groups[1]["initial_lr"] == 0.2 and there[2].get_last_lr() == schedule.get_last_lr()
 
 
-def test_the_state_has_the_form_of_pytorchs():
+def test_the_state_has_pytorchs_form():
     optimizer = SGD([{"params": parameters((2, 3), (4,))}, {"params": parameters((5,)), "lr": 0.2}], 0.1, 0.9)
     state = optimizer.state_dict()
     assert [group["params"] for group in state["param_groups"]] == [[0, 1], [2]]
@@ -448,7 +448,7 @@ def test_the_state_has_the_form_of_pytorchs():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: s.pop("state"), "load_state_dict takes what SGD.state_dict gave"),
+        (lambda s: s.pop("state"), "load_state_dict takes a state of SGD.state_dict"),
         (lambda s: s["state"].pop(1), "missing momentum_buffer of parameter 1"),
         (lambda s: s["state"].update({"1": s["state"].pop(1)}), "missing momentum_buffer of parameter 1; unexpected .*'1'"),
         (lambda s: s["state"][1].update(exp_avg=np.ones(2)), "unexpected exp_avg of parameter 1"),
@@ -475,7 +475,7 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
     assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.momentum_buffers[0].any()
 
 
-def test_a_plateau_goes_on_elsewhere():
+def test_a_loaded_plateau_continues():
     errors = [5, 5, 5, 4, 4, 4, 4, 4]
 
     def plateau():
@@ -506,7 +506,7 @@ def test_a_plateau_goes_on_elsewhere():
         (ReduceLROnPlateau, lambda s: s.update(num_bad_epochs=0.5), "counts of at least 0"),
     ],
 )
-def test_a_schedules_state_that_does_not_fit_changes_nothing(make_schedule, change, message):
+def test_a_state_that_does_not_fit_a_schedule_changes_nothing(make_schedule, change, message):
     schedule = make_schedule(SGD(parameters((1,)), 1.0))
     before, rates = schedule.state_dict(), schedule.get_last_lr()
     state = before | ({"base_lrs": [9.0]} if "base_lrs" in before else {"cooldown_counter": 9})
@@ -516,7 +516,7 @@ def test_a_schedules_state_that_does_not_fit_changes_nothing(make_schedule, chan
     assert schedule.state_dict() == before and schedule.get_last_lr() == rates
 
 
-def test_a_schedule_after_one_cycle_begins_where_that_began():
+def test_a_schedule_made_after_one_cycle_starts_at_its_initial_rate():
     optimizer = SGD(parameters((1,)), 7.0)
     one_cycle = OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
     assert one_cycle.max_lrs == [1.0] and one_cycle.base_lrs == [1 / 25]

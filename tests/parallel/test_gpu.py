@@ -1,4 +1,4 @@
-"""GPUs, real or simulated ones (make test-simgpu): training on them against NumPy, and errors that must not go unnoticed."""
+"""Training on GPUs, real or simulated (make test-simgpu), compared with NumPy; and errors that must be noticed."""
 
 import dataclasses
 import json
@@ -40,17 +40,17 @@ def cupy():
 
 @pytest.fixture
 def gpus(cupy):
-    """gpus(n): n GPUs are needed."""
+    """gpus(n) skips the test if there are fewer than n GPUs."""
 
     def gpus(n):
         if cupy.cuda.runtime.getDeviceCount() < n:
-            pytest.skip(f"this takes {n} GPUs")
+            pytest.skip(f"this needs {n} GPUs")
 
     return gpus
 
 
 def config(model, backend, devices, dtype="float64", precision="fp32", steps=STEPS, parallel="data"):
-    """The last batch has fewer images than three devices."""
+    """A short run; its last batch has two images, fewer than three devices."""
     options = ["--precision", precision, "--parallel", parallel]
     options += ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH)]
     options += ["--limit-train", str(BATCH * (steps - 1) + 2), "--backend", backend, "--devices", ",".join(map(str, devices))]
@@ -59,12 +59,12 @@ def config(model, backend, devices, dtype="float64", precision="fp32", steps=STE
 
 @pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
 def on_numpy(request):
-    """(model, what one CPU computes)."""
+    """(model, the result of one CPU)."""
     return request.param, launch(1, ranks.train, config(request.param, "numpy", [0]))
 
 
 @pytest.mark.parametrize("devices", [[0], [1, 0], [0, 1, 2]], ids=str)
-def test_gpus_compute_what_a_cpu_computes(gpus, on_numpy, devices):
+def test_gpus_give_the_result_of_a_cpu(gpus, on_numpy, devices):
     gpus(max(devices) + 1)
     model, expected = on_numpy
     result = launch(len(devices), ranks.train, config(model, "cupy", devices))
@@ -77,13 +77,13 @@ def test_gpus_compute_what_a_cpu_computes(gpus, on_numpy, devices):
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("kind", ranks.COLLECTIVES)
 def test_collectives_of_gpus_and_their_gradients(gpus, kind, size):
-    """Rank 0's part is empty."""
+    """Rank 0's shard is empty."""
     gpus(size)
     assert launch(size, ranks.collective_is_its_definition, kind, size - 2, 2, "cupy") < 1e-8
 
 
 @pytest.mark.parametrize("devices", [[1, 0], [0, 1, 2]], ids=str)
-def test_gpus_that_share_the_fully_connected_layers(gpus, on_numpy, devices):
+def test_hybrid_gpus_give_the_result_of_a_cpu(gpus, on_numpy, devices):
     gpus(max(devices) + 1)
     model, expected = on_numpy
     if (model == "cifar-bn") != (len(devices) == 3):
@@ -95,7 +95,7 @@ def test_gpus_that_share_the_fully_connected_layers(gpus, on_numpy, devices):
         np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
 
 
-def test_gpus_as_towers(gpus, tmp_path):
+def test_two_gpus_as_towers_give_the_result_of_a_cpu(gpus, tmp_path):
     """Two steps of net-145; the last batch has one image."""
     gpus(2)
     data = folders.split(tmp_path, {"red": 3, "green": 3}, {"red": 6, "green": 5})
@@ -120,13 +120,13 @@ def fp16(cupy):
 
 
 @pytest.mark.parametrize("name", ["linear", "conv2d", "conv2d with groups"])
-def test_products_of_halves(fp16, name):
-    """The factors have 11 bits each, the sums more."""
+def test_products_in_fp16_have_its_accuracy(fp16, name):
+    """The factors have 11 significant bits, the sums have more."""
     assert 2e-5 < difference(name, "cupy:0", "float32") < 2e-3
     assert difference(name, "cupy:0", "float64") < 1e-12
 
 
-def test_halves_lose_nothing_small_or_large(cupy, fp16):
+def test_fp16_products_do_not_lose_small_or_large_numbers(cupy, fp16):
     from minidl.kernels.cupy_kernels import linear
 
     rng = np.random.default_rng(0)
@@ -135,14 +135,14 @@ def test_halves_lose_nothing_small_or_large(cupy, fp16):
     for shift in (-60.0, 60.0):  # powers of two
         np.testing.assert_array_equal(linear(x * 2**shift, weight, None).get(), (product * 2**shift).get())
     assert not linear(x * 0, weight, None).any()
-    # The least normal numbers: what is smaller counts as 0 on NVIDIA's GPUs, as CuPy has its kernels compiled.
+    # The smallest normal numbers. CuPy compiles its kernels so that NVIDIA's GPUs round smaller ones to 0.
     huge, tiny = cupy.array([[2e38, 1]], np.float32), cupy.array([[1.2e-38, 1.2e-38]], np.float32)
     assert linear(tiny, huge, None).get() == pytest.approx(2.4, rel=1e-3)
     assert not cupy.isfinite(linear(x * np.float32(np.inf), weight, None)).any()
 
 
-def test_convolutions_in_low_precision_are_im2col(cupy, fp16):
-    """Winograd's way makes the rounding of its factors larger, a thousand times in its largest tiles."""
+def test_convolutions_in_low_precision_use_im2col(cupy, fp16):
+    """Winograd's convolution amplifies the rounding of its factors, a thousand times with the largest tiles."""
     from minidl.kernels import cupy_kernels
 
     geometry = (32, 32), (64, 64, 3, 3), (1, 1), (1, 1), 1, np.float32
@@ -151,8 +151,8 @@ def test_convolutions_in_low_precision_are_im2col(cupy, fp16):
     assert cupy_kernels.winograd_tile(*geometry) is not None
 
 
-def test_tf32_is_asked_for(cupy, monkeypatch):
-    """The simulator has none; there, what goes to cuBLAS is looked at."""
+def test_cublas_is_asked_for_tf32(cupy, monkeypatch):
+    """The simulator has no tf32; with it, the test checks the arguments that cuBLAS gets."""
     from minidl.kernels import cuda
 
     cublas, kinds = cuda.cublas, []
@@ -166,7 +166,7 @@ def test_tf32_is_asked_for(cupy, monkeypatch):
             cublas.gemmStridedBatchedEx(*args[:-2], cupy.cuda.runtime.CUDA_R_32F, args[-1])
 
     if SIMULATED:
-        with pytest.raises(UserError, match=r"tf32 takes an NVIDIA GPU of compute capability 8.0 or more, which cupy:0 is not"):
+        with pytest.raises(UserError, match=r"tf32 needs an NVIDIA GPU of compute capability 8.0 or more, which cupy:0 is not"):
             set_matmul_precision("tf32")
         monkeypatch.setattr(cuda, "cublas", Watched())
         monkeypatch.setattr("minidl.backend._precision", "tf32")
@@ -178,12 +178,12 @@ def test_tf32_is_asked_for(cupy, monkeypatch):
     else:
         monkeypatch.setattr("minidl.backend._precision", "fp32")
         set_matmul_precision("tf32")
-        assert difference("linear", "cupy:0", "float32") < 2e-3  # cuBLAS may use it, and need not
+        assert difference("linear", "cupy:0", "float32") < 2e-3  # cuBLAS may use tf32, but need not
 
 
 def test_training_in_half_precision(gpus):
+    """Only two steps: after more, runs in float32 diverge."""
     gpus(2)
-    """Two steps: float32 goes its own way after a few."""
     expected = launch(1, ranks.train, config("cifar-bn", "numpy", [0], "float32", steps=2))
     result = launch(2, ranks.train, config("cifar-bn", "cupy", [0, 1], "float32", "fp16", steps=2))
     assert abs(result["loss"] / expected["loss"] - 1) < 1e-3
@@ -212,9 +212,9 @@ def test_collectives_of_gpus(gpus):
     ],
 )
 def test_a_planted_bug_is_noticed(gpus, bug):
-    """Each of these takes a wait or a reference away. On a real GPU it may go well for a long time."""
+    """Each bug removes a wait or a reference. On a real GPU it may not show for a long time."""
     if not SIMULATED:
-        pytest.skip("takes the simulator's unkind order of work")
+        pytest.skip("needs the simulator's adversarial order of work")
     gpus(2)
     settings = config("cifar-lrn", "cupy", [0, 1], steps=FEW_STEPS)
     expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0], steps=FEW_STEPS))
@@ -227,7 +227,7 @@ def test_a_planted_bug_is_noticed(gpus, bug):
     assert any(not np.allclose(result[name], expected[name], rtol=0, atol=1e-9) for name in expected), "the bug went unnoticed"
 
 
-def test_ranks_out_of_order_are_noticed(gpus):
+def test_collectives_in_different_orders_are_noticed(gpus):
     if not SIMULATED:
         pytest.skip("real GPUs wait for ever")
     gpus(2)
@@ -235,7 +235,7 @@ def test_ranks_out_of_order_are_noticed(gpus):
         launch(2, ranks.gpus_out_of_order, timeout=20)
 
 
-def test_a_gpu_that_does_not_come_is_noticed(gpus, monkeypatch):
+def test_a_rank_that_does_not_join_is_noticed(gpus, monkeypatch):
     gpus(2)
     monkeypatch.setenv("MINIDL_TIMEOUT", "4")
     with pytest.raises(TrainingError):
@@ -244,16 +244,16 @@ def test_a_gpu_that_does_not_come_is_noticed(gpus, monkeypatch):
 
 @pytest.mark.parametrize("devices, parallel", [([0], "data"), ([0, 1], "hybrid")])
 def test_a_step_does_not_wait_for_the_gpu(gpus, devices, parallel):
-    """Not for a stream, a device or a copy: sums are read one step later, behind an event."""
+    """Neither for a stream, a device nor a copy: sums are read one step later, after an event."""
     gpus(len(devices))
     if not SIMULATED:
-        pytest.skip("takes the simulator's count of waits")
+        pytest.skip("needs the simulator's count of waits")
     settings = config("cifar-bn", "cupy", devices, "float32", steps=FEW_STEPS, parallel=parallel)
     assert launch(len(devices), ranks.waits_of_steps, settings) == [0] * (FEW_STEPS - 1)
 
 
-def test_nccl_is_missing(monkeypatch):
-    """It is a package of its own, and CuPy works without it."""
+def test_without_nccl_an_error_says_what_to_install(monkeypatch):
+    """NCCL is a separate package, and CuPy works without it."""
     from minidl.parallel import nccl
 
     monkeypatch.setattr(nccl, "nccl", None)
@@ -274,7 +274,7 @@ def test_arrays_of_two_gpus_are_refused(cupy, gpus):
         F.linear(Tensor(here), Tensor(there))
 
 
-def test_the_checked_launch(cupy):
+def test_a_kernel_launch_checks_its_arguments(cupy):
     from minidl.kernels import cuda
 
     x = cupy.ones((4, 4), np.float32)
@@ -299,12 +299,12 @@ def test_the_checked_launch(cupy):
         cuda.each("subtract_at_labels", x.dtype, 8, **labels, classes=2**31)
 
 
-def test_a_label_that_is_no_class_is_no_number(cupy):
+def test_a_label_that_is_no_class_has_a_loss_of_nan(cupy):
     losses = F.cross_entropy(Tensor(cupy.zeros((4, 3))), cupy.array([0, 3, -1, 2]), reduction="none")
     np.testing.assert_allclose(losses.data.get(), np.log([3, np.nan, np.nan, 3]))
 
 
-def test_a_gpu_that_is_not_there(tmp_path):
+def test_a_missing_gpu_is_one_line(tmp_path):
     command = [sys.executable, ROOT / "train.py", "--backend", "cupy", "--data", "digits", "--devices"]
     for devices in ("7", "0,7"):
         done = subprocess.run([*command, devices], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
@@ -312,14 +312,14 @@ def test_a_gpu_that_is_not_there(tmp_path):
         assert re.fullmatch(r"train.py: error: cupy:7: there is no such GPU; there are \d+, numbered from 0\n", done.stderr)
     if SIMULATED:
         done = subprocess.run([*command, "0", "--precision", "tf32"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 2 and done.stderr.startswith("train.py: error: tf32 takes an NVIDIA GPU")
+        assert done.returncode == 2 and done.stderr.startswith("train.py: error: tf32 needs an NVIDIA GPU")
         assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mpi", [False, True], ids=["alone", "under MPI"])
-def test_the_headline_command(gpus, tmp_path, mpi):
-    """Under MPI, that carries NCCL's identifiers, and NCCL the gradients."""
+def test_train_py_on_two_gpus_ends_as_on_the_cpu(gpus, tmp_path, mpi):
+    """Under MPI, MPI sends NCCL's identifiers, and NCCL sums the gradients."""
     gpus(2)
     if mpi:
         pytest.importorskip("mpi4py")
@@ -335,7 +335,7 @@ def test_the_headline_command(gpus, tmp_path, mpi):
     assert lines[0] == lines[1] and lines[0].startswith("test loss: ")
 
 
-def test_a_run_goes_from_the_cpu_to_gpus_and_back(gpus, tmp_path):
+def test_a_run_can_move_from_the_cpu_to_gpus_and_back(gpus, tmp_path):
     gpus(2)
     options = ["--data", "digits", "--recipe", "deck", "--limit-train", "8", "--limit-test", "5", "--batch-size", "4"]
 

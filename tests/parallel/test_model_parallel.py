@@ -1,4 +1,4 @@
-"""Networks divided among ranks, hybrid and in towers: collectives, results, bytes, and runs that go on in another way."""
+"""Networks divided among ranks, hybrid or as towers: collectives, results, bytes sent, and runs resumed in another way."""
 
 import copy
 import dataclasses
@@ -37,7 +37,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("axis, ndim", [(0, 2), (1, 2), (1, 4), (0, 4)])
 def test_collectives_and_their_gradients(size, axis, ndim):
-    """Rank 0's part is empty."""
+    """Rank 0's shard is empty."""
     for kind in ranks.COLLECTIVES:
         assert launch(size, ranks.collective_is_its_definition, kind, axis, ndim) < 1e-8, kind
 
@@ -49,7 +49,7 @@ def test_collectives_of_mpi(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ranks.COLLECTIVES)
-def test_a_rank_that_is_alone_has_all(kind):
+def test_collectives_of_one_rank_return_its_data(kind):
     x = Tensor(np.arange(6.0).reshape(3, 2), requires_grad=True)
     functions = {
         "gather": lambda: collectives.gather(x, ALONE.main, 1),
@@ -63,8 +63,8 @@ def test_a_rank_that_is_alone_has_all(kind):
     np.testing.assert_array_equal(x.grad, np.ones((3, 2)))
 
 
-def test_what_is_sent_must_be_what_is_told():
-    with pytest.raises(ValueError, match=r"rank 0 is to send \[3\] elements, and was given \[2\]"):
+def test_exchange_checks_the_number_of_elements():
+    with pytest.raises(ValueError, match=r"rank 0 must send \[3\] elements, but was given \[2\]"):
         ALONE.main.exchange([np.ones(2)], [[3]])
 
 
@@ -73,8 +73,8 @@ def different_counts(communicators, stop):
     communicators.main.exchange([np.ones(0), np.ones(other)][:: 1 - 2 * communicators.rank], [[0, other], [other, 0]])
 
 
-def test_ranks_that_exchange_different_counts():
-    with pytest.raises(TrainingError, match="is at exchange of 6 float64.*, but rank . at exchange of 8"):
+def test_ranks_that_exchange_different_counts_are_noticed():
+    with pytest.raises(TrainingError, match="is in exchange of 6 float64.*, but rank . is in exchange of 8"):
         launch(2, different_counts)
 
 
@@ -85,13 +85,13 @@ OPTIONS = ["--image-size", "64", "--dtype", "float64", "--batch-size", "5"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """96 images to train on: 20 steps of 5, the last with one image."""
+    """96 training images: 20 steps of 5 images, the last of one."""
     counts = {"red": 40, "green": 30, "blue": 26}
     return folders.split(tmp_path_factory.mktemp("data"), counts, {"red": 3, "green": 2, "blue": 6})
 
 
 def config(model, data, parallel):
-    """Of one worker with one thread; alexnet-2012's recipe has crops, colour noise and ten views of a test image."""
+    """For workers with one thread. The recipe alexnet-2012 has crops, colour noise and ten views of a test image."""
     recipe = "alexnet-2012" if model == "alexnet-2012" else "default"
     options = ["--data", str(data), "--model", model, "--recipe", recipe, "--parallel", parallel, *OPTIONS]
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
@@ -99,15 +99,15 @@ def config(model, data, parallel):
 
 @pytest.fixture(scope="module", params=["alexnet-2012", "net-145"])
 def alone(request, data):
-    """(model, what one device computes)."""
+    """(model, the result of one device)."""
     return request.param, launch(1, ranks.train, config(request.param, data, "data"))
 
 
 @pytest.mark.parametrize("size, parallel", [(2, "towers"), (2, "hybrid"), (3, "hybrid"), (2, "data")])
-def test_the_2012_networks_compute_what_one_device_computes(request, call, alone, data, size, parallel):
+def test_devices_do_not_change_the_result_of_the_2012_networks(request, call, alone, data, size, parallel):
     model, expected = alone
     if parallel != "towers" and size == 2 and (model == "net-145" or "mpi" in request.node.callspec.id):
-        pytest.skip("the cifar networks are tried so")
+        pytest.skip("this is tested with the cifar networks")
     result = call(size, ranks.train, config(model, data, parallel))
     assert result["correct"] == expected["correct"]
     np.testing.assert_array_equal(result["predictions"], expected["predictions"])
@@ -115,7 +115,7 @@ def test_the_2012_networks_compute_what_one_device_computes(request, call, alone
     close(result, expected, 1e-9)
 
 
-def test_a_masks_part_is_that_of_the_whole():
+def test_the_mask_of_a_shard_is_a_part_of_the_whole_mask():
     x = Tensor(np.ones((4, 4096), np.float32))
     with random.context(7, 3):
         whole = F.dropout(x).data
@@ -129,7 +129,7 @@ def test_a_masks_part_is_that_of_the_whole():
         assert random.next_draw(0)[3:] == (2, 0)
 
 
-# --- who holds and sends what -----------------------------------------------------------------------------------------
+# --- what a rank keeps and sends --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_masks_part_is_that_of_the_whole():
     [("cifar-bn", 16, 7), ("cifar-bn", 32, 128), ("alexnet-2012", 64, 5), ("net-145", 64, 2), ("alexnet-torchvision", 63, 3)],
 )
 @pytest.mark.parametrize("size, parallel", [(1, "data"), (2, "data"), (3, "data"), (2, "hybrid"), (3, "hybrid"), (2, "towers")])
-def test_what_is_sent_is_what_the_formula_says(model, image_size, batch_size, size, parallel):
+def test_the_bytes_sent_match_the_formula(model, image_size, batch_size, size, parallel):
     if parallel == "towers" and model not in parallelism.TOWERS:
         pytest.skip("no towers")
     if (batch_size, size) == (128, 3):
@@ -147,8 +147,8 @@ def test_what_is_sent_is_what_the_formula_says(model, image_size, batch_size, si
     assert sent == bytes_sent(net, (3, image_size, image_size), parallel, batch_size, size)
 
 
-def test_the_towers_send_what_the_paper_sent():
-    """469 kB an image in float32, both ways: pool2's halves, pool5's, fc6's, and one half of fc7, and their gradients."""
+def test_the_towers_send_as_many_bytes_as_in_the_paper():
+    """469 kB for each image in float32: the halves of pool2, pool5 and fc6, one half of fc7, and their gradients."""
     net = ranks.zeros("alexnet-2012")
     halves = [128 * 13 * 13, 128 * 6 * 6, 2048]
     expected = 4 * (2 * 2 * sum(halves) + 2 * 2048)
@@ -158,15 +158,15 @@ def test_the_towers_send_what_the_paper_sent():
 
 
 @pytest.mark.parametrize("model, image_size", [("cifar-bn", 32), ("alexnet-2012", 224)])
-def test_hybrid_keeps_little_more_than_half(model, image_size):
-    """Weights, gradients and velocities of a worker of two: at most .58 of what data parallelism keeps."""
+def test_hybrid_keeps_little_more_than_half_of_the_bytes(model, image_size):
+    """One of two workers keeps at most .58 of the weights, gradients and velocities of data parallelism."""
     _, alone = launch(1, ranks.sent_in_a_step, model, image_size, "data", 1)
     _, divided = launch(2, ranks.sent_in_a_step, model, image_size, "hybrid", 1)
     assert 0.5 < divided / alone <= 0.58
 
 
 class Two(Communicator):
-    """Of two ranks, the first; nothing is sent."""
+    """The communicator of the first of two ranks; it sends nothing."""
 
     size = 2
 
@@ -179,10 +179,10 @@ class Two(Communicator):
         (
             hybrid,
             nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)),
-            "takes no BatchNorm1d behind a fully connected layer, as 1 is",
+            "takes no BatchNorm1d after a fully connected layer, as 1 is",
         ),
-        (hybrid, nn.Sequential({"fc": nn.Linear(3, 1)}), "fc has 1 outputs, fewer than there are devices, 2"),
-        (towers, nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), "no two towers: there are no convolutions with two groups"),
+        (hybrid, nn.Sequential({"fc": nn.Linear(3, 1)}), "fc has 1 outputs, fewer than the 2 devices"),
+        (towers, nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), "no two towers: it has no convolution with two groups"),
         (towers, nn.Sequential(nn.Conv2d(2, 2, 3, groups=2)), "or no fully connected layer"),
         (
             towers,
@@ -192,21 +192,21 @@ class Two(Communicator):
         (towers, nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.BatchNorm2d(2), nn.Linear(2, 2)), "BatchNorm2d.* joins them"),
     ],
 )
-def test_networks_that_cannot_be_divided_stay_as_they_are(divide, network, message):
+def test_networks_that_cannot_be_divided_are_refused_and_unchanged(divide, network, message):
     before = copy.deepcopy(network)
     with pytest.raises(ValueError, match=message):
         divide(network, Two())
     assert repr(network) == repr(before)
 
 
-def test_towers_are_two():
+def test_towers_need_two_devices():
     net = ranks.zeros("net-145", image_size=64)
     with pytest.raises(ValueError, match="towers take two devices, and there are 1"):
         towers(net, ALONE.main, (SameMapNorm,))
 
 
-def test_the_rule_of_auto(data):
-    """On CPUs the way that sends less; on one device, on GPUs, and with too few outputs, data."""
+def test_how_auto_chooses(data):
+    """On CPUs the way that sends fewer bytes; data on one device, on GPUs, and if there are too few outputs."""
 
     def way(model, image_size, batch_size, devices, backend="numpy", classes=10):
         options = ["--model", model, "--batch-size", str(batch_size), "--backend", backend]
@@ -220,7 +220,7 @@ def test_the_rule_of_auto(data):
     assert way("cifar-bn", 32, 128, 1) == "data"
     assert way("cifar-bn", 32, 128, 11) == "data"
     assert way("cifar-bn", 32, 128, 2, backend="cupy") == "data"
-    assert way("cifar-bn", 32, 4000, 2) == "data"  # so many activations are more than the weights
+    assert way("cifar-bn", 32, 4000, 2) == "data"  # the activations have more bytes than the weights
     assert way("alexnet-2012", 224, 128, 2, classes=1000) == "hybrid"
 
 
@@ -247,8 +247,8 @@ def options_of(parallel, data, epochs):
 
 
 @pytest.mark.parametrize("parallel", ["hybrid", "towers"])
-def test_a_run_goes_on_in_another_way(tmp_path, data, parallel):
-    """One device, then two that share the network, then one: as three epochs on one. All pictures are drawn."""
+def test_a_run_can_be_resumed_in_another_way(tmp_path, data, parallel):
+    """One device, then two that divide the network, then one again: the result is that of one device. All pictures are drawn."""
     expected, run = tmp_path / "expected", tmp_path / "run"
     options = options_of(parallel, data, 3)
     assert call_train(*options, "--out", expected).returncode == 0
@@ -265,7 +265,7 @@ def test_a_run_goes_on_in_another_way(tmp_path, data, parallel):
 
 
 def stop_after(arguments, run, epochs, signum=signal.SIGTERM):
-    """Start train.py, send it a signal once so many epochs are in metrics.jsonl, and return its exit status."""
+    """Start train.py, send it a signal when metrics.jsonl has `epochs` lines, and return its exit status."""
     line = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -283,8 +283,8 @@ def in_two(parallel, data, run, epochs=3):
 
 @LINUX
 @pytest.mark.parametrize("parallel", ["hybrid", "towers"])
-def test_killed_and_resumed_it_ends_the_same(tmp_path, data, parallel):
-    """To the last bit; the parent is killed somewhere in the second epoch."""
+def test_a_killed_and_resumed_run_ends_the_same(tmp_path, data, parallel):
+    """Bit for bit. The parent is killed during the second epoch."""
     expected, run = tmp_path / "expected", tmp_path / "run"
     assert call_train(*in_two(parallel, data, expected, epochs=2)).returncode == 0
     line = [*in_two(parallel, data, run, epochs=2), "--save-minutes", "0.01"]
@@ -301,7 +301,7 @@ def test_killed_and_resumed_it_ends_the_same(tmp_path, data, parallel):
 @LINUX
 @pytest.mark.parametrize("parallel", ["hybrid", "towers"])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_worker_that_dies_ends_the_run(tmp_path, data, parallel, which):
+def test_a_killed_worker_ends_the_run(tmp_path, data, parallel, which):
     with Run(tmp_path, *map(str, in_two(parallel, data, tmp_path / "run", epochs=500)), MINIDL_TIMEOUT="20") as run:
         workers = run.until_it_trains(tmp_path / "run")
         os.kill(workers[which], signal.SIGKILL)
@@ -311,7 +311,7 @@ def test_a_worker_that_dies_ends_the_run(tmp_path, data, parallel, which):
 
 
 @pytest.mark.parametrize("parallel", ["hybrid", "towers"])
-def test_evaluate_tells_the_last_line_of_a_divided_run(tmp_path, data, parallel):
+def test_evaluate_repeats_the_last_line_of_a_divided_run(tmp_path, data, parallel):
     done = call_train(*in_two(parallel, data, tmp_path / "run", epochs=1))
     assert done.returncode == 0, done.stderr
     assert f"2 devices ({parallel})" in done.stdout
@@ -322,10 +322,10 @@ def test_evaluate_tells_the_last_line_of_a_divided_run(tmp_path, data, parallel)
 
 
 @pytest.mark.parametrize("parallel", ["hybrid", "towers"])
-def test_weights_that_are_not_numbers_are_named(data, parallel):
-    """They are on rank 1 only."""
+def test_the_layer_of_nan_weights_is_named(data, parallel):
+    """Only rank 1 has them."""
     settings = config("net-145", data, parallel)
-    with pytest.raises(TrainingError, match=r"output is not finite is fc7 \(Linear\), as its weights are not"):
+    with pytest.raises(TrainingError, match=r"output is NaN or infinite is fc7 \(Linear\), and so are its weights"):
         launch(2, ranks.train_with_nan, settings, "fc7.weight")
 
 
@@ -336,21 +336,21 @@ def test_weights_that_are_not_numbers_are_named(data, parallel):
             ["--parallel", "towers", "--devices", "0,1"],
             "--parallel towers is for alexnet-2012 and net-145, which have two towers;",
         ),
-        (["--parallel", "towers", "--model", "net-145"], "--parallel towers takes two devices, and there is 1"),
-        (["--parallel", "towers", "--model", "net-145", "--devices", "0,1,2"], "takes two devices, and there are 3"),
-        (["--parallel", "hybrid", "--devices", "0,1,2,3"], "and fc8 has 3 for 4 devices; choose --parallel data"),
+        (["--parallel", "towers", "--model", "net-145"], "--parallel towers needs two devices, and there is 1"),
+        (["--parallel", "towers", "--model", "net-145", "--devices", "0,1,2"], "needs two devices, and there are 3"),
+        (["--parallel", "hybrid", "--devices", "0,1,2,3"], "but fc8 has only 3 for 4 devices; choose --parallel data"),
         (["--parallel", "both"], "invalid choice: 'both'"),
     ],
 )
-def test_ways_that_cannot_be(tmp_path, data, arguments, message):
-    """One line, exit status 2, and no folder of a run."""
+def test_impossible_ways_are_refused(tmp_path, data, arguments, message):
+    """One line, exit status 2, and no run folder."""
     done = call_train("--data", data, "--image-size", 64, *arguments, "--out", tmp_path / "run")
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "run").exists()
 
 
-def test_a_run_in_towers_does_not_go_on_with_one_device_unasked(tmp_path, data):
+def test_a_run_as_towers_is_not_silently_resumed_on_one_device(tmp_path, data):
     run = tmp_path / "run"
     assert call_train(*in_two("towers", data, run, epochs=1)).returncode == 0
     done = call_train("--resume", run, "--devices", "0", "--epochs", "2")
-    assert done.returncode == 2 and "--parallel towers takes two devices, and there is 1" in done.stderr
+    assert done.returncode == 2 and "--parallel towers needs two devices, and there is 1" in done.stderr

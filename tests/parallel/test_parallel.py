@@ -1,4 +1,4 @@
-"""Several devices: processes of this machine that share memory, and what happens when one of them fails."""
+"""Several devices: processes of this machine with shared memory, and what happens if one fails."""
 
 import contextlib
 import copy
@@ -34,7 +34,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /
 
 
 def mpiexec(folder, size, function, *args, timeout=60):
-    """(exit status, rank 0's result, output) of a function in ranks.py, called by ranks that MPI has started."""
+    """(exit status, rank 0's result, output) of a function in ranks.py, called on ranks that MPI starts."""
     pytest.importorskip("mpi4py")
     file = folder / "call"
     file.write_bytes(pickle.dumps((function.__name__, args)))
@@ -54,7 +54,7 @@ def mpiexec(folder, size, function, *args, timeout=60):
 
 @pytest.fixture(params=["shared memory", "mpi"])
 def call(request, tmp_path):
-    """call(size, function, *args): rank 0's result, by an engine."""
+    """call(size, function, *args) runs the function on `size` ranks and returns rank 0's result."""
     if request.param == "shared memory":
         return launch
 
@@ -78,15 +78,15 @@ def test_the_communicator_of_one_device():
     np.testing.assert_array_equal(ranks.asynchronous_sums(ALONE, None), np.arange(1000.0))
 
 
-def test_collectives_one_after_the_other(call):
+def test_a_collective_does_not_overwrite_the_previous_result(call):
     assert call(3, ranks.one_after_the_other, 400) == 0
 
 
-def test_reductions_beside_the_computation(call):
+def test_asynchronous_reductions(call):
     np.testing.assert_array_equal(call(3, ranks.asynchronous_sums), 3 * np.arange(1000.0) + 3)
 
 
-def test_what_is_not_contiguous_is_refused():
+def test_arrays_that_are_not_contiguous_are_refused():
     with pytest.raises(TrainingError, match="ValueError: a collective takes C-contiguous arrays"):
         launch(2, not_contiguous)
 
@@ -109,7 +109,7 @@ IMAGES = BATCH * (STEPS - 1) + 2  # the last batch has fewer images than three d
 
 
 def config(model, dtype="float64", images=IMAGES, parallel="data"):
-    """Of one worker with one thread."""
+    """A short run of workers with one thread."""
     options = ["--parallel", parallel]
     options += ["--data", "digits", "--model", model, "--dtype", dtype, "--batch-size", str(BATCH), "--limit-train", str(images)]
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
@@ -122,21 +122,21 @@ def close(a, b, rtol):
 
 @pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
 def alone(request):
-    """(model, what one device computes)."""
+    """(model, the result of one device)."""
     return request.param, launch(1, ranks.train, config(request.param))
 
 
 @pytest.mark.parametrize("parallel", ["data", "hybrid"])
 @pytest.mark.parametrize("size", [2, 3])
 def test_devices_do_not_change_the_result(call, alone, size, parallel):
-    """Neither with dropout and augmentation, nor with batches that they do not divide."""
+    """Also with dropout and augmentation, and with batches that they do not divide evenly."""
     model, expected = alone
     result = call(size, ranks.train, config(model, parallel=parallel))
     assert result["correct"] == expected["correct"]
     close(result, expected, 1e-9)
 
 
-def test_one_step_in_float32():
+def test_devices_do_not_change_one_step_in_float32():
     expected, result = (launch(size, ranks.train, config("cifar-bn", "float32", BATCH)) for size in (1, 2))
     assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     velocities = [name for name in expected if name.startswith("velocity.")]
@@ -150,7 +150,7 @@ def test_one_step_in_float32():
 
 
 def children(pid):
-    """The processes that a process has started."""
+    """The ids of a process's children."""
     with contextlib.suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
@@ -158,8 +158,8 @@ def children(pid):
 
 @pytest.mark.parametrize("kind, shape", [(nn.BatchNorm1d, (5, 3)), (nn.BatchNorm1d, (2, 3, 4)), (nn.BatchNorm2d, (2, 3, 4, 4))])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_batch_norm_over_ranks_is_put_in_place_and_gives_the_same(kind, shape, dtype):
-    """For a rank that is alone; tensors and arrays, in training and in evaluation."""
+def test_batch_norm_over_one_rank_gives_the_same_as_batch_norm(kind, shape, dtype):
+    """On one rank, for tensors and arrays, in training and in evaluation."""
     net = nn.Sequential({"inner": nn.Sequential(kind(3))}).to(dtype=dtype)
     alone = copy.deepcopy(net)
     synchronize_batch_norm(net, ALONE.main)
@@ -191,7 +191,7 @@ def test_a_subclass_of_batch_norm_keeps_its_forward_over_ranks():
 
 
 def ranks_of(pid):
-    """The workers among them, in the order in which they were started; not multiprocessing's resource tracker."""
+    """The workers among a process's children, in the order of their start; without multiprocessing's resource tracker."""
     return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
@@ -206,15 +206,15 @@ def ranks_of(pid):
         ("SIGSEGV", "^rank 1 was killed by SIGSEGV$"),
     ],
 )
-def test_one_fails_and_all_end(how, message):
+def test_a_failing_rank_ends_all(how, message):
     with pytest.raises(TrainingError, match=message) as raised:
         launch(3, ranks.fail, how)
     if how == "raise":
         assert str(raised.value.__cause__).startswith("Traceback") and "in fail" in str(raised.value.__cause__)
 
 
-def test_one_hangs_and_all_end():
-    with pytest.raises(TrainingError, match=r"rank 1 did not come to all_reduce of 3 float64.* within 2 s"):
+def test_a_hanging_rank_ends_all():
+    with pytest.raises(TrainingError, match=r"rank 1 did not reach all_reduce of 3 float64.* within 2 s"):
         launch(3, ranks.fail, "hang", timeout=2)
 
 
@@ -224,10 +224,10 @@ def test_one_hangs_and_all_end():
     [
         ("raise", "ZeroDivisionError: so it goes"),
         ("SIGKILL", "Killed .signal 9"),
-        ("hang", "waited in vain .*: one of them hangs"),
+        ("hang", "timed out in .*: another rank hangs"),
     ],
 )
-def test_one_fails_under_mpi_and_all_end(tmp_path, how, message):
+def test_a_failing_rank_ends_all_under_mpi(tmp_path, how, message):
     started = time.monotonic()
     status, _, output = mpiexec(tmp_path, 3, ranks.tell_and_fail, tmp_path, how, timeout=2)
     assert status and re.search(message, output), output
@@ -236,19 +236,19 @@ def test_one_fails_under_mpi_and_all_end(tmp_path, how, message):
 
 
 @LINUX
-def test_one_is_stopped_and_all_end():
-    with pytest.raises(TrainingError, match="rank 1 did not come"):
+def test_a_stopped_rank_ends_all():
+    with pytest.raises(TrainingError, match="rank 1 did not reach"):
         launch(2, ranks.fail, "SIGSTOP", timeout=2)
     assert not ranks_of(os.getpid())
 
 
-def test_what_the_user_can_mend_in_a_process():
+def test_a_user_error_of_a_rank_is_raised_as_one():
     with pytest.raises(UserError, match="^no such file; look elsewhere$"):
         launch(2, ranks.fail, "user")
 
 
-def test_ranks_that_call_different_collectives():
-    with pytest.raises(TrainingError, match=r"rank \d is at .*, but rank \d at "):
+def test_ranks_that_call_different_collectives_are_noticed():
+    with pytest.raises(TrainingError, match=r"rank \d is in .*, but rank \d is in "):
         launch(2, ranks.different_collectives)
 
 
@@ -258,14 +258,14 @@ def test_all_stop_at_the_same_step(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "inf"])
-def test_a_timeout_that_is_none(monkeypatch, text):
+def test_an_invalid_timeout_is_refused(monkeypatch, text):
     monkeypatch.setenv("MINIDL_TIMEOUT", text)
     with pytest.raises(UserError, match=f"MINIDL_TIMEOUT={text}: give a number of seconds above 0"):
         timeout()
 
 
 class Run:
-    """train.py on two devices, in a process group of its own, as a context."""
+    """A context that runs train.py in a process group of its own, and kills the group at the end."""
 
     def __init__(self, folder, *options, **environment):
         command = [sys.executable, str(ROOT / "train.py"), *options]
@@ -283,7 +283,7 @@ class Run:
         self.process.communicate()
 
     def until_it_trains(self, folder):
-        """The process ids of its workers, once they are at work; none of its processes has a file in /dev/shm."""
+        """Wait for its first epoch and return the ids of its workers. None of its processes may have a file in /dev/shm."""
         deadline = time.monotonic() + 120
         while not list(folder.glob("metrics.jsonl")):
             assert self.process.poll() is None and time.monotonic() < deadline, self.process.communicate()
@@ -293,7 +293,7 @@ class Run:
         return ranks_of(self.process.pid)
 
     def ends(self, seconds=15):
-        """(exit status, standard error); nothing is left."""
+        """Wait for its end and return (exit status, standard error, standard output)."""
         output, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, errors, output
 
@@ -306,7 +306,7 @@ def gone(pids, seconds=15):
 
 
 def unnamed(files):
-    """The processes had files in /dev/shm, and none is there any more. Other programs make and leave theirs meanwhile."""
+    """The processes had files in /dev/shm, and all are removed. Files of other programs may be there."""
     assert files and not [file for file in files if Path(file).exists()]
 
 
@@ -316,20 +316,20 @@ TWO = ["--data", "digits", "--devices", "0,1", "--epochs", "500", "--limit-train
 @LINUX
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_worker_of_a_run_is_lost(tmp_path, which, signum):
+def test_a_lost_worker_ends_the_run(tmp_path, which, signum):
     with Run(tmp_path, *TWO, MINIDL_TIMEOUT="4") as run:
         workers = run.until_it_trains(tmp_path / "run")
         assert len(workers) == 2
         os.kill(workers[which], signum)
         status, errors, _ = run.ends()
         assert status == 1
-        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not come to|has given no sign of life)"
+        expected = "was killed by SIGKILL" if signum == signal.SIGKILL else "(did not reach|did not respond)"
         assert re.search(f"train.py: training failed: .*rank {which} {expected}", errors), errors
         gone(workers)
 
 
 @LINUX
-def test_the_parent_of_a_run_is_killed(tmp_path):
+def test_the_workers_end_if_their_parent_is_killed(tmp_path):
     with Run(tmp_path, *TWO) as run:
         everyone = [*run.until_it_trains(tmp_path / "run"), *children(run.process.pid)]
         run.process.kill()
@@ -338,21 +338,21 @@ def test_the_parent_of_a_run_is_killed(tmp_path):
 
 @LINUX
 @pytest.mark.parametrize("signum, group, status", [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)])
-def test_a_signal_saves_and_ends_all(tmp_path, signum, group, status):
+def test_a_signal_saves_the_run_and_ends_all_processes(tmp_path, signum, group, status):
     with Run(tmp_path, *TWO) as run:
         workers = run.until_it_trains(tmp_path / "run")
         (os.killpg if group else os.kill)(run.process.pid, signum)
         code, errors, _ = run.ends()
-        assert code == status and "stopped, and saved; go on with: python train.py --resume run" in errors, errors
+        assert code == status and "stopped and saved; resume with: python train.py --resume run" in errors, errors
         gone(workers)
     assert len(list((tmp_path / "run/checkpoints").iterdir())) in (1, 2)
 
 
 @LINUX
-def test_a_second_signal_ends_all_at_once(tmp_path):
+def test_a_second_signal_ends_all_processes_at_once(tmp_path):
     with Run(tmp_path, *TWO, MINIDL_TIMEOUT="60") as run:
         workers = run.until_it_trains(tmp_path / "run")
-        os.kill(workers[1], signal.SIGSTOP)  # so that the first signal leads nowhere
+        os.kill(workers[1], signal.SIGSTOP)  # so that the first signal cannot end the run
         run.process.send_signal(signal.SIGINT)
         time.sleep(1)
         run.process.send_signal(signal.SIGTERM)
@@ -362,7 +362,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
 
 
 @LINUX
-def test_ctrl_z_may_last_longer_than_the_timeout(tmp_path):
+def test_a_suspended_run_may_pause_longer_than_the_timeout(tmp_path):
     def epochs():
         return len((tmp_path / "run/metrics.jsonl").read_text().splitlines())
 
@@ -378,21 +378,21 @@ def test_ctrl_z_may_last_longer_than_the_timeout(tmp_path):
             time.sleep(0.1)
         run.process.send_signal(signal.SIGHUP)
         status, errors, _ = run.ends()
-        assert status == 129 and errors == "train.py: stopped, and saved; go on with: python train.py --resume run\n"
+        assert status == 129 and errors == "train.py: stopped and saved; resume with: python train.py --resume run\n"
 
 
 @LINUX
-def test_all_workers_of_a_run_are_stopped(tmp_path):
+def test_stopping_all_workers_ends_the_run(tmp_path):
     with Run(tmp_path, *TWO, MINIDL_TIMEOUT="1") as run:
         workers = run.until_it_trains(tmp_path / "run")
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
         status, errors, _ = run.ends(30)
-        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 has given no sign of life for 1 s .*\n", errors)
+        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 1 s .*\n", errors)
         gone(workers)
 
 
-def test_no_memory_to_be_shared(monkeypatch):
+def test_without_shared_memory_an_error_says_what_to_do(monkeypatch):
     def full(name):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -401,14 +401,14 @@ def test_no_memory_to_be_shared(monkeypatch):
         launch(2, ranks.fail, "raise")
 
 
-def test_memory_is_shared_where_it_has_to_have_a_name(monkeypatch):
+def test_shared_memory_works_without_memfd(monkeypatch):
     monkeypatch.delattr(os, "memfd_create", raising=False)
     launch(2, ranks.sums, [(7, 5)], "float32")
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_memory_that_runs_out_on_one_device(size):
-    """On each, 5 images fit: of those sizes got by halving 32, the largest is 4."""
+def test_out_of_memory_on_one_device_says_which_batch_fits(size):
+    """Each device has memory for 5 images: the largest batch that fits, by halving 32, is 4."""
     with pytest.raises(TrainingError, match=f"^the memory is full; --batch-size {4 * size} fits$"):
         launch(size, ranks.fill_memory, dataclasses.replace(config("cifar-bn", images=40), recipe=RECIPES["digits"]), 5)
     with pytest.raises(TrainingError, match="^the memory is full; not even one image fits: choose a smaller --model"):
@@ -416,8 +416,8 @@ def test_memory_that_runs_out_on_one_device(size):
 
 
 @pytest.mark.parametrize("name", mpi.SIZES)
-def test_a_launcher_of_another_mpi(tmp_path, name):
-    """Each process would be alone, and train."""
+def test_the_launcher_of_another_mpi_is_refused(tmp_path, name):
+    """Otherwise each process would train by itself."""
     pytest.importorskip("mpi4py")
     environment = {key: value for key, value in os.environ.items() if key not in mpi.SIZES} | {name: "3"}
     command = [sys.executable, ROOT / "train.py", "--data", "digits"]
@@ -427,19 +427,19 @@ def test_a_launcher_of_another_mpi(tmp_path, name):
 
 
 @pytest.mark.parametrize("number", ["99", "0", "x", "9" * 30])
-def test_variables_of_a_launcher_that_is_gone(tmp_path, number):
-    """MPICH ends the process, and says nothing, if what PMI_FD names is not its launcher's socket."""
+def test_variables_of_a_launcher_that_has_ended_are_refused(tmp_path, number):
+    """MPICH silently ends the process if PMI_FD is not the socket of its launcher."""
     environment = {key: value for key, value in os.environ.items() if key not in mpi.SIZES} | {"PMI_SIZE": "3", "PMI_FD": number}
     command = [sys.executable, ROOT / "train.py", "--data", "digits"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
-    assert done.stderr.startswith(f"train.py: error: PMI_FD={number} is not the way to an MPI launcher")
+    assert done.stderr.startswith(f"train.py: error: PMI_FD={number} is not a connection to an MPI launcher")
 
 
-def test_the_launcher_of_open_mpi_and_mpi4py_of_another(tmp_path):
-    """MPICH would end the process, with five lines."""
+def test_open_mpis_launcher_with_mpi4py_of_another_mpi_is_refused(tmp_path):
+    """Otherwise MPICH would end the process with five lines."""
     mpi4py = pytest.importorskip("mpi4py.MPI")
     if mpi4py.get_vendor()[0] == "Open MPI":
         pytest.skip("it is the same")
@@ -469,7 +469,7 @@ def test_the_launcher_of_open_mpi_and_mpi4py_of_another(tmp_path):
         ({"MPI_LOCALRANKID": "9" * 5000, "PMI_SIZE": "2"}, False),
     ],
 )
-def test_who_speaks_for_all(monkeypatch, variables, first):
+def test_one_rank_on_each_machine_prints(monkeypatch, variables, first):
     for name in (*mpi.SIZES, *mpi.LOCAL_RANKS):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -477,8 +477,8 @@ def test_who_speaks_for_all(monkeypatch, variables, first):
     assert mpi.first_on_machine() == first
 
 
-def test_the_innermost_launcher_counts(monkeypatch):
-    """Open MPI's mpiexec may be started by Slurm's srun, which then tells another number."""
+def test_the_innermost_launcher_decides(monkeypatch):
+    """Open MPI's mpiexec may be started by Slurm's srun, whose variable then has another number."""
     for name in mpi.SIZES:
         monkeypatch.delenv(name, raising=False)
     assert not mpi.started()

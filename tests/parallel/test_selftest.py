@@ -1,4 +1,4 @@
-"""python -m minidl.selftest: what it finds, and that it finds what is wrong."""
+"""python -m minidl.selftest: its report, and that it finds wrong kernels."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ def run(*arguments, cwd):
 
 
 @pytest.mark.parametrize("devices", ["0", "0,1,2"])
-def test_on_cpu_processes(tmp_path, devices):
+def test_all_checks_are_right_on_cpu_processes(tmp_path, devices):
     done = run("--devices", devices, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     report = json.loads((tmp_path / "minidl-selftest.json").read_text())
@@ -26,11 +26,11 @@ def test_on_cpu_processes(tmp_path, devices):
     assert all(check["ok"] for check in checks)
     assert {check["device"] for check in checks} == {f"numpy, rank {rank}" for rank in range(count)}
     assert len(report["speed"]) == count and report["versions"]["numpy"]
-    assert done.stdout.splitlines()[-1] == f"{len(checks)} checks are right, 0 wrong; the report is in minidl-selftest.json"
+    assert done.stdout.splitlines()[-1] == f"{len(checks)} checks passed, 0 failed; the report is in minidl-selftest.json"
 
 
 def test_a_wrong_kernel_is_found(tmp_path, monkeypatch, capsys):
-    """Its first call is wrong, in training that all else is compared with; so the comparison fails."""
+    """The first call of relu is wrong. It is in the training run that the others are compared with, so they differ."""
     relu = numpy_kernels.relu
     calls = []
 
@@ -44,7 +44,7 @@ def test_a_wrong_kernel_is_found(tmp_path, monkeypatch, capsys):
     assert sum(line.startswith("WRONG") for line in lines) >= 1
 
 
-def test_what_is_no_number_is_found(monkeypatch):
+def test_nan_is_found(monkeypatch):
     scale_and_shift = numpy_kernels.scale_and_shift
     assert kernels.difference("batch_norm", "numpy", "float32") < 1e-6
 
@@ -63,6 +63,6 @@ def test_what_is_no_number_is_found(monkeypatch):
         (["--json", "/nowhere/report.json"], "cannot write there"),
     ],
 )
-def test_what_is_refused(tmp_path, arguments, message):
+def test_wrong_arguments_are_refused(tmp_path, arguments, message):
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

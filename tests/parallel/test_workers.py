@@ -1,4 +1,4 @@
-"""Processes that fill arrays."""
+"""Workers: processes that fill rows of an array."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def fill(task, row):
-    """Fill the row with the task, and return twice as much."""
+    """Fill the row with the number `task`, and return twice the number."""
     if task == "end":
         os._exit(3)
     if task == "kill":
@@ -56,7 +56,7 @@ def pools():
 
 @settings(max_examples=20, deadline=None)
 @given(tasks=st.lists(st.integers(-9, 255), max_size=20))
-def test_every_task_is_done_once_and_has_its_place(pools, tasks):
+def test_every_task_is_done_once_and_fills_its_row(pools, tasks):
     for pool in pools:
         check(pool, tasks)
 
@@ -79,11 +79,11 @@ def test_calls_on_several_threads_share_the_processes(pools):
     assert not problems
 
 
-def test_a_failure_without_a_text_has_the_name_of_its_kind(pools):
+def test_a_failure_without_a_message_has_the_name_of_its_exception(pools):
     assert pools[1].map([-10], np.zeros((1, 4))) == [Failure("ValueError")]
 
 
-def test_processes_give_way_and_do_not_get_signals():
+def test_workers_have_a_lower_priority_and_block_signals():
     with Workers(2, fill, (1,), nice=3) as pool:
         pid, nice, blocked, _ = pool.map(["about"], np.zeros((1, 1)))[0]
         assert pid != os.getpid() and nice == min(19, os.nice(0) + 3)
@@ -94,7 +94,7 @@ def test_processes_give_way_and_do_not_get_signals():
     "task, how",
     [("end", "ended with exit status 3"), ("kill", "was killed by SIGKILL"), ("memory", "ended with exit status 137")],
 )
-def test_a_process_that_ends_ends_all(task, how):
+def test_a_worker_that_ends_is_an_error_for_all_calls(task, how):
     pool = Workers(2, fill, (1,), name="reader")
     waiting = []
 
@@ -116,7 +116,7 @@ def test_a_process_that_ends_ends_all(task, how):
     pool.close()
 
 
-def test_what_goes_wrong_in_this_process_is_raised():
+def test_errors_in_this_process_are_raised():
     for tasks, out, message in [([lambda: 0], np.zeros((1, 1)), "pickle"), ([1], np.zeros((1, 2, 3)), "broadcast|shape")]:
         pool = Workers(1, fill, (5,))
         with pytest.raises(TrainingError, match=message):
@@ -124,7 +124,7 @@ def test_what_goes_wrong_in_this_process_is_raised():
         pool.close()
 
 
-def test_close_ends_calls_and_processes_and_leaves_no_descriptors():
+def test_close_ends_calls_and_processes_and_leaves_no_open_files():
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     for _ in range(2):
         pool = Workers(2, fill, (1,))
@@ -139,11 +139,11 @@ def test_close_ends_calls_and_processes_and_leaves_no_descriptors():
     if before:
         deadline = time.monotonic() + 5
         while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
-            time.sleep(0.05)  # the threads close their ends
+            time.sleep(0.05)  # until the threads have closed their ends
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_an_interrupted_call_leaves_the_rest_at_work(monkeypatch):
+def test_after_an_interrupted_call_the_workers_continue(monkeypatch):
     with Workers(1, fill, (1,)) as pool:
         check(pool, [1])
         monkeypatch.setattr(workers.threading, "Event", Interrupting)
@@ -154,7 +154,7 @@ def test_an_interrupted_call_leaves_the_rest_at_work(monkeypatch):
         time.sleep(0.2)
         before = out.copy()
         check(pool, [1, 2, 3])
-        np.testing.assert_array_equal(out, before)  # nobody writes there any more
+        np.testing.assert_array_equal(out, before)  # nothing is written there afterwards
 
 
 class Interrupting(threading.Event().__class__):
@@ -162,7 +162,7 @@ class Interrupting(threading.Event().__class__):
         raise KeyboardInterrupt
 
 
-def test_processes_that_cannot_be_started(monkeypatch):
+def test_workers_that_cannot_be_started_are_an_error(monkeypatch):
     monkeypatch.setattr(workers, "allocate", lambda *args: (_ for _ in ()).throw(OSError(12, "Cannot allocate memory")))
     pool = Workers(2, fill, (1,))
     with pytest.raises(UserError, match=r"cannot start 2 processes \(Cannot allocate memory\)"):
@@ -194,7 +194,7 @@ if __name__ == "__main__":
         ("os._exit(6)", 6),
     ],
 )
-def test_processes_end_with_their_parent(tmp_path, end, status):
+def test_workers_end_with_their_parent(tmp_path, end, status):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(end=end))
     ended = subprocess.run(

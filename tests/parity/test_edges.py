@@ -1,4 +1,4 @@
-"""PyTorch is the oracle where numbers end: NaN and infinity, empty arrays and single numbers, float16, odd layouts, indexing."""
+"""Edge cases compared with PyTorch: NaN and infinity, empty arrays, single numbers, float16, memory layouts, indexing."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from minidl import Tensor, random
 
 torch = pytest.importorskip("torch")
 TF = torch.nn.functional
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of inf - inf and the like
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's warnings, of inf - inf for instance
 
 LABELS = np.array([2, 0, 1, 3, 3])
 NAN, INF = np.nan, np.inf
 
 
 def results(function, arrays, kind, grad):
-    """The value, and the gradients of all inputs, of a function of our tensors ("ours") or of PyTorch's."""
+    """[the value, the gradient of each input] of a function of minidl's tensors (kind "ours") or of PyTorch's."""
     ours = kind == "ours"
     inputs = [Tensor(a, requires_grad=True) if ours else torch.tensor(a, requires_grad=True) for a in arrays]
     y = function(*inputs)
@@ -24,7 +24,7 @@ def results(function, arrays, kind, grad):
 
 
 def compare(ours, theirs, *arrays, grad=None, tolerance=1e-12):
-    """Value and gradients are equal, NaN and infinity in the same places; the tolerance is of 1, or a larger largest entry."""
+    """Value and gradients agree, with NaN and infinity at the same positions; tolerance: times the largest entry, at least 1."""
     with torch.no_grad():
         shape = theirs(*map(torch.tensor, arrays)).shape
     if grad is None:
@@ -132,8 +132,8 @@ SPOILT = {
 
 @pytest.mark.parametrize("values", SPOILT)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_inputs_that_are_not_finite(name, values):
-    """Each input in turn. Of powers with a fraction, which C and PyTorch see differently at -inf, there is none here."""
+def test_inputs_that_are_not_finite_give_what_pytorch_gives(name, values):
+    """Each input in turn. Fractional powers are left out: at -inf C and PyTorch differ."""
     ours, theirs, shapes = FUNCTIONS[name]
     for i in range(len(shapes)):
         arrays = draw(*shapes)
@@ -144,8 +144,8 @@ def test_inputs_that_are_not_finite(name, values):
 
 @pytest.mark.parametrize("value", [NAN, INF])
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"batch_norm in training", "cross_entropy", "cross_entropy, smoothed"}))
-def test_an_output_gradient_that_is_not_finite(name, value):
-    """Not cross-entropy's: p - t, times infinity, is infinite, where PyTorch has inf - inf. Batch norm in training: see below."""
+def test_an_output_gradient_that_is_not_finite_gives_what_pytorch_gives(name, value):
+    """Without cross-entropy: (p - t) times infinity is infinite, PyTorch's inf - inf is NaN. For batch norm see below."""
     ours, theirs, shapes = FUNCTIONS[name]
     arrays = draw(*shapes)
     with torch.no_grad():
@@ -154,8 +154,8 @@ def test_an_output_gradient_that_is_not_finite(name, value):
     compare(ours, theirs, *arrays, grad=grad)
 
 
-def test_one_infinite_gradient_in_batch_norm_s_training_spoils_its_channel_only():
-    """Of that one every dx holds a part: none is finite, in PyTorch too, though one of both has NaN where the other has inf."""
+def test_an_infinite_gradient_in_batch_norm_in_training_affects_only_its_channel():
+    """Every dx of the channel depends on it, so none is finite. NaN in one library may be infinity in the other."""
     ours, theirs, shapes = FUNCTIONS["batch_norm in training"]
     arrays, grad = draw(*shapes), np.ones(IMAGES)
     grad[0, 1, 2, 3] = INF
@@ -169,7 +169,7 @@ def test_one_infinite_gradient_in_batch_norm_s_training_spoils_its_channel_only(
 @pytest.mark.parametrize("settings", [(3, 2, 1), (3, 1, 1), (2, 2, 1), (3, 3, 0)])
 @pytest.mark.parametrize("rest", [-INF, NAN])
 def test_max_pool2d_of_windows_with_no_maximum(settings, rest):
-    """All -inf or all NaN, in the padding's neighbourhood too: the gradient goes to one element of the image."""
+    """All -inf or all NaN, also next to the padding: the gradient goes to one element of the image."""
     x = np.full((1, 2, 6, 6), rest)
     x[0, 0, :3, :3] = 1.0
     for ceil_mode in (False, True):
@@ -180,7 +180,7 @@ def test_max_pool2d_of_windows_with_no_maximum(settings, rest):
         )
 
 
-def test_dropout_of_what_is_not_finite():
+def test_dropout_multiplies_nan_and_infinity_by_the_mask():
     """y = x m and dx = dy m by IEEE 754, so a dropped infinity is NaN, as in PyTorch."""
     (x,), (grad,) = draw((4, 6)), draw((4, 6), seed=1)
     x.flat[:8], grad.flat[8:12] = [NAN, INF, -INF, 0] * 2, [NAN, INF, -INF, 0]
@@ -194,10 +194,12 @@ def test_dropout_of_what_is_not_finite():
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
-def test_winograd_keeps_what_is_not_finite_to_its_image_and_channel(value):
-    """A tile is transformed as a whole: infinity becomes NaN and reaches all outputs of its tile. It goes no farther:
-    other images, and the weight's gradient in other input channels, are as in PyTorch; and nothing that is not finite there
-    is finite here."""
+def test_winograd_confines_nan_and_infinity_to_their_image_and_channel(value):
+    """A tile is transformed as a whole: one infinity makes all outputs of its tile NaN, but nothing else.
+
+    Other images, and the gradient of the weight in other input channels, agree with PyTorch. An entry that is not finite in
+    PyTorch is not finite here.
+    """
     x, weight, bias = draw((3, 64, 9, 9), (64, 64, 3, 3), (64,))
     x[1, 5, 4, 7] = value
     grad = draw((3, 64, 9, 9), seed=1)[0]
@@ -254,7 +256,7 @@ def test_linear_of_empty_arrays(x, weight):
     compare(F.linear, TF.linear, *draw(x, weight, weight[:1]))
 
 
-def test_an_empty_batch_leaves_the_running_statistics_alone():
+def test_an_empty_batch_does_not_change_the_running_statistics():
     mean, var = np.ones(3), np.full(3, 2.0)
     assert F.batch_norm(np.ones((0, 3, 2, 2)), mean, var, training=True).shape == (0, 3, 2, 2)
     np.testing.assert_array_equal([mean, var], [[1] * 3, [2] * 3])
@@ -270,8 +272,8 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_memory_of_any_layout(name, layout):
-    """Inputs and the output's gradient: what lies otherwise in memory has the same results to the last bit or two."""
+def test_inputs_may_have_any_memory_layout(name, layout):
+    """The memory layout of the inputs and of the output gradient changes the results by rounding only."""
     function, _, shapes = FUNCTIONS[name]
     arrays = draw(*shapes)
     plain = function(*map(Tensor, arrays))
@@ -282,7 +284,7 @@ def test_memory_of_any_layout(name, layout):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
-def test_inputs_that_repeat_one_number_in_memory():
+def test_inputs_with_a_stride_of_0():
     (x,), (w,) = draw((1, 3, 1, 1)), draw((1, 1, 3, 3), seed=1)
     wide, weight = np.broadcast_to(x, (2, 3, 5, 5)), np.broadcast_to(w, (4, 3, 3, 3))
     compare(lambda x, w: F.conv2d(x, w, padding=1), lambda x, w: TF.conv2d(x, w, padding=1), wide, weight)
@@ -302,7 +304,7 @@ def test_inputs_that_repeat_one_number_in_memory():
         (lambda x: F.cat([x, x]), lambda x: torch.cat([x, x]), (3, 4)),
     ],
 )
-def test_one_tensor_as_two_arguments(ours, theirs, shape):
+def test_one_tensor_may_be_two_arguments(ours, theirs, shape):
     compare(ours, theirs, *draw(shape))
 
 
@@ -367,7 +369,7 @@ def test_conv2d_with_same_padding(kernel, groups):
 
 
 @pytest.mark.parametrize("number", [np.float64(0.1), np.float32(0.5), np.int64(1)])
-def test_numpy_s_numbers_widen_no_float32(number):
+def test_numpy_numbers_do_not_widen_float32(number):
     x = draw((2, 3, 4, 4))[0].astype(np.float32)
     plain = number.item()
     compare(lambda x: (x * x) ** number, lambda x: (x * x) ** plain, x, tolerance=1e-5)
@@ -393,7 +395,7 @@ HALVES = sorted(set(FUNCTIONS) - {name for name in FUNCTIONS if "local_response_
 
 @pytest.mark.parametrize("name", HALVES)
 def test_float16(name):
-    """To its rounding, as PyTorch on a CPU."""
+    """Agrees with PyTorch on a CPU to the rounding of float16."""
     ours, theirs, shapes = FUNCTIONS[name]
     compare(ours, theirs, *[np.abs(a).astype(np.float16) + np.float16(0.1) for a in draw(*shapes)], tolerance=4e-3)
 

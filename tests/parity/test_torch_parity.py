@@ -1,4 +1,4 @@
-"""PyTorch is the oracle: values and gradients of every function, layer, optimiser and schedule; and of both nets, whole."""
+"""Everything compared with PyTorch: functions, layers, optimisers, schedules and whole networks; values and gradients."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ TOLERANCE = {np.float64: 1e-9, np.float32: 2e-4}
 
 
 def agree(ours, theirs, dtype, subject, what="value"):
-    """Equal to within the tolerance, measured in the largest entry."""
+    """Check that both agree; the tolerance is relative to the largest entry."""
     theirs = theirs.detach().numpy()
     assert ours.shape == theirs.shape, f"{subject}: {what}"
     scale = np.abs(theirs).max(initial=1e-30)
@@ -39,7 +39,7 @@ def agree(ours, theirs, dtype, subject, what="value"):
 
 
 def compare(subject, ours, theirs, shapes, dtype, seed=0):
-    """Both functions on the same inputs: the outputs, and the gradients of all inputs for one random output gradient."""
+    """Compare both functions on the same inputs: the outputs, and the gradients of all inputs for a random output gradient."""
     rng = np.random.default_rng(seed)
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     inputs = [Tensor(a.copy(), requires_grad=True) for a in arrays]
@@ -93,7 +93,7 @@ FUNCTIONS = {
         lambda x: TF.local_response_norm(x, 5, 0.1, 0.75, 2.0),
         [(2, 9, 4, 5)],
     ),
-    "local_response_norm in groups": (  # PyTorch's of each group
+    "local_response_norm in groups": (  # PyTorch's, for each group
         lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 2.0, groups=2),
         lambda x: torch.cat([TF.local_response_norm(part, 5, 0.1, 0.75, 2.0) for part in x.chunk(2, dim=1)], dim=1),
         [(2, 14, 4, 5)],
@@ -220,7 +220,7 @@ LAYERS = {
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name, dtype):
-    """The same constructor arguments and state: value, and gradients of the input and of every parameter; then evaluation."""
+    """With the same arguments and state: the output, the gradients of input and parameters, the output in evaluation."""
     (args, kwargs), kind = LAYERS[name], name.split(",")[0]
     ours, theirs = getattr(nn, kind)(*args, **kwargs).to(dtype=dtype), getattr(torch.nn, kind)(*args, **kwargs)
     theirs.to(torch.float64 if dtype == np.float64 else torch.float32)
@@ -239,13 +239,13 @@ def test_layers(name, dtype):
     agree(ours(x).data, theirs(t), dtype, name, "value in evaluation")
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if "BatchNorm" not in name])  # whose differs between versions
-def test_layers_show_their_settings(name):
+@pytest.mark.parametrize("name", [name for name in LAYERS if "BatchNorm" not in name])  # its repr depends on the version
+def test_the_repr_of_layers_is_pytorchs(name):
     (args, kwargs), kind = LAYERS[name], name.split(",")[0]
     assert repr(getattr(nn, kind)(*args, **kwargs)) == repr(getattr(torch.nn, kind)(*args, **kwargs))
 
 
-def test_a_network_shows_its_layers():
+def test_the_repr_of_a_network_is_pytorchs():
     def network(nn):
         parts = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(inplace=True), nn.Dropout(0.2))
         return nn.Sequential(parts, nn.ModuleList([nn.Linear(2, 3), nn.Identity(), nn.Sequential()]), nn.Tanh())
@@ -285,7 +285,7 @@ def test_mse_loss(reduction):
 
 
 def trained_with_groups(kind, decay, steps, **settings):
-    """(our parameters, PyTorch's, the two optimisers) after some steps; the second group has a rate and a decay of its own."""
+    """(our parameters, PyTorch's, the two optimisers) after some steps; the second group has its own rate and decay."""
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal((4, 3)), rng.standard_normal(5)]
     ours = [nn.Parameter(a.copy()) for a in arrays]
@@ -372,13 +372,13 @@ SCHEDULES = {
 
 
 def optimizers():
-    """Ours and theirs, with two groups."""
+    """Our optimiser and PyTorch's, with two groups."""
     ours = SGD([{"params": [nn.Parameter(np.ones(1))]}, {"params": [nn.Parameter(np.ones(1))], "lr": 0.3}], 0.1)
     groups = [{"params": [torch.nn.Parameter(torch.ones(1))]}, {"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.3}]
     return ours, torch.optim.SGD(groups, 0.1)
 
 
-@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # PyTorch's own, within its SequentialLR
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # PyTorch's SequentialLR itself causes it
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(name):
     agree_over_steps(name, *optimizers())
@@ -393,8 +393,8 @@ def agree_over_steps(name, ours, theirs):
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_schedule_made_after_one_cycle(name):
-    """It begins with the start of the cycle, and not with its highest rate."""
+def test_a_schedule_made_after_one_cycle_agrees(name):
+    """It starts at the initial rate of the cycle, not at the highest."""
     ours, theirs = optimizers()
     first = OneCycleLR(ours, [0.5, 1.0], 20)
     twin = lr_scheduler.OneCycleLR(theirs, [0.5, 1.0], 20, cycle_momentum=False)
@@ -421,11 +421,11 @@ def test_plateau(metrics, mode, threshold, patience, cooldown, min_lr):
         np.testing.assert_allclose(pair[0].get_last_lr(), pair[1].get_last_lr(), rtol=1e-12)
 
 
-# --- whole nets ----------------------------------------------------------------------------------------------------
+# --- whole networks-------------------------------------------------------------------------------------------------
 
 
 class Masks(torch.nn.Module):
-    """Dropout with the masks that ours drew; scale: what all is multiplied by."""
+    """Dropout with the masks that minidl draws, after a multiplication by scale."""
 
     def __init__(self, key, scale):
         super().__init__()
@@ -440,7 +440,7 @@ class Masks(torch.nn.Module):
 
 
 class GroupedLocalResponseNorm(torch.nn.LocalResponseNorm):
-    """Of each group of channels by itself."""
+    """Normalises each group of channels by itself."""
 
     groups = 1
 
@@ -449,7 +449,7 @@ class GroupedLocalResponseNorm(torch.nn.LocalResponseNorm):
 
 
 class SameMapNorm(torch.nn.Module):
-    """cuda-convnet's rnorm: by the mean of the squares in a window of the same map, zeros beyond its borders."""
+    """cuda-convnet's rnorm: divides by the mean of the squares in a window of the same feature map, padded with zeros."""
 
     def __init__(self, layer):
         super().__init__()
@@ -460,14 +460,14 @@ class SameMapNorm(torch.nn.Module):
 
 
 class CeilConv2d(torch.nn.Conv2d):
-    """A convolution over an image with zeros to the right and below, 227 x 227 in all."""
+    """A convolution of an image that is padded with zeros at the right and at the bottom, to 227 x 227."""
 
     def forward(self, x):
         return super().forward(TF.pad(x, (0, 227 - x.shape[3], 0, 227 - x.shape[2])))
 
 
 def twin_of(net, keys=None):
-    """The same network in PyTorch, with the same weights, by the layers' own settings."""
+    """The same network in PyTorch, with the same layers, settings and weights."""
     keys = keys or iter(range(9))
     twin = torch.nn.Sequential()
     for name, layer in net.named_modules():
@@ -504,7 +504,7 @@ def twin_of(net, keys=None):
     return twin
 
 
-NETS = {  # (network, height and width of its images): how many of them
+NETS = {  # (network, height and width of its images): number of images
     ("cifar-bn", 32): 128,
     ("cifar-lrn", 32): 128,
     ("alexnet-2012", 224): 4,
@@ -520,7 +520,7 @@ def net_and_twin(name, size, dtype):
     net = alexnet.create(name)
     rng = np.random.default_rng(0)
     for _, layer in net.named_modules():
-        if isinstance(layer, nn.BatchNorm2d):  # not only ones and zeros
+        if isinstance(layer, nn.BatchNorm2d):  # values other than 1 and 0
             layer.weight.data[...] = rng.uniform(0.5, 1.5, layer.weight.shape)
             layer.bias.data[...] = rng.uniform(-0.5, 0.5, layer.bias.shape)
     net.to(dtype=dtype)
@@ -530,14 +530,14 @@ def net_and_twin(name, size, dtype):
 
 
 def vanishes(parameter, net):
-    """Batch norm takes a bias before it away again: its gradient is zero, and what is computed is rounding."""
+    """Whether it is a bias before a batch norm, which removes it: its gradient is zero up to rounding."""
     layer, _, kind = parameter.rpartition(".")
     return kind == "bias" and layer.startswith("conv") and hasattr(net, layer.replace("conv", "bn"))
 
 
 @pytest.mark.parametrize("name, size", NETS)
-def test_a_net_at_its_real_size_in_float64(name, size):
-    """From the images to the loss and back: logits, the gradient of every parameter and of the images, running statistics."""
+def test_a_network_at_its_real_size_in_float64(name, size):
+    """Forward and backward: the logits, the gradients of every parameter and of the images, the running statistics."""
     net, twin, images, labels = net_and_twin(name, size, np.float64)
     subject = f"{name}, {size} x {size}"
     x, t = Tensor(images, requires_grad=True), torch.tensor(images, requires_grad=True)
@@ -561,11 +561,11 @@ def test_a_net_at_its_real_size_in_float64(name, size):
 
 
 @pytest.mark.parametrize("name, size", NETS)
-def test_a_net_at_its_real_size_in_float32(name, size):
-    """The logits, and each layer given what PyTorch's had: its output, and the gradients of its input and parameters.
+def test_a_network_at_its_real_size_in_float32(name, size):
+    """The logits; then each layer on PyTorch's input and output gradient: its output, the gradients of input and parameters.
 
-    Layer by layer, as float32 rounding tips a few of a batch's 27 million ReLUs and maxima that are all but ties, and all
-    gradients behind those differ: PyTorch's own by up to 6% from what it computes in float64.
+    The comparison is by layer, because rounding in float32 decides a few near ties among a batch's 27 million ReLUs and
+    maxima, and all earlier gradients then differ: PyTorch's own, by up to 6% from its float64 ones.
     """
     net, twin, images, labels = net_and_twin(name, size, np.float32)
     subject = f"{name}, {size} x {size}"

@@ -1,4 +1,4 @@
-"""benchmarks/twin.py is train.py's twin: from the same weights the same steps, and augmentation from the same crops."""
+"""benchmarks/twin.py trains as train.py does: the same steps from the same weights, and the same augmentation."""
 
 import argparse
 import dataclasses
@@ -34,7 +34,7 @@ def without_dropout(network):
 
 
 @pytest.mark.parametrize("model", ["cifar-bn", "cifar-lrn"])
-def test_from_the_same_weights_it_makes_the_same_steps(twin, model):
+def test_the_twin_makes_the_same_steps_from_the_same_weights(twin, model):
     config = train.config(argparse.Namespace(model=model))
     recipe = dataclasses.replace(config.recipe, bias_lr=2.0, bias_decay=False)
     random.manual_seed(0)
@@ -69,7 +69,7 @@ def test_from_the_same_weights_it_makes_the_same_steps(twin, model):
         np.testing.assert_allclose(array, expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max() + 1e-15, err_msg=name)
 
 
-def test_it_begins_with_weights_of_the_same_size(twin):
+def test_the_twin_starts_with_weights_of_the_same_deviation(twin):
     pairs = zip(alexnet.create("cifar-bn", 10).state_dict().items(), twin.network(True).state_dict().values(), strict=True)
     for (name, array), other in pairs:
         assert np.std(array) == pytest.approx(other.numpy().std(), rel=0.1, abs=1e-12), name
@@ -77,8 +77,8 @@ def test_it_begins_with_weights_of_the_same_size(twin):
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
-def test_it_draws_of_the_same_crops_and_reflections(twin, mode):
-    """Each of its images is one of all that ours may be, and over many draws it has all of them."""
+def test_the_twin_draws_from_the_same_crops_and_reflections(twin, mode):
+    """In many draws the twin gives exactly the set of images that minidl can give."""
     recipe = dataclasses.replace(train.config(argparse.Namespace()).recipe, crop_padding=1, padding_mode=mode)
     image = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)).astype(np.float32)
     crop, flip = augment.RandomCrop(32, 1, 0, mode), augment.RandomHorizontalFlip(0)
@@ -90,9 +90,9 @@ def test_it_draws_of_the_same_crops_and_reflections(twin, mode):
     assert {each.tobytes() for each in theirs.contiguous().numpy()} == ours
 
 
-def test_it_averages_the_probabilities_of_both_views(twin):
-    """An image is right if the mean is, though one view alone is wrong."""
-    bright = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))  # one logit a pixel
+def test_the_twin_averages_the_probabilities_of_both_views(twin):
+    """An image counts as right if the mean of both views is right, even if one view is wrong."""
+    bright = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))  # each pixel is a logit
     bright[1].weight.data = torch.eye(2)
     images = torch.tensor([[[[3.0, 1.0]]], [[[0.0, 2.0]]]])
     loss, accuracy, views = twin.evaluated(bright, images, torch.tensor([0, 0]), lambda view: view, 2)
