@@ -69,7 +69,7 @@ class ColorNoise:
     def __call__(self, images, indices, epoch):
         draws = self.scale * random.normal(len(self.vectors), random.AUGMENTATION + 2, indices, epoch, self.seed)
         noise, factor = (self.vectors.T @ draws).astype(images.dtype), images.dtype.type(1 / (1 + self.scale))
-        for channel, change in zip(images.transpose(1, 2, 3, 0), noise, strict=True):  # batch-last, as they lie in memory
+        for channel, change in zip(images.transpose(1, 2, 3, 0), noise, strict=True):  # the order of axes in memory
             for row in channel:
                 row += change
                 row *= factor

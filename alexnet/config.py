@@ -73,7 +73,7 @@ class Config:
     freeze: Text | None = None  # prefixes of the names of frozen parameters, with commas between
     classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST)] | None = None
     preparation: Preparation | None = None
-    # The principal components of the channels over the training set, one in a row; its length is the standard deviation along it.
+    # Rows: the principal components of the training images' channels; the length of each is the standard deviation along it.
     color_vectors: Annotated[list[PerChannel], Meta(min_length=1, max_length=3)] | None = None
     skipped: Annotated[list[Text], Meta(max_length=MOST)] = dataclasses.field(default_factory=list)  # unreadable files
     files: Annotated[str, Meta(min_length=64, max_length=64)] | None = None  # checksum of the names and sizes of the others

@@ -41,7 +41,7 @@ class Explanation:
 
 
 def explain(network: Module, image: Array, label: int) -> Explanation:
-    """Explain the logit of class `label` for one normalised image (1, C, H, W). The network is then in evaluation mode."""
+    """Explain class `label` for one normalised image (1, C, H, W). Sets the network to evaluation mode; nothing else changes."""
     network.eval()
     gradient, activations, slopes = _gradients(network, image, label)
     # Grad-CAM: the weight of a map is the mean of the logit's gradient over it. Negative sums are evidence against the class.

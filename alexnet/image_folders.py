@@ -140,7 +140,7 @@ class ImageFiles:
         return self._part[1]
 
 
-# --- what is in a folder ------------------------------------------------------------------------------------------------
+# --- the images in a folder ---------------------------------------------------------------------------------------------
 
 
 def load(root: Path, side: int, sharers: int = 1) -> Dataset:

@@ -54,7 +54,7 @@ class Pixels:
 
     @property
     def color_vectors(self) -> list[list[float]]:
-        """The principal components, one in a row, the largest first; the length of each is the standard deviation along it."""
+        """Rows: the principal components, the largest first; the length of each is the standard deviation along it."""
         variances, components = np.linalg.eigh(self.covariance)
         rows = (components * np.sqrt(np.maximum(variances, 0))).T[::-1]
         # The sign of an eigenvector is arbitrary: make its largest component positive.

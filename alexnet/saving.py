@@ -1,4 +1,4 @@
-"""What a checkpoint of a run contains, and what is checked before a run resumes from it."""
+"""The contents of a run's checkpoint, and the checks before a run resumes from it."""
 
 import contextlib
 import hashlib

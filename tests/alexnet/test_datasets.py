@@ -137,7 +137,7 @@ class Attack:
         (lambda raw: b"not a pickle", "damaged"),
         (lambda raw: pickle.dumps([1, 2]), "holds no data and labels"),
         (lambda raw: pickle.dumps({b"data": np.zeros((10, 3072), np.uint8), b"labels": [0] * 10}), "not 10,000 images"),
-        (lambda raw: pickle.dumps({b"data": np.zeros((10000, 3072), np.int8), b"labels": [0] * 10000}), "else than bytes"),
+        (lambda raw: pickle.dumps({b"data": np.zeros((10000, 3072), np.int8), b"labels": [0] * 10000}), "not of bytes"),
         (lambda raw: pickle.dumps({b"data": np.zeros((10000, 3072), np.uint8), b"labels": [10] * 10000}), "from 0 to 9"),
         (lambda raw: pickle.dumps({b"data": np.zeros((10000, 3072), np.uint8), b"labels": [0] * 9999}), "10,000 numbers"),
         (lambda raw: pickle.dumps({b"data": np.zeros((10000, 3072), np.uint8), b"labels": ["0"] * 10000}), "10,000 numbers"),
@@ -225,7 +225,7 @@ def test_what_is_missing_is_downloaded_once(archive, server, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "content, message", [(None, "cannot download CIFAR-10: get http://127.0.0.1.* or use --data digits"), (b"x", "md5 is wrong")]
+    "content, message", [(None, "cannot download CIFAR-10: get http://127.0.0.1.* or use --data digits"), (b"x", "wrong md5")]
 )
 def test_a_download_that_fails_leaves_nothing(server, tmp_path, monkeypatch, content, message):
     url, served = server

@@ -331,14 +331,14 @@ HOSTILE_TARS = {
         tar(test_batch=pax(f"path={path('test_batch')}") + member("other", BATCHES["test_batch"])),
         INCOMPLETE,
     ),
-    "a member of 1 TB": (tar(member("large", size=1 << 40)), damaged("it has a member of 1,099,511,627,776 bytes, and ")),
+    "a member of 1 TB": (tar(member("large", size=1 << 40)), damaged("it has a member of 1,099,511,627,776 bytes, but only ")),
     "a header of 1 TB": (tar(member("pax", type=tarfile.XHDTYPE, size=1 << 40)), damaged("it has a member of 1,099,511,627,776")),
     "a name of 1 TB": (tar(member("long", type=tarfile.GNUTYPE_LONGNAME, size=1 << 40)), damaged("it has a member of 1,099,511")),
     "a member of 2 ** 80 bytes": (tar(member("large", size=1 << 80)), damaged("it has a member of 1,208,925,819,614,629,174,")),
-    "a member below nothing": (tar(member("large", size=-512)), damaged("it has a member of -512 bytes, and ")),
+    "a member below nothing": (tar(member("large", size=-512)), damaged("it has a member of -512 bytes, but only ")),
     "a batch below nothing": (
         tar(test_batch=member(path("test_batch"), size=-512)),
-        damaged("it has a member of -512 bytes, and"),
+        damaged("it has a member of -512 bytes, but only"),
     ),
     "1,000 headers": (tar(pax("comment=") * 1000), damaged("it has more than 1,000 members)")),
     "no header": (tar(b"x" * 512), damaged("")),
@@ -352,7 +352,7 @@ HOSTILE_TARS = {
     "nothing": (b"", "{archive} is incomplete: data_batch_1"),
     "a batch of nothing": (
         tar(test_batch=member(path("test_batch"))),
-        "{archive}/test_batch is damaged (it is cut, or no pickle of",
+        "{archive}/test_batch is damaged (it is cut off, or not a pickle of",
     ),
 }
 
@@ -527,7 +527,7 @@ def test_no_home_folder(tmp_path, monkeypatch, given):
     monkeypatch.delenv("MINIDL_DATA", raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
     place = given or "~/.cache/minidl"
-    line = f"there is no home folder for {place}; say with --data-dir or MINIDL_DATA where CIFAR-10 is to be"
+    line = f"there is no home folder for {place}; give the folder for CIFAR-10 with --data-dir or MINIDL_DATA"
     with pytest.raises(UserError) as error:
         datasets.cifar10(given)
     assert str(error.value) == line

@@ -111,7 +111,8 @@ def test_good_files_are_answered_before_bad_ones_are_told(place, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     status, out, told = call(predict, place / "run", tmp_path / "bad.png", good, tmp_path / "none.png", "--json")
     assert status == 2 and [answer["file"] for answer in json.loads(out)] == [str(good)]
-    assert told[0].startswith(f"error: {tmp_path / 'bad.png'}: it is no image") and f"{tmp_path / 'none.png'}: No such" in told[1]
+    assert told[0].startswith(f"error: {tmp_path / 'bad.png'}: it is not an image")
+    assert f"{tmp_path / 'none.png'}: No such" in told[1]
 
 
 def test_batches_do_not_matter(place):
@@ -169,7 +170,7 @@ def test_names_of_classes_from_a_file(place, tmp_path):
     found = answers(place / "run", place / "data/val/green/green-0.png", "--classes", tmp_path / "names.txt")
     assert found[0]["predictions"][0]["class"] == "Grün"
     (tmp_path / "names.txt").write_text("a\nb\n")
-    with pytest.raises(UserError, match="it has 2 lines, and the network has 3 classes"):
+    with pytest.raises(UserError, match="it has 2 lines, but the network has 3 classes"):
         answers(place / "run", place / "data/val", "--classes", tmp_path / "names.txt")
     for name in ("none.txt", "latin.txt"):
         (tmp_path / "latin.txt").write_bytes(b"\xff\xfe\xfa")
@@ -325,7 +326,7 @@ def test_a_file_has_no_test_images_of_its_own(place, tmp_path):
     with pytest.raises(UserError, match="a.safetensors: there is no run and no file of that name"):
         call(evaluate, tmp_path / "a.safetensors")
     export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
-    with pytest.raises(UserError, match="has no test images of its own; say with --data"):
+    with pytest.raises(UserError, match="has no test images of its own; give some with --data"):
         call(evaluate, tmp_path / "a.safetensors")
 
 
