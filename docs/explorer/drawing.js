@@ -18,7 +18,8 @@ const factor = (value) => (value < 0 ? `(${number(value)})` : number(value));
 const short = (value) => {
   if (!Number.isFinite(value)) return number(value);
   const size = Math.abs(value);
-  const text = size >= 999.5 ? value.toExponential(0).replace("+", "") : `${Number(size < 1 ? value.toFixed(2) : value.toPrecision(2)) || 0}`;
+  const rounded = Number(size < 1 ? value.toFixed(2) : value.toPrecision(2)) || 0;
+  const text = size >= 999.5 ? value.toExponential(0).replace("+", "") : `${rounded}`;
   return text.replace("0.", ".").replace("-", "−");
 };
 // The largest size, for a scale; 1 if there is nothing but zeros and what rounding left.
@@ -127,8 +128,9 @@ class Panel {
     this.shown = shown;
     const scale = largest(this.layout.map(({ place }) => shown[place]));
     const unit = gradient && this.size >= READABLE ? unitOf(scale) : 1;
-    const parts = [`<b>${gradient ? "∂L/∂" : ""}${this.letter}</b>`, this.name, unit === 1 ? "" : `× ${number(unit).replace("1·", "")}`];
-    this.caption.innerHTML = parts.map((part) => `<span>${part}</span>`).join(" ");
+    const letter = `<b>${gradient ? "∂L/∂" : ""}${this.letter}</b>`;
+    const times = unit === 1 ? "" : `× ${number(unit).replace("1·", "")}`;
+    this.caption.innerHTML = [letter, this.name, times].map((part) => `<span>${part}</span>`).join(" ");
     this.svg.setAttribute("aria-label", this.caption.textContent.trim());
     for (const { place, rect, text } of this.cells.values()) {
       rect.setAttribute("fill", shade(shown[place], scale));

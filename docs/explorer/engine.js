@@ -306,8 +306,12 @@ const engine = (() => {
       const { std, meanGrad, meanWeighted } = channels[c];
       const gamma = params[`${name}.weight`][c];
       const scale = gamma / std;
+      const from = [
+        { of: "y", place },
+        { of: "w", place: c },
+      ];
       return [
-        { factors: [["gamma", gamma], ["std", std], ["dy", dy[place]]], from: [{ of: "y", place }, { of: "w", place: c }], value: scale * dy[place] },
+        { factors: [["gamma", gamma], ["std", std], ["dy", dy[place]]], from, value: scale * dy[place] },
         { factors: [["mean", meanGrad]], from: [], value: -scale * meanGrad },
         { factors: [["xhat", xhat[place]], ["weighted", meanWeighted]], from: [], value: -scale * xhat[place] * meanWeighted },
       ];

@@ -233,7 +233,8 @@ const grow = () => {
   const card = byId("network").querySelector("[aria-current] canvas");
   const [from, to] = [card, figure].map((element) => element.getBoundingClientRect());
   const move = `translate(${from.left - to.left}px, ${from.top - to.top}px) scale(${from.width / to.width}, ${from.height / to.height})`;
-  figure.animate([{ transformOrigin: "0 0", transform: move, opacity: 0.4 }, { transformOrigin: "0 0" }], { duration: 350, easing: "ease-out" });
+  const transformOrigin = "0 0";
+  figure.animate([{ transformOrigin, transform: move, opacity: 0.4 }, { transformOrigin }], { duration: 350, easing: "ease-out" });
 };
 
 const load = () => {
