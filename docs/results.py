@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -152,7 +152,7 @@ def _pseudo_error(effects: list[float]) -> float:
 def svg(name: str) -> str:
     """A plot of a study as SVG. Its numbers are rounded to two decimals, so that it is the same on every machine."""
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "none"}):
+    with matplotlib.style.context(["default", {"svg.hashsalt": "minidl", "svg.fonttype": "none"}]):
         PLOTS[name](name).savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
     lines = (line.rstrip() for line in text.getvalue().splitlines())
     return NUMBER.sub(lambda number: f"{float(number[0]):.2f}", "\n".join(lines) + "\n")
@@ -211,8 +211,8 @@ def curves(name: str) -> Figure:
         _band(axes, [[row["test_accuracy"] for row in rows] for rows in found], ARMS[arm].label, color)
     axes.axhline(0.8114, color="#999999", lw=0.8, ls=":")
     axes.axhline(0.7125, color="#999999", lw=0.8, ls=":")
-    axes.text(1, 0.8114, "the deck, batch normalisation", fontsize=7, va="bottom", color="#666666")
-    axes.text(1, 0.7125, "the deck, LRN", fontsize=7, va="bottom", color="#666666")
+    axes.text(1, 0.8114, "the study deck, batch normalisation", fontsize=7, va="bottom", color="#666666")
+    axes.text(1, 0.7125, "the study deck, LRN", fontsize=7, va="bottom", color="#666666")
     axes.set(xlabel="epoch", ylabel="test accuracy")
     axes.legend(fontsize=8, loc="lower right", frameon=False)
     return sheet
