@@ -152,8 +152,8 @@ def is_image_name(name: str) -> bool:
 
 def natural_order(name: str) -> Any:
     """A key that sorts "class 2" before "Class 10"."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part[:1].isdecimal() else (-1, part.casefold()) for part in parts], name
+    parts = re.split(r"([0-9]+)", name)  # every second part is a number
+    return [(int(part), "") if i % 2 else (-1, part.casefold()) for i, part in enumerate(parts)], name
 
 
 def images_below(folder: str | os.PathLike[str]) -> list[str]:
