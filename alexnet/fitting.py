@@ -92,7 +92,8 @@ def fit(
         print(table, flush=True)
         images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
         devices = f"{communicators.size} devices ({way}), " if communicators.size > 1 else ""
-        print(f"{images}, {devices}{config.threads} threads; files in {folder.path}", flush=True)
+        threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
+        print(f"{images}, {devices}{threads}; files in {folder.path}", flush=True)
     reporter = Reporter(folder, dataset.classes, test_loader, progress.step) if rank == 0 else None
 
     def add_sample(row: dict[str, Any]) -> None:

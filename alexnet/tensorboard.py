@@ -21,7 +21,7 @@ def check_installed() -> None:
     try:
         import tensorboardX.proto.event_pb2  # noqa: F401
     except ImportError:
-        raise UserError("--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'") from None
+        raise UserError("--tensorboard: tensorboardX is not installed: pip install -e '.[tensorboard]'") from None
 
 
 class TensorBoard:

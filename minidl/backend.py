@@ -26,7 +26,7 @@ def _cupy():
         if installed:
             raise UserError(f"{installed[0]} is installed, but does not work ({error}): install it again") from None
         raise UserError(
-            "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]', or use the numpy back end"
+            "CuPy is not installed: pip install -e '.[cuda12]' or '.[cuda13]' in minidl's folder, or use the numpy back end"
         ) from None
     return cupy
 
@@ -60,7 +60,7 @@ def use_device(device: str) -> None:
             raise
         line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{device}: a CUDA library is missing ({line}): pip install 'minidl[cuda12]' or 'minidl[cuda13]'"
+            f"{device}: a CUDA library is missing ({line}): pip install -e '.[cuda12]' or '.[cuda13]' in minidl's folder"
         ) from None
 
 

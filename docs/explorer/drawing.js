@@ -13,7 +13,7 @@ const number = (value) => {
   const text = Math.abs(exponent) > 3 ? `${mantissa}·10<sup>${exponent.replace("+", "")}</sup>` : `${Number(value.toPrecision(3))}`;
   return text.replaceAll("-", "−");
 };
-const factor = (value) => (value < 0 ? `(${number(value)})` : number(value));
+const factor = (value) => (value < 0 || number(value).includes("·") ? `(${number(value)})` : number(value));
 // For a cell: two digits, no zero before the point, and 1e3 for a thousand.
 const short = (value) => {
   if (!Number.isFinite(value)) return number(value);

@@ -41,7 +41,7 @@ const goesText = (panel, count) => {
 
 // --- its formula, with the numbers --------------------------------------------------------------------------------------------
 
-const FIRST = 8; // terms that are written out
+const FIRST = 8; // terms that are written out, unless they are below a thousandth of the largest
 
 const product = ({ factors }) => factors.map(([, value]) => factor(value)).join("·");
 
@@ -49,8 +49,9 @@ const product = ({ factors }) => factors.map(([, value]) => factor(value)).join(
 const written = (terms, total) => {
   const kept = terms.filter((term) => term.value !== 0).sort((one, other) => Math.abs(other.value) - Math.abs(one.value));
   if (!kept.length) return `${words.allZero}: <b>0</b>`;
-  const texts = kept.slice(0, FIRST).map(product);
-  const rest = kept.slice(FIRST);
+  const large = kept.slice(0, FIRST).filter((term) => Math.abs(term.value) >= Math.abs(kept[0].value) / 1000);
+  const texts = large.map(product);
+  const rest = kept.slice(large.length);
   if (rest.length) texts.push(plural(words.further, rest.length, { sum: factor(sum(rest.map((term) => term.value))) }));
   return `${texts.join(" + ")} = <b>${number(total)}</b>`;
 };
@@ -76,17 +77,17 @@ const filled = (panel, place) => {
   const terms = termsOf(panel, place);
   if (isParameter(panel)) return parameterText(layer, panel, place, terms);
   const total = panel.shown[place];
-  const said = words.filled[layers[layer].kind]?.[back ? "backward" : "forward"];
+  const said = words.filled[layers[layer].kind]?.[back ? "backward" : "forward"]?.[terms.every((term) => term.cut) ? "cut" : "text"];
   if (!said) return written(terms, total);
   const numbers = {
     value: number(panel.values[place]),
     ...Object.fromEntries(terms.flatMap((term) => term.factors).map(([letter, value]) => [letter, factor(value)])),
     total: `<b>${number(total)}</b>`,
-    list: terms.map((term) => factor(term.value)).join(back ? " + " : ", "),
+    list: terms.map((term) => factor(term.value)).join(", "),
     neighbours: terms.filter((term) => term.neighbour).map(neighbour).join(" + "),
     scale: number(1 / (1 - (state.dropping ? (layers[layer].p ?? 0) : 0))),
   };
-  return fill(terms.every((term) => term.cut) ? said.cut : said.text, numbers);
+  return fill(said, numbers);
 };
 
 const softmaxText = (place) => {

@@ -64,7 +64,7 @@ def _mpi():
             mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install 'minidl[mpi]'") from None
+        raise UserError(f"started by mpiexec, but mpi4py does not work ({error}): pip install -e '.[mpi]'") from None
     if not MPI.Is_initialized():
         if os.environ.get("OMPI_COMM_WORLD_SIZE") and MPI.get_vendor()[0] != "Open MPI":  # MPICH would end the process
             raise _other_launcher(1)

@@ -110,7 +110,7 @@ def test_a_full_disk_is_an_error(tmp_path):
 def test_without_tensorboardx_an_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     refused = experiments.run(*experiments.TINY, "--tensorboard", "--out", tmp_path / "a")
-    assert refused == (2, "--tensorboard: tensorboardX is not installed: pip install 'minidl[tensorboard]'")
+    assert refused == (2, "--tensorboard: tensorboardX is not installed: pip install -e '.[tensorboard]'")
     assert not list(tmp_path.iterdir())
 
 

@@ -153,7 +153,7 @@ def wait_for(process, text):
 def test_a_stopped_and_resumed_run_ends_the_same(finished, tmp_path, signum, status):
     folder, done = finished
     process = start(*SMALL, "--out", "runs/a", cwd=tmp_path)
-    wait_for(process, "threads; files in")  # printed in the first epoch
+    wait_for(process, "; files in")  # printed in the first epoch
     process.send_signal(signum)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status
@@ -182,7 +182,7 @@ def test_a_killed_and_resumed_run_ends_the_same(finished, tmp_path):
 def test_a_run_killed_before_its_first_checkpoint_starts_over(finished, tmp_path):
     folder, _ = finished
     process = start(*SMALL, "--out", "a", cwd=tmp_path)
-    wait_for(process, "threads; files in")
+    wait_for(process, "; files in")
     process.kill()
     process.communicate()
     assert not list((tmp_path / "a" / "checkpoints").glob("*.safetensors"))
@@ -348,7 +348,7 @@ def test_cifar10_is_trained_with_its_own_recipe(tmp_path):
         (["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
         (["--backend", "torch"], "argument --backend: invalid choice: 'torch'"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--backend", "cupy", "--data", "digits"], "CuPy is not installed: pip install 'minidl[cuda12]' or 'minidl[cuda13]'"),
+        (["--backend", "cupy", "--data", "digits"], "CuPy is not installed: pip install -e '.[cuda12]' or '.[cuda13]' in minidl's folder"),
         (["--devices", "a"], "argument --devices: 'a' is not a list of different device numbers"),
         (["--devices", "0,0"], "argument --devices: '0,0' is not a list of different device numbers"),
         (["--devices", "0,00"], "argument --devices: '0,00' is not a list of different device numbers"),
@@ -441,7 +441,7 @@ def test_two_runs_at_once_do_not_collide(tmp_path):
 
 def test_repeated_ctrl_c_ends_at_once(tmp_path):
     process = start(*SMALL, "--epochs", "50", "--out", "a", cwd=tmp_path)
-    wait_for(process, "threads; files in")
+    wait_for(process, "; files in")
     for _ in range(4):
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)

@@ -68,7 +68,7 @@ def test_an_existing_gpu_is_used(installed):
 
 def test_cupy_is_not_installed(installed):
     installed()
-    assert "pip install 'minidl[cuda12]' or 'minidl[cuda13]'" in refused()
+    assert "pip install -e '.[cuda12]' or '.[cuda13]' in minidl's folder" in refused()
 
 
 def test_cupy_is_installed_but_broken(installed):
