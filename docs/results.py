@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alexnet import reproduction, verdicts
+from alexnet.run import RunFolder
 from alexnet.studies import ARMS, STUDIES
 from alexnet.verdicts import MEASURES, Rows
 
@@ -45,7 +46,7 @@ def rows_of(cells: Iterable[Iterable[str]]) -> str:
 
 def deck(name: str) -> str:
     """The last line of each run, its minutes of training and its images per second."""
-    head = ["run", "last line", "two views", "minutes of training", "images/s"]
+    head = ["run", "last line", "two views", "threads", "minutes of training", "images/s"]
     found = []
     for (arm, seed), rows in sorted(runs(name).items(), key=lambda run: list(ARMS).index(run[0][0])):
         last, speeds = rows[-1], [row["images_per_second"] for row in rows]
@@ -54,7 +55,8 @@ def deck(name: str) -> str:
         minutes = sum(row["seconds"] for row in rows) / 60
         speed = f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
         views_text = f"{views:.4f}" if views is not None and views != last["test_accuracy"] else ""
-        found.append([f"{ARMS[arm].label}, seed {seed}", line, views_text, f"{minutes:.0f}", speed])
+        threads = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config.threads
+        found.append([f"{ARMS[arm].label}, seed {seed}", line, views_text, str(threads), f"{minutes:.0f}", speed])
     return rows_of([head, *found])
 
 

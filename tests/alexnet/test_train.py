@@ -348,7 +348,10 @@ def test_cifar10_is_trained_with_its_own_recipe(tmp_path):
         (["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
         (["--backend", "torch"], "argument --backend: invalid choice: 'torch'"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--backend", "cupy", "--data", "digits"], "CuPy is not installed: pip install -e '.[cuda12]' or '.[cuda13]' in minidl's folder"),
+        (
+            ["--backend", "cupy", "--data", "digits"],
+            "CuPy is not installed: pip install -e '.[cuda12]' or '.[cuda13]' in minidl's folder",
+        ),
         (["--devices", "a"], "argument --devices: 'a' is not a list of different device numbers"),
         (["--devices", "0,0"], "argument --devices: '0,0' is not a list of different device numbers"),
         (["--devices", "0,00"], "argument --devices: '0,00' is not a list of different device numbers"),
