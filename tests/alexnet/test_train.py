@@ -253,7 +253,7 @@ def test_a_resumed_run_keeps_its_number_of_threads(finished, tmp_path):
         "assert train.main(['--resume', 'a']) == 0; print(minidl.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code, ROOT], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "1" and "1 threads" in done.stdout
+    assert done.stdout.splitlines()[-1] == "1" and " 1 thread; files in" in done.stdout
 
 
 def test_a_run_resumed_on_other_devices_ends_the_same(tmp_path):
