@@ -1,6 +1,6 @@
 """Exercise 12: gathering the parts of all ranks.
 
-    y[r] = x_0, x_1, ..., one behind the other, for every rank r
+    y[r] = x_0, x_1, ..., one after the other, for every rank r
 
 Rank r has the part x_r, which is (N_r, C). A gather gives each of the R ranks a copy of the whole, so y is (R, N, C), where N
 is the sum of all N_r. grad[r] = dL/dy[r] comes from what rank r does with its copy. The backward below is wrong. Repair it.

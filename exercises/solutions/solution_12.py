@@ -1,6 +1,6 @@
 """Solution 12: gathering the parts of all ranks.
 
-    y[r] = x_0, x_1, ..., one behind the other, for every rank r
+    y[r] = x_0, x_1, ..., one after the other, for every rank r
 
 x_s is in the copy of every rank r, in the same rows: y[r, rows of s] = x_s. A copy has the factor 1, and the chain rule sums
 over all copies:
