@@ -82,7 +82,9 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean, standard deviation and range, as text."""
+    """Mean, standard deviation and range, as text; or in how many runs the measure is infinite, as the goal was not reached."""
+    if missed := sum(map(math.isinf, values)):
+        return f"not reached in {missed} of {len(values)}" if len(values) > 1 else "not reached"
     n, mean, std, low, high = summarise(values)
     return f"{mean:.2f} ± {std:.2f} ({low:.2f} to {high:.2f})" if n > 1 else f"{mean:.2f}"
 

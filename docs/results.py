@@ -18,7 +18,7 @@ from alexnet.verdicts import MEASURES, Rows
 
 RESULTS = Path(__file__).parent / "results"
 COLORS = ["#3366aa", "#cc6633", "#338855", "#8855aa", "#777777", "#aa3355"]
-BLOCK = re.compile(r"<!-- (deck|table|verdicts|tuning|rates): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (deck|table|verdicts|jpeg|tuning|rates): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 Runs = dict[tuple[str, int], Rows]
@@ -34,7 +34,7 @@ def runs(study: str) -> Runs:
 
 def with_results(text: str) -> str:
     """The text of a page with an up-to-date table after each mark."""
-    makers = {"deck": deck, "table": table, "verdicts": told, "tuning": tuning, "rates": rates}
+    makers = {"deck": deck, "table": table, "verdicts": told, "jpeg": jpeg, "tuning": tuning, "rates": rates}
     return BLOCK.sub(lambda mark: f"<!-- {mark[1]}: {mark[2]} -->\n\n{makers[mark[1]](mark[2])}\n\n<!-- end -->", text)
 
 
@@ -80,6 +80,23 @@ def told(name: str) -> str:
         for claim, verdict in judged
         if verdict
     )
+
+
+def jpeg(name: str) -> str:
+    """The study's measure on images that were compressed once and twice, and the mean difference of runs with the same seed."""
+    study = STUDIES[name]
+    once, twice = runs(name), reproduction.done(study, RESULTS / "jpeg")
+    before, after = (
+        verdicts.measured(study, {key: rows for key, rows in found.items() if key in twice}) for found in (once, twice)
+    )
+    losses = [after[arm][i] - value for arm, values in before.items() for i, value in enumerate(values)]
+    margin = verdicts.T95[len(losses) - 2] * statistics.stdev(losses) / len(losses) ** 0.5
+    head = ["", "runs", f"{study.measure}, compressed once", "compressed twice"]
+    lines = [
+        [ARMS[arm].label, str(len(values)), verdicts.spread(values), verdicts.spread(after[arm])] for arm, values in before.items()
+    ]
+    total = ["**twice minus once, 95 % interval**", str(len(losses)), "", f"**{statistics.fmean(losses):+.2f} ± {margin:.2f}**"]
+    return rows_of([head, *lines, total])
 
 
 # The settings that were varied for recipe default: (label, value before, value in half of the runs of tuning/).

@@ -195,6 +195,19 @@ def test_a_star_stands_for_the_best_arm_that_reached_the_goal():
     assert verdicts.judge(Claim("", "x-*", "z-*"), values) is None
 
 
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        ([4.0], "4.00"),
+        ([3.0, 5.0], "4.00 ± 1.41 (3.00 to 5.00)"),
+        ([math.inf], "not reached"),
+        ([3.0, math.inf, math.inf], "not reached in 2 of 3"),
+    ],
+)
+def test_the_text_of_a_spread(values, text):
+    assert verdicts.spread(values) == text
+
+
 # --- the command --------------------------------------------------------------------------------------------------------------
 
 
