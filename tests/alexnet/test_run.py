@@ -109,6 +109,8 @@ def test_a_worker_that_outlives_its_run_keeps_it_locked(tmp_path):
         children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
         workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(workers[0], signal.SIGSTOP)
+        while "(stopped)" not in Path(f"/proc/{workers[0]}/status").read_text():  # until then its other threads still run
+            time.sleep(0.01)
         parent.kill()
         parent.wait()
         with pytest.raises(UserError, match="another process is using"):
