@@ -48,32 +48,35 @@ def main(arguments: list[str]) -> int:
         return 0
     names = list(STUDIES) if ALL in asked else asked
     keep = getattr(args, "keep", None)
-    for name in names:
-        for arm, seed in STUDIES[name].runs():
-            if status := _run(base, args.runs, arm, seed, keep):
-                return status
+    try:
+        for name in names:
+            for arm, seed in STUDIES[name].runs():
+                _run(base, args.runs, arm, seed, keep)
+    except entry.Interrupted as error:
+        entry.tell("stopped; the same command resumes it")
+        return 128 + error.signum
     for name in names:
         print("", *reproduction.report(STUDIES[name], args.runs), sep="\n", flush=True)
     return 0
 
 
-def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> int:
-    """Do a run, or the rest of it, unless it is done or another process is running it. Returns the exit status."""
+def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> None:
+    """Do a run, or the rest of it, unless it is done or another process is running it. Raises Interrupted after a signal."""
     path, config = place / run_name(arm, seed), run_config(base, arm, seed)
     run = find(path, config)
     before = state(run)
     if before == "in use":
         print(f"{path} is being run by another process", flush=True)
-        return 0
+        return
     if before != "done":
         print(f"{path}: {ARMS[arm].label}, seed {seed}", flush=True)
         if run is None:
             status = launch.start(config, path)
         else:
             status = launch.resume(run, train.resumed_config(argparse.Namespace(), run.config))
-        if status:
-            entry.tell("stopped and saved; the same command resumes it")
-            return status
+        entry.handle_signals(entry.clean_up_and_end, entry.end_at_once)  # until the next run begins
+        if status := status or entry.stopped():  # a signal after the last step does not stop the run
+            raise entry.Interrupted(status - 128)
     run = RunFolder.read(path)
     if ARMS[arm].limit_train:
         reproduction.forget_weights(run)
@@ -82,7 +85,6 @@ def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> i
             reproduction.keep(run, kept)
         except OSError as error:
             raise UserError(f"--keep {kept}: cannot write there: {error.strerror or error}") from None
-    return 0
 
 
 def _print_plan(base: Config, place: Path) -> None:

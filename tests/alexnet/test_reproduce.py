@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
 
-from alexnet import launch, models, reproduction, studies, verdicts
+from alexnet import entry, launch, models, reporter, reproduction, studies, verdicts
 from alexnet.commands import reproduce, train
 from alexnet.lock import FolderLock
 from alexnet.recipes import RECIPES
@@ -277,6 +279,31 @@ def test_a_stopped_part_can_be_continued(small, tmp_path, monkeypatch, capsys):
     assert [path.name for path in stopped.iterdir()] == ["one-0"] and not RunFolder.read(stopped / "one-0").metrics()
     assert call(tmp_path / "again", "small") == 0
     assert metrics(stopped / "one-0") == metrics(tmp_path / "runs/one-0") and len(contents(stopped)) == 3
+
+
+@pytest.mark.parametrize("moment", ["training", "drawing", "between"])
+def test_a_signal_stops_a_part_in_its_second_run_too(small, tmp_path, monkeypatch, capsys, moment):
+    """In training, while the run's pictures are drawn, and after the run."""
+    module, name, number = {
+        "training": (launch, "launch", 2),
+        "drawing": (reporter.report, "write", 4),  # it is called after each epoch
+        "between": (reproduction, "forget_weights", 2),
+    }[moment]
+    before, calls = getattr(module, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
+    monkeypatch.setattr(entry, "_first", None)
+    assert call(tmp_path, "small") == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("stopped; the same command resumes it")
+    folders = sorted((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+    done = [len(RunFolder.read(path).metrics()) == 2 for path in folders]
+    assert done == [True, moment != "training"]
 
 
 def test_runs_of_another_process_are_left_alone(small, tmp_path, capsys):
