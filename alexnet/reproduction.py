@@ -67,9 +67,9 @@ def find(path: Path, wanted: Config) -> RunFolder | None:
 def state(run: RunFolder | None) -> State:
     if run is None:
         return "to do"
-    if len(run.metrics()) == run.config.recipe.epochs:
-        return "done"
-    return "in use" if FolderLock.in_use(run.path) else "begun"
+    if FolderLock.in_use(run.path):  # also while its last checkpoint and pictures are written
+        return "in use"
+    return "done" if len(run.metrics()) == run.config.recipe.epochs else "begun"
 
 
 def minutes_left(run: RunFolder | None, config: Config, device: str) -> float:

@@ -16,8 +16,8 @@ from minidl.errors import UserError
 
 from .. import entry, launch, reproduction
 from ..config import Config
+from ..lock import FolderLock
 from ..reproduction import find, run_config, run_name, state
-from ..run import RunFolder
 from ..studies import ARMS, STUDIES
 from . import train
 from .arguments import Parser, add_devices
@@ -64,20 +64,24 @@ def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> N
     """Do a run, or the rest of it, unless it is done or another process is running it. Raises Interrupted after a signal."""
     path, config = place / run_name(arm, seed), run_config(base, arm, seed)
     run = find(path, config)
-    before = state(run)
-    if before == "in use":
-        print(f"{path} is being run by another process", flush=True)
-        return
-    if before != "done":
+    if state(run) in ("to do", "begun"):
         print(f"{path}: {ARMS[arm].label}, seed {seed}", flush=True)
-        if run is None:
-            status = launch.start(config, path)
-        else:
-            status = launch.resume(run, train.resumed_config(argparse.Namespace(), run.config))
+        try:
+            if run is None:
+                status = launch.start(config, path)
+            else:
+                status = launch.resume(run, train.resumed_config(argparse.Namespace(), run.config))
+        except UserError:
+            if not FolderLock.in_use(path):  # otherwise another process was faster
+                raise
+            status = 0
         entry.handle_signals(entry.clean_up_and_end, entry.end_at_once)  # until the next run begins
         if status := status or entry.stopped():  # a signal after the last step does not stop the run
             raise entry.Interrupted(status - 128)
-    run = RunFolder.read(path)
+        run = find(path, config)
+    if run is None or state(run) != "done":
+        print(f"{path} is being run by another process", flush=True)
+        return
     if ARMS[arm].limit_train:
         reproduction.forget_weights(run)
     if kept is not None:

@@ -306,16 +306,45 @@ def test_a_signal_stops_a_part_in_its_second_run_too(small, tmp_path, monkeypatc
     assert done == [True, moment != "training"]
 
 
-def test_runs_of_another_process_are_left_alone(small, tmp_path, capsys):
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_runs_of_another_process_are_left_alone(small, tmp_path, capsys, epochs):
+    """Also after the last epoch: its pictures are still drawn then."""
     assert call(tmp_path, "half") == 0
     path = tmp_path / "runs/one-0"
-    (path / "metrics.jsonl").write_bytes((path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0])
+    (path / "metrics.jsonl").write_bytes(b"".join((path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:epochs]))
+    (path / "checkpoints").mkdir()
     lock = FolderLock()
     lock.acquire(path)
     assert call(tmp_path, "small") == 0
     out = capsys.readouterr().out
     lock.release()
     assert f"{path} is being run by another process" in out and len(contents(tmp_path / "runs")) == 3
+    assert (path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("function", ["start", "resume"])
+def test_a_run_that_another_process_takes_at_the_same_time_is_left_alone(small, tmp_path, monkeypatch, capsys, function):
+    """It takes the run after its state was read."""
+    path, other = tmp_path / "runs/one-0", []
+    if function == "resume":
+        assert call(tmp_path, "half") == 0
+        (path / "metrics.jsonl").write_bytes(b"")
+    before = getattr(launch, function)
+
+    def late(what, how):
+        if not other and function == "start":
+            other.append(RunFolder.create(path, what))
+        elif not other:
+            other.append(RunFolder.read(path))
+            other[0].hold()
+        return before(what, how)
+
+    monkeypatch.setattr(launch, function, late)
+    assert call(tmp_path, "small") == 0
+    out = capsys.readouterr().out
+    other[0].lock.release()
+    assert f"{path} is being run by another process" in out and len(list((tmp_path / "runs").iterdir())) == 3
+    assert not RunFolder.read(path).metrics()
 
 
 def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
