@@ -281,6 +281,15 @@ def test_a_stopped_part_can_be_continued(small, tmp_path, monkeypatch, capsys):
     assert metrics(stopped / "one-0") == metrics(tmp_path / "runs/one-0") and len(contents(stopped)) == 3
 
 
+def test_a_resumed_run_takes_the_given_devices(small, tmp_path, capsys):
+    assert call(tmp_path, "half", "--devices", "1") == 0
+    path = tmp_path / "runs/one-0"
+    for option, devices in ([], [1]), (["--devices", "2"], [2]):
+        (path / "metrics.jsonl").write_bytes(b"")
+        assert call(tmp_path, "half", *option) == 0
+        assert RunFolder.read(path).config.devices == devices
+
+
 @pytest.mark.parametrize("moment", ["training", "drawing", "between"])
 def test_a_signal_stops_a_part_in_its_second_run_too(small, tmp_path, monkeypatch, capsys, moment):
     """In training, while the run's pictures are drawn, and after the run."""
@@ -364,6 +373,12 @@ def test_keep_copies_config_and_metrics(small, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write there"):
         call(tmp_path, "half", "--keep", str(tmp_path / "file/kept"))
+
+
+@pytest.mark.parametrize("option", ["--runs", "--keep", "--data-dir"])
+def test_a_folder_without_a_name_is_refused(option):
+    with pytest.raises(UserError, match=f"argument {option}: give the name of a folder"):
+        reproduce.main([option, ""])
 
 
 def test_an_unknown_part_is_refused():
