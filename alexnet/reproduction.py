@@ -143,5 +143,5 @@ def report(study: Study, place: Path) -> list[str]:
         lines.append(f"{ARMS[arm].label:<{width}}  {text}")
     for claim in study.claims:
         verdict = verdicts.judge(claim, values)
-        lines.append(f"{claim.text}: {verdict.told(unit) if verdict else 'has no runs yet'}")
+        lines.append(f"{claim.text}: {verdict.told(unit) if verdict else 'not decided at n = 0'}")
     return lines

@@ -71,7 +71,7 @@ class Verdict:
 
     def told(self, unit: str) -> str:
         """The verdict in one line. unit: the measure's."""
-        bounds = f" ({self.low:.2f} to {self.high:.2f})" if math.isfinite(self.low) else ""
+        bounds = f" ({self.low:.2f} to {self.high:.2f})" if math.isfinite(self.high) else ""
         size = f"{self.found:.2f}{bounds} times" if self.factor else f"{self.found:.2f}{bounds} {unit}"
         return f"{size}: {self.word}"
 
@@ -100,7 +100,7 @@ def measured(study: Study, runs: Mapping[tuple[str, int], Rows]) -> dict[str, li
 
 
 def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None:
-    """Whether the claim holds; None while one of its arms has no runs.
+    """Whether the claim holds; None while one of its arms has no runs, or none that reached the goal.
 
     The means of the two arms are compared by Student's t-test with a common variance. For a claim with a factor, the logarithms
     are compared.

@@ -181,12 +181,14 @@ def test_the_interval_covers_the_difference_in_95_percent_of_cases():
         ([1.0, 1.1, 0.9], [6.0, 6.1, 5.9], 6.0, "reproduced"),
         ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 6.0, "not reproduced"),
         ([1.0, 9.0], [6.0, 40.0], 6.0, "not decided at n = 2"),
+        ([1.0], [6.0, 6.1], 6.0, "not decided at n = 1"),
     ],
 )
 def test_verdicts(better, worse, factor, word):
     verdict = verdicts.judge(Claim("", "a", "b", factor), {"a": better, "b": worse})
     assert verdict.word == word and verdict.told("points").endswith(word)
     assert (" times" in verdict.told("points")) == (factor is not None)
+    assert (" to " in verdict.told("points")) == (min(len(better), len(worse)) > 1)
 
 
 def test_a_star_stands_for_the_best_arm_that_reached_the_goal():
@@ -256,7 +258,7 @@ def test_a_part_is_run_once_and_reported(small, tmp_path, capsys):
 def test_the_plan_lists_parts_and_minutes(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.006)
     assert call(tmp_path, "half") == 0
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith("the one is better: not decided at n = 0\n")
     assert call(tmp_path) == 0
     _, first, second, last = capsys.readouterr().out.splitlines()
     minutes = 2 * 2 * (40 + 10_000 / 3) * 0.006 / 60
