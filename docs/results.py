@@ -86,9 +86,8 @@ def jpeg(name: str) -> str:
     """The study's measure on images that were compressed once and twice, and the mean difference of runs with the same seed."""
     study = STUDIES[name]
     once, twice = runs(name), reproduction.done(study, RESULTS / "jpeg")
-    before, after = (
-        verdicts.measured(study, {key: rows for key, rows in found.items() if key in twice}) for found in (once, twice)
-    )
+    both = once.keys() & twice.keys()
+    before, after = (verdicts.measured(study, {key: found[key] for key in both}) for found in (once, twice))
     losses = [after[arm][i] - value for arm, values in before.items() for i, value in enumerate(values)]
     margin = verdicts.T95[len(losses) - 2] * statistics.stdev(losses) / len(losses) ** 0.5
     head = ["", "runs", f"{study.measure}, compressed once", "compressed twice"]
