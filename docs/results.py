@@ -51,12 +51,11 @@ def deck(name: str) -> str:
     for (arm, seed), rows in sorted(runs(name).items(), key=lambda run: list(ARMS).index(run[0][0])):
         last, speeds = rows[-1], [row["images_per_second"] for row in rows]
         line = f"`test loss: {last['test_loss']:.4f} - accuracy: {last['test_accuracy']:.4f}`"
-        views = last.get("test_accuracy_views")
         minutes = sum(row["seconds"] for row in rows) / 60
         speed = f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
-        views_text = f"{views:.4f}" if views is not None and views != last["test_accuracy"] else ""
-        threads = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config.threads
-        found.append([f"{ARMS[arm].label}, seed {seed}", line, views_text, str(threads), f"{minutes:.0f}", speed])
+        config = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config
+        views = f"{last['test_accuracy_views']:.4f}" if config.recipe.test_views > 1 else ""
+        found.append([f"{ARMS[arm].label}, seed {seed}", line, views, str(config.threads), f"{minutes:.0f}", speed])
     return rows_of([head, *found])
 
 
