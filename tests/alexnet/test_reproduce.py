@@ -57,7 +57,10 @@ def test_each_variant_differs_in_one_thing():
     assert "convention" not in norms["small-lrn"] and "k=2.0" in norms["small-lrn"]
     without = [name for name, _ in kinds(base) if not name.startswith("lrn")]
     assert [name for name, _ in kinds(VARIANTS["small-none"]())] == without
-    assert VARIANTS["small-no-dropout"]().drop6.p == 0.0 and base.drop6.p == 0.5
+    without, base = (
+        [layer.p for layer in network if isinstance(layer, nn.Dropout)] for network in (VARIANTS["small-no-dropout"](), base)
+    )
+    assert without == [0.0, 0.0] and base == [0.5, 0.5]
 
 
 def test_both_poolings_give_maps_of_the_same_size():
@@ -142,6 +145,38 @@ def test_studies_and_arms_are_consistent():
         assert arm.model in models.NETWORKS
 
 
+def changed(one, other):
+    """The settings in which two arms differ."""
+    one, other = (vars(arm) | vars(arm.recipe) | {"label": None, "recipe": None, "name": None} for arm in (one, other))
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_the_arms_of_a_claim_differ_in_one_thing():
+    """In the network, or in a setting of the recipe; besides, one of two networks may be trained for longer."""
+    found = set()
+    for study in STUDIES.values():
+        for claim in study.claims:
+            if study.measure == "test error":
+                found.add((study.title, *sorted(changed(ARMS[claim.better], ARMS[claim.worse]))))
+    assert found == {
+        *[(title, "model") for title in ("Normalisation", "Overlapping pooling", "Dropout", "Two towers")],
+        ("Two towers", "epochs", "model"),
+        ("Augmentation", "reflection"),
+        ("Augmentation", "crop_padding"),
+        ("Augmentation", "crop_padding", "reflection"),
+        ("Colour noise", "color_noise"),
+    }
+
+
+def test_figure_1_has_constant_rates_and_nothing_against_overfitting():
+    arms = [ARMS[arm] for arm in STUDIES["relu"].arms]
+    assert {arm.recipe.schedule for arm in arms} == {"step"}
+    assert all(arm.recipe.step_epochs >= arm.recipe.epochs for arm in arms)
+    assert all((arm.recipe.weight_decay, arm.recipe.crop_padding, arm.recipe.reflection) == (0, 0, False) for arm in arms)
+    for arm in arms:
+        assert changed(arm, arms[0]) <= {"model", "lr", "epochs", "step_epochs"}
+
+
 def test_the_small_runs_have_the_documented_sizes():
     small = [arm for arm in ARMS.values() if arm.model.startswith("small")]
     assert {arm.recipe.batch_size for arm in small} == {32}
@@ -161,6 +196,15 @@ def test_test_error_and_epochs_to_goal():
     assert verdicts.epochs_to_goal(reached) == pytest.approx(2.5)
     assert verdicts.epochs_to_goal(rows(0.9, key="train_accuracy")) == pytest.approx(1 - 0.15 / 0.9)
     assert verdicts.epochs_to_goal(reached[:2]) == math.inf
+
+
+def test_the_quantiles_are_those_of_students_t():
+    """The integral of the density from -t to t is .95."""
+    for freedom, t in enumerate(verdicts.T95, 1):
+        x, dx = np.linspace(-t, t, 20_001, retstep=True)
+        constant = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
+        density = constant * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+        assert (density.sum() - density[0]) * dx == pytest.approx(0.95, abs=5e-5)
 
 
 def test_the_interval_covers_the_difference_in_95_percent_of_cases():
@@ -364,6 +408,12 @@ def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
     monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, lr=0.5)))
     with pytest.raises(UserError, match=r"one-0 has lr 0.01, but the study now has 0.5; remove it, or give another --runs"):
         call(tmp_path, "half")
+
+
+def test_only_the_weights_of_small_runs_are_removed(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(reproduction.ARMS["one"], limit_train=None))
+    assert call(tmp_path, "half") == 0
+    assert list((tmp_path / "runs/one-0/checkpoints").glob("*.safetensors"))
 
 
 def test_keep_copies_config_and_metrics(small, tmp_path):
