@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -309,6 +310,20 @@ def test_the_plan_lists_parts_and_minutes(small, tmp_path, capsys, monkeypatch):
     assert first.split()[:4] == ["small", "3", "1", f"{minutes:.0f}"]
     assert second.split()[:4] == ["half", "1", "1", "0"]
     assert last.split()[:3] == ["all", "3", f"{minutes:.0f}"]
+
+
+@pytest.mark.parametrize(
+    "arm, images",
+    [
+        ("cifar-bn-default", 10 * (50_000 + 2 * 10_000 / 3)),
+        ("relu-0.01", 24 * (10_000 + 1_000 / 3)),
+        ("base", 5 * (10_000 + 10_000 / 3)),
+    ],
+)
+def test_the_minutes_depend_on_epochs_images_and_views(monkeypatch, arm, images):
+    monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.6)
+    wanted = reproduction.run_config(train.config(Namespace()), arm, 7)
+    assert wanted.seed == 7 and reproduction.minutes_left(None, wanted, "numpy") == pytest.approx(0.01 * images)
 
 
 def test_the_minutes_are_measured_on_real_steps():
