@@ -108,13 +108,10 @@ def keep(run: RunFolder, place: Path) -> None:
     folder = place / run.path.name
     folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(run.config, data_dir=None)
-    for name, text in (("config.json", config.to_json()), ("metrics.jsonl", "".join(map(_line, run.metrics())))):
+    metrics = "".join(json.dumps(row) + "\n" for row in run.metrics())
+    for name, text in (("config.json", config.to_json()), ("metrics.jsonl", metrics)):
         with replacing(folder / name) as part:
             part.write_text(text)
-
-
-def _line(row: dict) -> str:
-    return json.dumps(row) + "\n"
 
 
 def forget_weights(run: RunFolder) -> None:
