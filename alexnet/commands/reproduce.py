@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from minidl.errors import UserError
+from minidl.parallel import mpi
 
 from .. import entry, launch, reproduction
 from ..config import Config
@@ -52,6 +53,8 @@ def main(arguments: list[str]) -> int:
     unknown = [name for name in asked if name not in (*STUDIES, ALL)]
     if unknown:
         raise UserError(f"there is no part {unknown[0]!r}; there are {', '.join(STUDIES)}, and {ALL}")
+    if mpi.started():
+        raise UserError("reproduce starts its processes itself; run it without mpiexec, and give --devices")
     given = argparse.Namespace(**{name: vars(args)[name] for name in ("backend", "devices", "data_dir") if name in args})
     if not asked:
         _print_plan(train.config(given), args.runs)

@@ -21,6 +21,7 @@ from alexnet.variants import VARIANTS, cifar_variant, four_layers
 from minidl import Tensor, nn
 from minidl.errors import UserError
 from minidl.nn import init, summary
+from minidl.parallel import mpi
 
 from ..helpers.experiments import metrics, tiny_network
 
@@ -446,6 +447,12 @@ def test_keep_copies_config_and_metrics(small, tmp_path):
 def test_a_folder_without_a_name_is_refused(option):
     with pytest.raises(UserError, match=f"argument {option}: give the name of a folder"):
         reproduce.main([option, ""])
+
+
+def test_mpiexec_is_refused(monkeypatch):
+    monkeypatch.setattr(mpi, "started", lambda: True)
+    with pytest.raises(UserError, match="run it without mpiexec"):
+        reproduce.main(["pooling"])
 
 
 def test_an_unknown_part_is_refused():
