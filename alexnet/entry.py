@@ -166,6 +166,11 @@ def handle_signals(first: Callable[[int], object], again: Callable[[int], object
             signal.signal(signum, handler)
 
 
+def stopped() -> int:
+    """The exit status for the first stop signal so far; 0 if none has come."""
+    return 128 + _first[0] if _first else 0
+
+
 def ignore_signals() -> None:
     """Ignore stop signals once the exit status is decided: Python takes a while to end, and a signal would change the status."""
     for signum in STOP_SIGNALS:

@@ -173,8 +173,8 @@ def _train(
 
 
 def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:
-    entry.ignore_signals()
     if evaluation is None:
+        entry.ignore_signals()
         entry.tell(f"stopped and saved; resume with: python train.py --resume {shlex.quote(str(folder.path))}")
         return 128 + (received or [signal.SIGTERM])[0]
     return 0

@@ -67,9 +67,9 @@ def find(path: Path, wanted: Config) -> RunFolder | None:
 def state(run: RunFolder | None) -> State:
     if run is None:
         return "to do"
-    if len(run.metrics()) == run.config.recipe.epochs:
-        return "done"
-    return "in use" if FolderLock.in_use(run.path) else "begun"
+    if FolderLock.in_use(run.path):  # also while its last checkpoint and pictures are written
+        return "in use"
+    return "done" if len(run.metrics()) == run.config.recipe.epochs else "begun"
 
 
 def minutes_left(run: RunFolder | None, config: Config, device: str) -> float:
@@ -108,13 +108,10 @@ def keep(run: RunFolder, place: Path) -> None:
     folder = place / run.path.name
     folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(run.config, data_dir=None)
-    for name, text in (("config.json", config.to_json()), ("metrics.jsonl", "".join(map(_line, run.metrics())))):
+    metrics = "".join(json.dumps(row) + "\n" for row in run.metrics())
+    for name, text in (("config.json", config.to_json()), ("metrics.jsonl", metrics)):
         with replacing(folder / name) as part:
             part.write_text(text)
-
-
-def _line(row: dict) -> str:
-    return json.dumps(row) + "\n"
 
 
 def forget_weights(run: RunFolder) -> None:
@@ -143,5 +140,5 @@ def report(study: Study, place: Path) -> list[str]:
         lines.append(f"{ARMS[arm].label:<{width}}  {text}")
     for claim in study.claims:
         verdict = verdicts.judge(claim, values)
-        lines.append(f"{claim.text}: {verdict.told(unit) if verdict else 'has no runs yet'}")
+        lines.append(f"{claim.text}: {verdict.told(unit) if verdict else 'not decided at n = 0'}")
     return lines

@@ -25,7 +25,11 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """The claim that arm `better` has a lower measure than arm `worse`. factor: how many times lower, if the claim says so."""
+    """The claim that arm `better` has a lower measure than arm `worse`.
+
+    A name that ends with a star stands for the best of the arms that begin with it. factor: how many times lower, if the claim
+    says so.
+    """
 
     text: str
     better: str

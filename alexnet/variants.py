@@ -39,7 +39,7 @@ def cifar_variant(
     "lrn-paper" (not divided, as printed in Krizhevsky 2012, section 3.3), "lrn-tensorflow" (TensorFlow's defaults), "bn" (after
     every convolution) or "none".
     pooling: "3/2", windows of 3 x 3 at stride 2, "2/2", or "3/2-ceil", which gives maps as large as those of "2/2".
-    towers: "one"; "half", with half the kernels in conv1 to conv4 (Krizhevsky 2012, footnote 2 of section 3.5); "two", whose
+    towers: "one"; "half", with half the kernels in conv1 to conv4 (Krizhevsky 2012, footnote 2); "two", whose
     halves meet at conv3 and in the fully connected layers (section 3.5); "apart", whose halves meet in fc8 only.
     """
     groups = 1 if towers in ("one", "half") else 2

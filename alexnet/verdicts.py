@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .studies import Claim, Measure, Study
 
@@ -43,26 +43,14 @@ MEASURES: dict[Measure, tuple[Callable[[Rows], float], str]] = {
 }
 
 
-class Summary(NamedTuple):
-    """Mean, sample standard deviation (NaN for a single run) and range of the n runs of an arm."""
-
-    n: int
-    mean: float
-    std: float
-    low: float
-    high: float
-
-
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The comparison of two arms, better and worse.
+    """The comparison of the two arms of a claim.
 
-    found: by how much the measure of `better` is lower, or how many times. low, high: its 95 % confidence interval. word:
+    found: by how much the measure of the better arm is lower, or how many times. low, high: its 95 % confidence interval. word:
     reproduced, not reproduced, or not decided.
     """
 
-    better: str
-    worse: str
     found: float
     low: float
     high: float
@@ -71,22 +59,18 @@ class Verdict:
 
     def told(self, unit: str) -> str:
         """The verdict in one line. unit: the measure's."""
-        bounds = f" ({self.low:.2f} to {self.high:.2f})" if math.isfinite(self.low) else ""
+        bounds = f" ({self.low:.2f} to {self.high:.2f})" if math.isfinite(self.high) else ""
         size = f"{self.found:.2f}{bounds} times" if self.factor else f"{self.found:.2f}{bounds} {unit}"
         return f"{size}: {self.word}"
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    std = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
-    return Summary(len(values), statistics.fmean(values), std, min(values), max(values))
-
-
 def spread(values: Sequence[float]) -> str:
-    """Mean, standard deviation and range, as text; or in how many runs the measure is infinite, as the goal was not reached."""
+    """Mean, sample standard deviation and range, as text; or in how many runs the goal was not reached, which is infinity."""
     if missed := sum(map(math.isinf, values)):
         return f"not reached in {missed} of {len(values)}" if len(values) > 1 else "not reached"
-    n, mean, std, low, high = summarise(values)
-    return f"{mean:.2f} ± {std:.2f} ({low:.2f} to {high:.2f})" if n > 1 else f"{mean:.2f}"
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def measured(study: Study, runs: Mapping[tuple[str, int], Rows]) -> dict[str, list[float]]:
@@ -100,7 +84,7 @@ def measured(study: Study, runs: Mapping[tuple[str, int], Rows]) -> dict[str, li
 
 
 def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None:
-    """Whether the claim holds; None while one of its arms has no runs.
+    """Whether the claim holds; None while one of its arms has no runs, or none that reached the goal.
 
     The means of the two arms are compared by Student's t-test with a common variance. For a claim with a factor, the logarithms
     are compared.
@@ -122,7 +106,7 @@ def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict | None
         holds = low > 1 and high >= claim.factor
         fails = high < claim.factor
     word = "reproduced" if holds else "not reproduced" if fails else undecided
-    return Verdict(better, worse, found, low, high, word, claim.factor is not None)
+    return Verdict(found, low, high, word, claim.factor is not None)
 
 
 def best(name: str, values: Mapping[str, Sequence[float]]) -> str | None:

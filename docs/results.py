@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 COLORS = ["#3366aa", "#cc6633", "#338855", "#8855aa", "#777777", "#aa3355"]
 BLOCK = re.compile(r"<!-- (deck|table|verdicts|jpeg|tuning|rates): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
+HASH = re.compile(r"\b(m|p|image)[0-9a-f]{10}\b")
 
 Runs = dict[tuple[str, int], Rows]
 
@@ -51,12 +52,11 @@ def deck(name: str) -> str:
     for (arm, seed), rows in sorted(runs(name).items(), key=lambda run: list(ARMS).index(run[0][0])):
         last, speeds = rows[-1], [row["images_per_second"] for row in rows]
         line = f"`test loss: {last['test_loss']:.4f} - accuracy: {last['test_accuracy']:.4f}`"
-        views = last.get("test_accuracy_views")
         minutes = sum(row["seconds"] for row in rows) / 60
         speed = f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
-        views_text = f"{views:.4f}" if views is not None and views != last["test_accuracy"] else ""
-        threads = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config.threads
-        found.append([f"{ARMS[arm].label}, seed {seed}", line, views_text, str(threads), f"{minutes:.0f}", speed])
+        config = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config
+        views = f"{last['test_accuracy_views']:.4f}" if config.recipe.test_views > 1 else ""
+        found.append([f"{ARMS[arm].label}, seed {seed}", line, views, str(config.threads), f"{minutes:.0f}", speed])
     return rows_of([head, *found])
 
 
@@ -86,14 +86,14 @@ def jpeg(name: str) -> str:
     """The study's measure on images that were compressed once and twice, and the mean difference of runs with the same seed."""
     study = STUDIES[name]
     once, twice = runs(name), reproduction.done(study, RESULTS / "jpeg")
-    before, after = (
-        verdicts.measured(study, {key: rows for key, rows in found.items() if key in twice}) for found in (once, twice)
-    )
+    both = once.keys() & twice.keys()
+    before, after = (verdicts.measured(study, {key: found[key] for key in both}) for found in (once, twice))
     losses = [after[arm][i] - value for arm, values in before.items() for i, value in enumerate(values)]
     margin = verdicts.T95[len(losses) - 2] * statistics.stdev(losses) / len(losses) ** 0.5
     head = ["", "runs", f"{study.measure}, compressed once", "compressed twice"]
     lines = [
-        [ARMS[arm].label, str(len(values)), verdicts.spread(values), verdicts.spread(after[arm])] for arm, values in before.items()
+        [ARMS[arm].label, str(len(values)), verdicts.spread(values), verdicts.spread(after[arm])]
+        for arm, values in before.items()
     ]
     total = ["**twice minus once, 95 % interval**", str(len(losses)), "", f"**{statistics.fmean(losses):+.2f} ± {margin:.2f}**"]
     return rows_of([head, *lines, total])
@@ -169,12 +169,21 @@ def _pseudo_error(effects: list[float]) -> float:
 
 
 def svg(name: str) -> str:
-    """A plot of a study as SVG. Its numbers are rounded to two decimals, so that it is the same on every machine."""
-    text = io.StringIO()
-    with matplotlib.style.context(["default", {"svg.hashsalt": "minidl", "svg.fonttype": "none"}]):
-        PLOTS[name](name).savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
-    lines = (line.rstrip() for line in text.getvalue().splitlines())
-    return NUMBER.sub(lambda number: f"{float(number[0]):.2f}", "\n".join(lines) + "\n")
+    """A plot of a study as SVG."""
+    with matplotlib.style.context(["default", {"svg.fonttype": "none"}]):
+        return saved(PLOTS[name](name))
+
+
+def saved(sheet: Figure) -> str:
+    """A figure as SVG, the same on every machine: without date and version, numbers rounded to two decimals.
+
+    Names that are hashes of all digits become numbers.
+    """
+    file, names = io.StringIO(), {}
+    sheet.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    text = NUMBER.sub(lambda number: f"{float(number[0]):.2f}", file.getvalue())
+    text = HASH.sub(lambda name: names.setdefault(name[0], f"{name[1]}{len(names)}"), text)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def _axes(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:

@@ -43,10 +43,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_devices(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the options --backend and --devices; what: the things that --devices numbers, for its help text."""
+    """Add the options --backend and --devices, without defaults. what: the things that --devices numbers, for its help text."""
     kinds = "numpy for CPUs, cupy for GPUs (default numpy)"
-    parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help=kinds)
-    parser.add_argument("--devices", type=device_list, default=[0], metavar="0", help=f"{what} (default 0)")
+    parser.add_argument("--backend", choices=["numpy", "cupy"], help=kinds)
+    parser.add_argument("--devices", type=device_list, metavar="0", help=f"{what} (default 0)")
 
 
 def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[str], Any]:

@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--explain", type=Path, metavar="DIR", help="draw into this folder what each prediction depends on")
     p.add_argument("--batch-size", type=count, default=32, metavar="N", help="images in a batch (default 32)")
     add_devices(p, "number of the GPU")
+    p.set_defaults(backend="numpy", devices=[0])
     args = p.parse_args(arguments)
     grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)
     if grid is not None and grid.suffix.lower() != ".png":

@@ -13,11 +13,12 @@ import argparse
 from pathlib import Path
 
 from minidl.errors import UserError
+from minidl.parallel import mpi
 
 from .. import entry, launch, reproduction
 from ..config import Config
+from ..lock import FolderLock
 from ..reproduction import find, run_config, run_name, state
-from ..run import RunFolder
 from ..studies import ARMS, STUDIES
 from . import train
 from .arguments import Parser, add_devices
@@ -31,50 +32,69 @@ def main(arguments: list[str]) -> int:
     p.usage = "python -m alexnet reproduce [options] [NAME ...]"
     p.add_argument("names", nargs="*", metavar="NAME", help=f"parts: {', '.join(STUDIES)}, or {ALL} (default: print the plan)")
     p.add_argument(
-        "--runs", type=Path, metavar="DIR", default=Path("runs/reproduce"), help="folder of the runs (default runs/reproduce)"
+        "--runs",
+        type=train.folder_name,
+        metavar="DIR",
+        default=Path("runs/reproduce"),
+        help="folder of the runs (default runs/reproduce)",
     )
-    p.add_argument("--keep", type=Path, metavar="DIR", help="copy each run's config.json and metrics.jsonl into this folder")
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)")
+    p.add_argument(
+        "--keep", type=train.folder_name, metavar="DIR", help="copy each run's config.json and metrics.jsonl into this folder"
+    )
+    p.add_argument(
+        "--data-dir",
+        type=train.folder_name,
+        metavar="DIR",
+        help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)",
+    )
     add_devices(p, "GPUs, or processes that share the CPU; they divide the batch")
     args = p.parse_args(arguments)
     asked = getattr(args, "names", [])
     unknown = [name for name in asked if name not in (*STUDIES, ALL)]
     if unknown:
         raise UserError(f"there is no part {unknown[0]!r}; there are {', '.join(STUDIES)}, and {ALL}")
-    settings = {name: getattr(args, name) for name in ("backend", "devices", "data_dir") if name in args}
-    base = train.config(argparse.Namespace(**settings))
+    if mpi.started():
+        raise UserError("reproduce starts its processes itself; run it without mpiexec, and give --devices")
+    given = argparse.Namespace(**{name: vars(args)[name] for name in ("backend", "devices", "data_dir") if name in args})
     if not asked:
-        _print_plan(base, args.runs)
+        _print_plan(train.config(given), args.runs)
         return 0
     names = list(STUDIES) if ALL in asked else asked
     keep = getattr(args, "keep", None)
-    for name in names:
-        for arm, seed in STUDIES[name].runs():
-            if status := _run(base, args.runs, arm, seed, keep):
-                return status
+    try:
+        for name in names:
+            for arm, seed in STUDIES[name].runs():
+                _run(given, args.runs, arm, seed, keep)
+    except entry.Interrupted as error:
+        entry.tell("stopped; the same command resumes it")
+        return 128 + error.signum
     for name in names:
         print("", *reproduction.report(STUDIES[name], args.runs), sep="\n", flush=True)
     return 0
 
 
-def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> int:
-    """Do a run, or the rest of it, unless it is done or another process is running it. Returns the exit status."""
-    path, config = place / run_name(arm, seed), run_config(base, arm, seed)
+def _run(given: argparse.Namespace, place: Path, arm: str, seed: int, kept: Path | None) -> None:
+    """Do a run, or the rest of it, unless it is done or another process is running it. Raises Interrupted after a signal.
+
+    given: the options on the command line that a run takes, also a resumed one.
+    """
+    path, config = place / run_name(arm, seed), run_config(train.config(given), arm, seed)
     run = find(path, config)
-    before = state(run)
-    if before == "in use":
-        print(f"{path} is being run by another process", flush=True)
-        return 0
-    if before != "done":
+    if state(run) in ("to do", "begun"):
         print(f"{path}: {ARMS[arm].label}, seed {seed}", flush=True)
-        if run is None:
-            status = launch.start(config, path)
-        else:
-            status = launch.resume(run, train.resumed_config(argparse.Namespace(), run.config))
-        if status:
-            entry.tell("stopped and saved; the same command resumes it")
-            return status
-    run = RunFolder.read(path)
+        try:
+            status = launch.resume(run, train.resumed_config(given, run.config)) if run else launch.start(config, path)
+        except UserError:
+            if not FolderLock.in_use(path):  # otherwise another process was faster
+                raise
+            status = 0
+        entry.handle_signals(entry.clean_up_and_end, entry.end_at_once)  # until the next run begins
+        if status := status or entry.stopped():  # a signal after the last step does not stop the run
+            raise entry.Interrupted(status - 128)
+        run = find(path, config)
+    if run is None or state(run) != "done":
+        print(f"{path} is being run by another process", flush=True)
+        return
     if ARMS[arm].limit_train:
         reproduction.forget_weights(run)
     if kept is not None:
@@ -82,7 +102,6 @@ def _run(base: Config, place: Path, arm: str, seed: int, kept: Path | None) -> i
             reproduction.keep(run, kept)
         except OSError as error:
             raise UserError(f"--keep {kept}: cannot write there: {error.strerror or error}") from None
-    return 0
 
 
 def _print_plan(base: Config, place: Path) -> None:

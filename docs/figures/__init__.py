@@ -1,6 +1,5 @@
 """The figures of docs/. minidl computes their numbers; their words are letters and names, so that they serve any language."""
 
-import io
 import os
 import re
 import tempfile
@@ -11,12 +10,11 @@ from unittest import mock
 
 import matplotlib.style
 from matplotlib.figure import Figure
-from results import NUMBER
+from results import saved
 
 from . import devices, graphs, layers, network, speed  # noqa: F401
 from .sheet import FIGURES
 
-HASH = re.compile(r"\b(m|p|image)[0-9a-f]{10}\b")
 NODE = re.compile(r'<g id="node.*?</g>', re.DOTALL)
 
 
@@ -24,22 +22,14 @@ def svg(name: str) -> str:
     """The figure as SVG text. It depends on the code alone: no date, no fonts of this machine, two decimals."""
     with matplotlib.style.context(["default", {"svg.fonttype": "none"}]), _fonts():
         drawing = FIGURES[name]()
-        text = _saved(drawing) if isinstance(drawing, Figure) else _laid_out(drawing)
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-
-
-def _saved(sheet: Figure) -> str:
-    """A matplotlib figure. Names that are hashes of all digits become numbers."""
-    file, names = io.StringIO(), {}
-    sheet.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
-    text = NUMBER.sub(lambda number: f"{float(number[0]):.2f}", file.getvalue())
-    return HASH.sub(lambda name: names.setdefault(name[0], f"{name[1]}{len(names)}"), text)
+        return saved(drawing) if isinstance(drawing, Figure) else _laid_out(drawing)
 
 
 def _laid_out(drawing) -> str:
     """A pygraphviz.AGraph. Its texts stand in the middle of their node, however wide the reader's letters are."""
     drawing.graph_attr["bgcolor"] = "white"
-    return NODE.sub(lambda node: _centred(node[0]), drawing.draw(format="svg").decode())
+    text = NODE.sub(lambda node: _centred(node[0]), drawing.draw(format="svg").decode())
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def _centred(node: str) -> str:

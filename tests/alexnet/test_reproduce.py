@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import math
+import os
 import re
+import signal
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from alexnet import launch, models, reproduction, studies, verdicts
+from alexnet import entry, launch, models, reporter, reproduction, studies, verdicts
 from alexnet.commands import reproduce, train
 from alexnet.lock import FolderLock
 from alexnet.recipes import RECIPES
@@ -18,6 +21,7 @@ from alexnet.variants import VARIANTS, cifar_variant, four_layers
 from minidl import Tensor, nn
 from minidl.errors import UserError
 from minidl.nn import init, summary
+from minidl.parallel import mpi
 
 from ..helpers.experiments import metrics, tiny_network
 
@@ -55,7 +59,10 @@ def test_each_variant_differs_in_one_thing():
     assert "convention" not in norms["small-lrn"] and "k=2.0" in norms["small-lrn"]
     without = [name for name, _ in kinds(base) if not name.startswith("lrn")]
     assert [name for name, _ in kinds(VARIANTS["small-none"]())] == without
-    assert VARIANTS["small-no-dropout"]().drop6.p == 0.0 and base.drop6.p == 0.5
+    without, base = (
+        [layer.p for layer in network if isinstance(layer, nn.Dropout)] for network in (VARIANTS["small-no-dropout"](), base)
+    )
+    assert without == [0.0, 0.0] and base == [0.5, 0.5]
 
 
 def test_both_poolings_give_maps_of_the_same_size():
@@ -140,6 +147,38 @@ def test_studies_and_arms_are_consistent():
         assert arm.model in models.NETWORKS
 
 
+def changed(one, other):
+    """The settings in which two arms differ."""
+    one, other = (vars(arm) | vars(arm.recipe) | {"label": None, "recipe": None, "name": None} for arm in (one, other))
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_the_arms_of_a_claim_differ_in_one_thing():
+    """In the network, or in a setting of the recipe; besides, one of two networks may be trained for longer."""
+    found = set()
+    for study in STUDIES.values():
+        for claim in study.claims:
+            if study.measure == "test error":
+                found.add((study.title, *sorted(changed(ARMS[claim.better], ARMS[claim.worse]))))
+    assert found == {
+        *[(title, "model") for title in ("Normalisation", "Overlapping pooling", "Dropout", "Two towers")],
+        ("Two towers", "epochs", "model"),
+        ("Augmentation", "reflection"),
+        ("Augmentation", "crop_padding"),
+        ("Augmentation", "crop_padding", "reflection"),
+        ("Colour noise", "color_noise"),
+    }
+
+
+def test_figure_1_has_constant_rates_and_nothing_against_overfitting():
+    arms = [ARMS[arm] for arm in STUDIES["relu"].arms]
+    assert {arm.recipe.schedule for arm in arms} == {"step"}
+    assert all(arm.recipe.step_epochs >= arm.recipe.epochs for arm in arms)
+    assert all((arm.recipe.weight_decay, arm.recipe.crop_padding, arm.recipe.reflection) == (0, 0, False) for arm in arms)
+    for arm in arms:
+        assert changed(arm, arms[0]) <= {"model", "lr", "epochs", "step_epochs"}
+
+
 def test_the_small_runs_have_the_documented_sizes():
     small = [arm for arm in ARMS.values() if arm.model.startswith("small")]
     assert {arm.recipe.batch_size for arm in small} == {32}
@@ -161,6 +200,15 @@ def test_test_error_and_epochs_to_goal():
     assert verdicts.epochs_to_goal(reached[:2]) == math.inf
 
 
+def test_the_quantiles_are_those_of_students_t():
+    """The integral of the density from -t to t is .95."""
+    for freedom, t in enumerate(verdicts.T95, 1):
+        x, dx = np.linspace(-t, t, 20_001, retstep=True)
+        constant = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
+        density = constant * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+        assert (density.sum() - density[0]) * dx == pytest.approx(0.95, abs=5e-5)
+
+
 def test_the_interval_covers_the_difference_in_95_percent_of_cases():
     """In many draws of n = 3 from two distributions whose means differ by 1."""
     draws = np.random.default_rng(0).standard_normal((20_000, 2, 3)) + [[0.0], [1.0]]
@@ -179,19 +227,21 @@ def test_the_interval_covers_the_difference_in_95_percent_of_cases():
         ([1.0, 1.1, 0.9], [6.0, 6.1, 5.9], 6.0, "reproduced"),
         ([1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 6.0, "not reproduced"),
         ([1.0, 9.0], [6.0, 40.0], 6.0, "not decided at n = 2"),
+        ([1.0], [6.0, 6.1], 6.0, "not decided at n = 1"),
     ],
 )
 def test_verdicts(better, worse, factor, word):
     verdict = verdicts.judge(Claim("", "a", "b", factor), {"a": better, "b": worse})
     assert verdict.word == word and verdict.told("points").endswith(word)
     assert (" times" in verdict.told("points")) == (factor is not None)
+    assert (" to " in verdict.told("points")) == (min(len(better), len(worse)) > 1)
 
 
 def test_a_star_stands_for_the_best_arm_that_reached_the_goal():
     values = {"x-1": [3.0, 3.0], "x-2": [2.0, 2.5], "x-3": [1.0, math.inf], "y-1": [9.0, 9.5]}
-    verdict = verdicts.judge(Claim("", "x-*", "y-*"), values)
-    assert (verdict.better, verdict.worse) == ("x-2", "y-1")
-    assert verdicts.judge(Claim("", "x-*", "y-*"), values | {"x-4": [1.5]}).better == "x-2"  # x-2 has been run more often
+    assert [verdicts.best(name, values) for name in ("x-*", "y-*")] == ["x-2", "y-1"]
+    assert verdicts.best("x-*", values | {"x-4": [1.5]}) == "x-2"  # it has been run more often
+    assert verdicts.judge(Claim("", "x-*", "y-*"), values).found == pytest.approx(9.25 - 2.25)
     assert verdicts.judge(Claim("", "x-*", "z-*"), values) is None
 
 
@@ -254,13 +304,27 @@ def test_a_part_is_run_once_and_reported(small, tmp_path, capsys):
 def test_the_plan_lists_parts_and_minutes(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.006)
     assert call(tmp_path, "half") == 0
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith("the one is better: not decided at n = 0\n")
     assert call(tmp_path) == 0
     _, first, second, last = capsys.readouterr().out.splitlines()
     minutes = 2 * 2 * (40 + 10_000 / 3) * 0.006 / 60
     assert first.split()[:4] == ["small", "3", "1", f"{minutes:.0f}"]
     assert second.split()[:4] == ["half", "1", "1", "0"]
     assert last.split()[:3] == ["all", "3", f"{minutes:.0f}"]
+
+
+@pytest.mark.parametrize(
+    "arm, images",
+    [
+        ("cifar-bn-default", 10 * (50_000 + 2 * 10_000 / 3)),
+        ("relu-0.01", 24 * (10_000 + 1_000 / 3)),
+        ("base", 5 * (10_000 + 10_000 / 3)),
+    ],
+)
+def test_the_minutes_depend_on_epochs_images_and_views(monkeypatch, arm, images):
+    monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.6)
+    wanted = reproduction.run_config(train.config(Namespace()), arm, 7)
+    assert wanted.seed == 7 and reproduction.minutes_left(None, wanted, "numpy") == pytest.approx(0.01 * images)
 
 
 def test_the_minutes_are_measured_on_real_steps():
@@ -279,16 +343,79 @@ def test_a_stopped_part_can_be_continued(small, tmp_path, monkeypatch, capsys):
     assert metrics(stopped / "one-0") == metrics(tmp_path / "runs/one-0") and len(contents(stopped)) == 3
 
 
-def test_runs_of_another_process_are_left_alone(small, tmp_path, capsys):
+def test_a_resumed_run_takes_the_given_devices(small, tmp_path, capsys):
+    assert call(tmp_path, "half", "--devices", "1") == 0
+    path = tmp_path / "runs/one-0"
+    for option, devices in ([], [1]), (["--devices", "2"], [2]):
+        (path / "metrics.jsonl").write_bytes(b"")
+        assert call(tmp_path, "half", *option) == 0
+        assert RunFolder.read(path).config.devices == devices
+
+
+@pytest.mark.parametrize("moment", ["training", "drawing", "between"])
+def test_a_signal_stops_a_part_in_its_second_run_too(small, tmp_path, monkeypatch, capsys, moment):
+    """In training, while the run's pictures are drawn, and after the run."""
+    module, name, number = {
+        "training": (launch, "launch", 2),
+        "drawing": (reporter.report, "write", 4),  # it is called after each epoch
+        "between": (reproduction, "forget_weights", 2),
+    }[moment]
+    before, calls = getattr(module, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
+    monkeypatch.setattr(entry, "_first", None)
+    assert call(tmp_path, "small") == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("stopped; the same command resumes it")
+    folders = sorted((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+    done = [len(RunFolder.read(path).metrics()) == 2 for path in folders]
+    assert done == [True, moment != "training"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_runs_of_another_process_are_left_alone(small, tmp_path, capsys, epochs):
+    """Also after the last epoch: its pictures are still drawn then."""
     assert call(tmp_path, "half") == 0
     path = tmp_path / "runs/one-0"
-    (path / "metrics.jsonl").write_bytes((path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0])
+    (path / "metrics.jsonl").write_bytes(b"".join((path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:epochs]))
+    (path / "checkpoints").mkdir()
     lock = FolderLock()
     lock.acquire(path)
     assert call(tmp_path, "small") == 0
     out = capsys.readouterr().out
     lock.release()
     assert f"{path} is being run by another process" in out and len(contents(tmp_path / "runs")) == 3
+    assert (path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("function", ["start", "resume"])
+def test_a_run_that_another_process_takes_at_the_same_time_is_left_alone(small, tmp_path, monkeypatch, capsys, function):
+    """It takes the run after its state was read."""
+    path, other = tmp_path / "runs/one-0", []
+    if function == "resume":
+        assert call(tmp_path, "half") == 0
+        (path / "metrics.jsonl").write_bytes(b"")
+    before = getattr(launch, function)
+
+    def late(what, how):
+        if not other and function == "start":
+            other.append(RunFolder.create(path, what))
+        elif not other:
+            other.append(RunFolder.read(path))
+            other[0].hold()
+        return before(what, how)
+
+    monkeypatch.setattr(launch, function, late)
+    assert call(tmp_path, "small") == 0
+    out = capsys.readouterr().out
+    other[0].lock.release()
+    assert f"{path} is being run by another process" in out and len(list((tmp_path / "runs").iterdir())) == 3
+    assert not RunFolder.read(path).metrics()
 
 
 def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
@@ -297,6 +424,12 @@ def test_a_run_with_other_settings_is_refused(small, tmp_path, monkeypatch):
     monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, lr=0.5)))
     with pytest.raises(UserError, match=r"one-0 has lr 0.01, but the study now has 0.5; remove it, or give another --runs"):
         call(tmp_path, "half")
+
+
+def test_only_the_weights_of_small_runs_are_removed(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(reproduction.ARMS["one"], limit_train=None))
+    assert call(tmp_path, "half") == 0
+    assert list((tmp_path / "runs/one-0/checkpoints").glob("*.safetensors"))
 
 
 def test_keep_copies_config_and_metrics(small, tmp_path):
@@ -308,6 +441,18 @@ def test_keep_copies_config_and_metrics(small, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write there"):
         call(tmp_path, "half", "--keep", str(tmp_path / "file/kept"))
+
+
+@pytest.mark.parametrize("option", ["--runs", "--keep", "--data-dir"])
+def test_a_folder_without_a_name_is_refused(option):
+    with pytest.raises(UserError, match=f"argument {option}: give the name of a folder"):
+        reproduce.main([option, ""])
+
+
+def test_mpiexec_is_refused(monkeypatch):
+    monkeypatch.setattr(mpi, "started", lambda: True)
+    with pytest.raises(UserError, match="run it without mpiexec"):
+        reproduce.main(["pooling"])
 
 
 def test_an_unknown_part_is_refused():

@@ -21,6 +21,8 @@ from minidl.errors import TrainingError
 from minidl.optim import SGD, StepLR
 from minidl.parallel import ALONE, DataParallel
 
+from ..helpers.experiments import tiny_network
+
 IMAGES = np.random.default_rng(0).standard_normal((10, 1, 4, 4)).astype(np.float32)
 LABELS = np.arange(10) % 3
 
@@ -284,7 +286,20 @@ def test_the_recipe_reaches_the_optimiser_and_the_augmentation():
     run = builders.found(config(nesterov=True, padding_mode="reflect"), datasets.digits())
     assert all(group["nesterov"] for group in builders.build_optimizer(run, net).param_groups)
     crop, _ = builders.training_transform(run).transforms
-    assert crop.padding_mode == "reflect"
+    views, _ = builders.evaluation_transform(run).transforms
+    assert (crop.padding_mode, views.padding_mode) == ("reflect", "reflect")
+
+
+def test_label_smoothing_changes_the_loss_in_training_only(tmp_path):
+    found = []
+    with tiny_network():
+        for smoothing in (0.0, 0.5):
+            run = dataclasses.replace(config(label_smoothing=smoothing, lr=1e-9, epochs=1), model="tiny")
+            folder = RunFolder.create(tmp_path / str(smoothing), builders.found(run, datasets.digits()))
+            fitting.fit(folder, datasets.digits())
+            found.append(folder.metrics()[0])
+    assert found[0]["test_loss"] == pytest.approx(found[1]["test_loss"], rel=1e-5)
+    assert found[0]["train_loss"] != pytest.approx(found[1]["train_loss"], rel=1e-2)
 
 
 def test_a_plateau_lowers_the_rate_three_times_also_after_a_stop(tmp_path):

@@ -84,6 +84,28 @@ def test_a_kept_run_is_complete_and_matches_its_study(run):
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "metrics.jsonl"]
 
 
+def test_runs_on_images_compressed_twice_are_paired_by_seed(results, monkeypatch, tmp_path):
+    """A run without a partner is left out."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    errors = {
+        ".": {"cifar-bn-deck-0": 20.0, "cifar-bn-default-0": 10.0, "cifar-bn-default-2": 12.0},
+        "jpeg": {"cifar-bn-deck-0": 21.0, "cifar-bn-default-0": 12.0, "cifar-bn-default-1": 50.0, "cifar-bn-default-2": 15.0},
+    }
+    for folder, of_runs in errors.items():
+        for name, error in of_runs.items():
+            copy = tmp_path / folder / name
+            shutil.copytree(DOCS / "results" / f"{name.rpartition('-')[0]}-0", copy)
+            rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+            rows[-1]["test_accuracy"] = 1 - error / 100
+            (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    *arms, total = results.jpeg("deck").splitlines()[2:]
+    assert [line.split(" | ")[1:] for line in arms] == [
+        ["2", "11.00 ± 1.41 (10.00 to 12.00)", "13.50 ± 2.12 (12.00 to 15.00) |"],
+        ["1", "20.00", "21.00 |"],
+    ]
+    assert total.split(" | ")[1:] == ["3", "", "**+2.00 ± 2.48** |"]  # 4.303 x 1 / sqrt(3)
+
+
 @pytest.fixture
 def jpeg_copy(monkeypatch):
     monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
