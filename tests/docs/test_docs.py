@@ -116,8 +116,7 @@ def test_links_work(page):
             continue
         path, _, anchor = unquote(target).partition("#")
         file = page if not path else (page.parent / path).resolve()
-        on_site = DOCS / "explorer/pages" / file.relative_to(DOCS) if file.is_relative_to(DOCS) else file
-        assert file.exists() or on_site.exists(), f"{name(page)} links to {target}, which is not there"
+        assert file.exists(), f"{name(page)} links to {target}, which is not there"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{name(page)} links to {target}, and there is no such heading"
 
