@@ -82,9 +82,9 @@ def optimiser():
     curvature = np.array([1.0, 24.0])
     sheet = Figure(figsize=(8.4, 2.9), layout="constrained")
     w1, w2 = np.meshgrid(np.linspace(-11, 4, 151), np.linspace(-1.6, 1.6, 81))
-    for axes, momentum in zip(sheet.subplots(1, 2, sharey=True), (0.0, 0.8), strict=True):
+    for axes, momentum, lr in zip(sheet.subplots(1, 2, sharey=True), (0.0, 0.8), (0.07, 0.03), strict=True):
         w = nn.Parameter(np.array([-10.0, 1.2]))
-        optimizer, path = SGD([w], lr=0.075 if momentum == 0 else 0.03, momentum=momentum), [w.data.copy()]
+        optimizer, path = SGD([w], lr=lr, momentum=momentum), [w.data.copy()]
         for _ in range(25):
             optimizer.zero_grad()
             (w * w * Tensor(curvature)).sum().backward(0.5)
@@ -93,7 +93,7 @@ def optimiser():
         axes.contour(w1, w2, 0.5 * (curvature[0] * w1**2 + curvature[1] * w2**2), levels=12, colors="#c8c8c8", linewidths=0.7)
         axes.plot(*np.array(path).T, ".-", color="#1a4f8b", linewidth=1)
         axes.plot(0, 0, "*", color="#a8321c", markersize=10)
-        axes.set(title=f"m = {momentum:g}, lr = {optimizer.param_groups[0]['lr']:g}: {len(path) - 1} steps", xlabel="$w_1$")
+        axes.set(title=f"momentum = {momentum:g}, lr = {lr:g}: {len(path) - 1} steps", xlabel="$w_1$")
     sheet.axes[0].set_ylabel("$w_2$")
     return sheet
 

@@ -123,6 +123,11 @@ def test_pooling():
     assert beyond.tolist() == [[False, False], [True, False], [False, True], [True, True]]
 
 
+def test_optimiser():
+    titles = [text for _, _, text in texts("optimiser") if "steps" in text]
+    assert titles == ["momentum = 0, lr = 0.07: 25 steps", "momentum = 0.8, lr = 0.03: 25 steps"]
+
+
 def test_batch_last():
     index = [(c, h, w) for c in range(2) for h in range(2) for w in range(3)]
     written = [text for _, _, text in texts("batch-last")]
