@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from alexnet import datasets
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -101,6 +105,17 @@ def test_formulas_are_typeset(page):
     _, _, prose = formulas(page)
     plain = re.findall(r"^    .+|^.*[$=^].*", prose, re.MULTILINE)
     assert not plain, f"{name(page)} has formulas that are not typeset: {plain}"
+
+
+def test_the_quick_start_saves_a_digit(tmp_path, monkeypatch):
+    """It is the test image of the digit that the page names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'^    \.venv/bin/python -c "(.*?)"$', text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("\\\n", ""), {})
+    test = datasets.digits().test
+    assert test.labels[:10].tolist() == list(range(10)) and "This saves the 3 " in text
+    np.testing.assert_array_equal(Image.open("digit.png"), test.images[3, 0])
 
 
 def anchors(page):
