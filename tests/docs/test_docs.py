@@ -99,6 +99,13 @@ def test_there_are_formulas(page):
     assert displayed, "the page has no formula"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_dollars_of_a_displayed_formula_are_on_lines_of_their_own(page):
+    """DISPLAYED finds no others, so they would not be tested."""
+    _, _, prose = formulas(page)
+    assert "$$" not in prose
+
+
 @pytest.mark.parametrize("page", TYPESET, ids=name)
 def test_formulas_are_typeset(page):
     """Each formula is between dollars; none is indented text or plain prose such as `y = x^2`."""
