@@ -94,6 +94,8 @@ def fit(
         devices = f"{communicators.size} devices ({way}), " if communicators.size > 1 else ""
         threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
         print(f"{images}, {devices}{threads}; files in {folder.path}", flush=True)
+        if progress.epoch == epochs:
+            entry.tell(f"the run is finished, {epochs} of {epochs} epochs; --epochs {epochs + 1} trains it longer")
     reporter = Reporter(folder, dataset.classes, test_loader, progress.step) if rank == 0 else None
 
     def add_sample(row: dict[str, Any]) -> None:

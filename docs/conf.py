@@ -61,6 +61,11 @@ def by_last_name(app, env, node, contnode):
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
 
 
+def to_explorer(app, docname, source):
+    """Change the links to the explorer's files, which html_extra_path puts at the root of the site."""
+    source[0] = source[0].replace("explorer/pages/", "")
+
+
 def _formula(display: bool):
     def visit(writer, node):
         writer.body.append(tex2mathml(node.astext(), as_block=display))
@@ -70,6 +75,7 @@ def _formula(display: bool):
 
 
 def setup(app):
+    app.connect("source-read", to_explorer)
     app.connect("autodoc-process-docstring", as_rst)
     app.connect("missing-reference", by_last_name)
     app.add_html_math_renderer("mathml", inline_renderers=_formula(False), block_renderers=_formula(True))

@@ -52,7 +52,8 @@ def verdict(number: int, path: Path) -> tuple[bool, str]:
     except NotYet as trouble:
         what = f"{title}, is not right yet: {trouble.what.removesuffix('.')}."
         table = "\n".join(f"    {line}".rstrip() for line in trouble.table)
-        hint = textwrap.fill(f"Hint: {trouble.hint}", 100)
+        changed = path.read_bytes() != (HERE / f"exercise_{number:02}.py").read_bytes()
+        hint = textwrap.fill(f"Hint: {trouble.hint} {trouble.second_hint if changed else ''}", 100)
         file = f"File: {name(path)}{line_of(trouble.__cause__, path)}"
         return False, "\n\n".join(part for part in (what, table, hint, file) if part)
     return True, f"{title}, is right: {found}."

@@ -298,6 +298,9 @@ batch_norm = Exercise(
 # --- 8: max pooling ------------------------------------------------------------------------------------------------
 
 
+MAP_AXES = "dx has four axes: image, channel, row, column."
+
+
 def maxima(x, size, stride):
     """(whether x[n, c, h, w] is the maximum of the window at (i, j)) by i, j."""
     for i in range(0, x.shape[2] - size + 1, stride):
@@ -307,10 +310,10 @@ def maxima(x, size, stride):
             yield window, window & (x == np.where(window, x, -np.inf).max(axis=(2, 3), keepdims=True))
 
 
-def spread(grad, x, size, stride):
-    """Each grad for the whole window."""
+def routed(grad, x, size, stride, to):
+    """Each grad for all of its window (to = 0), or for its maximum (to = 1)."""
     grads = grad.reshape(*grad.shape[:2], -1, 1, 1)
-    return sum(grads[:, :, i] * window for i, (window, _) in enumerate(maxima(x, size, stride)))
+    return sum(grads[:, :, i] * elements[to] for i, elements in enumerate(maxima(x, size, stride)))
 
 
 max_pool = Exercise(
@@ -325,17 +328,26 @@ max_pool = Exercise(
         Place(
             "x",
             "where windows overlap, gradients are not added up",
-            "It is right where x is the maximum of one window, and wrong where it is that of several: there the gradients must "
-            "add up. In NumPy neither a[i, j] = v nor a[i, j] += v adds up if a place comes twice; np.add.at(a, (i, j), v) does.",
+            "It is right where x is the maximum of one window, and wrong where it is that of several. "
+            "What does dx[places] = grad do if the same place comes twice?",
             lambda x, size, stride: sum(maximum.astype(int) for _, maximum in maxima(x, size, stride)) > 1,
+            second_hint="It keeps one of the values. In NumPy dx[places] += grad does so, too; np.add.at(dx, places, grad) adds "
+            "them all.",
         ),
         Mistake(
             "x",
             "each window gives its gradient to all its elements",
             "y depends on the maximum of a window only.",
-            spread,
+            lambda *values: routed(*values, to=0),
+        ),
+        Mistake(
+            "x",
+            "all images and channels get the same gradient",
+            f"{MAP_AXES} A colon takes all of an axis. Which image and which channel is each maximum in?",
+            lambda grad, x, *window: np.broadcast_to(routed(grad, x, *window, to=1).sum(axis=(0, 1)), x.shape),
         ),
     ],
+    axes=f"{MAP_AXES} An element is dx[n, c, h, w].",
 )
 
 # --- 9: convolution ------------------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ import numpy as np
 from minidl import Function, GradientError, Tensor, gradcheck, no_grad
 
 SEED = 0  # grad is what gradcheck draws, so that both see the same
-Finding = tuple[str, str]  # what is wrong, and a hint
+Finding = tuple[str, ...]  # what is wrong, a hint, and for some mistakes a second hint
 
 
 class NotYet(Exception):
-    """The exercise is not right yet: what is wrong, a table of lines that shows it, and a hint."""
+    """The exercise is not right yet: what is wrong, a hint, a second hint for a changed copy, and a table that shows it."""
 
-    def __init__(self, what: str, hint: str, table: tuple[str, ...] = ()):
+    def __init__(self, what: str, hint: str, second_hint: str = "", *, table: tuple[str, ...] = ()):
         super().__init__(what)
-        self.what, self.hint, self.table = what, hint, table
+        self.what, self.hint, self.second_hint, self.table = what, hint, second_hint, table
 
 
 @dataclass
@@ -78,10 +78,11 @@ class Place:
     what: str
     hint: str
     where: Callable[..., np.ndarray]
+    second_hint: str = ""
 
     def explain(self, e: Evidence) -> Finding | None:
         elsewhere = ~self.where(*e.case.values())
-        return (self.what, self.hint) if elsewhere.any() and e.right()[elsewhere].all() else None
+        return (self.what, self.hint, self.second_hint) if elsewhere.any() and e.right()[elsewhere].all() else None
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Exercise:
     """function: the name of the class in the student's file. forward: what its forward must give, by other means.
 
     sizes: names for factors that may be missing. after_forward: called with the class and all values of a case, between a
-    forward and its backward.
+    forward and its backward. axes: what the axes are, for one whose index does not fit.
     """
 
     title: str
@@ -99,6 +100,7 @@ class Exercise:
     mistakes: list[Mistake | Place] = field(default_factory=list)
     sizes: Callable[..., dict[str, float]] = lambda *values: {}
     after_forward: Callable[..., object] = lambda function, *values: None
+    axes: str = ""
 
     def call(self, case: Case) -> str:
         """What is called, in words."""
@@ -122,7 +124,8 @@ def examine(exercise: Exercise, function: type[Function]) -> str:
         except NotImplementedError as error:
             raise NotYet("backward is blank", f"To do: {error}. {task}") from None
         except (Exception, SystemExit) as error:
-            raise NotYet(f"it failed with {type(error).__name__}: {error}", task) from error
+            axes = exercise.axes if isinstance(error, IndexError | ValueError) else ""
+            raise NotYet(f"it failed with {type(error).__name__}: {error}", f"{task} {axes}") from error
         elements += sum(x.size for x in case.inputs.values())
     return f"{elements} elements of gradients agree with finite differences, in {len(exercise.cases)} cases"
 
@@ -155,7 +158,8 @@ def _examine_case(exercise: Exercise, function: type[Function], case: Case, expe
     for name, gradient in zip(case.inputs, yours, strict=True):
         for index in zip(*np.nonzero(~np.isfinite(gradient)), strict=True):
             table = (f"gradient of {name} at [{', '.join(map(str, index))}]: yours is {gradient[index]}",)
-            raise NotYet(f"the gradient of {name} has nan or inf in it", "Look for a division by 0, or a power of 0.", table)
+            hint = "Look for a division by 0, or a power of 0."
+            raise NotYet(f"the gradient of {name} has nan or inf in it", hint, table=table)
     try:
         gradcheck(call, tensors, mode="elements", seed=SEED)
     except GradientError:
@@ -169,7 +173,7 @@ def _examine_case(exercise: Exercise, function: type[Function], case: Case, expe
             for name, mine, truth, twice in zip(case.inputs, yours, true, doubled, strict=True)
         ]
         first_wrong = min(evidence, key=lambda e: e.right().all())
-        raise NotYet(*_diagnose(first_wrong, exercise.mistakes), _table(evidence)) from None
+        raise NotYet(*_diagnose(first_wrong, exercise.mistakes), table=_table(evidence)) from None
 
 
 def _differences(call: Callable[..., Tensor], tensors: list[Tensor], grad: np.ndarray, eps: float = 1e-6) -> list[np.ndarray]:
@@ -205,7 +209,7 @@ def _of_the_right_shapes(parts, case: Case, output_shape: tuple[int, ...]) -> li
         if part.shape != x.shape:
             table = (f"gradient of {name}: yours has shape {part.shape}, the true one {x.shape}",)
             hint = _hint_for_shape(part.shape, name, case, output_shape)
-            raise NotYet(f"the gradient of {name} has the wrong shape", hint, table)
+            raise NotYet(f"the gradient of {name} has the wrong shape", hint, table=table)
     return parts
 
 

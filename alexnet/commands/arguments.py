@@ -1,6 +1,7 @@
 """What the command lines share: the parser, common arguments, and types of arguments."""
 
 import argparse
+import difflib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +25,26 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, *args, **options):
-        """Like argparse's, but refuses `--epochs=--`, which Python 3.12 and older parse as an empty list."""
-        parsed = super().parse_args(*args, **options)
+        """Like argparse's, but names the option that an unknown one resembles.
+
+        It also refuses `--epochs=--`, which Python 3.12 and older parse as an empty list.
+        """
+        parsed, unknown = self.parse_known_args(*args, **options)
+        if unknown:
+            meant = self._closest_option(unknown)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{f'; did you mean {meant}?' if meant else ''}")
         for name, value in vars(parsed).items():
             if value == []:
                 self.error(f"argument --{name.replace('_', '-')}: expected one argument")
         return parsed
+
+    def _closest_option(self, words: list[str]) -> str:
+        """The option that the first mistyped option among the words resembles, or "". Both are compared without dashes."""
+        names = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+        for word in words:
+            if word.startswith("--") and (close := difflib.get_close_matches(word[2:].partition("=")[0], names, 1)):
+                return f"--{close[0]}"
+        return ""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (python {self.prog} --help lists the options)")

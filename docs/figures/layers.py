@@ -82,9 +82,9 @@ def optimiser():
     curvature = np.array([1.0, 24.0])
     sheet = Figure(figsize=(8.4, 2.9), layout="constrained")
     w1, w2 = np.meshgrid(np.linspace(-11, 4, 151), np.linspace(-1.6, 1.6, 81))
-    for axes, momentum in zip(sheet.subplots(1, 2, sharey=True), (0.0, 0.8), strict=True):
+    for axes, momentum, lr in zip(sheet.subplots(1, 2, sharey=True), (0.0, 0.8), (0.07, 0.03), strict=True):
         w = nn.Parameter(np.array([-10.0, 1.2]))
-        optimizer, path = SGD([w], lr=0.075 if momentum == 0 else 0.03, momentum=momentum), [w.data.copy()]
+        optimizer, path = SGD([w], lr=lr, momentum=momentum), [w.data.copy()]
         for _ in range(25):
             optimizer.zero_grad()
             (w * w * Tensor(curvature)).sum().backward(0.5)
@@ -93,7 +93,7 @@ def optimiser():
         axes.contour(w1, w2, 0.5 * (curvature[0] * w1**2 + curvature[1] * w2**2), levels=12, colors="#c8c8c8", linewidths=0.7)
         axes.plot(*np.array(path).T, ".-", color="#1a4f8b", linewidth=1)
         axes.plot(0, 0, "*", color="#a8321c", markersize=10)
-        axes.set(title=f"m = {momentum:g}, lr = {optimizer.param_groups[0]['lr']:g}: {len(path) - 1} steps", xlabel="$w_1$")
+        axes.set(title=f"momentum = {momentum:g}, lr = {lr:g}: {len(path) - 1} steps", xlabel="$w_1$")
     sheet.axes[0].set_ylabel("$w_2$")
     return sheet
 
@@ -126,18 +126,20 @@ def pooling():
     values = np.array([[1.0, 4, 2, 9], [3, 2, 7, 5], [5, 1, 6, 0], [0, 3, 2, 4]])
     light, strong = np.array([[BLUE, YELLOW], [GREEN, RED]]), np.array([["#3a74b8", "#c79a12"], ["#3f9a4e", "#c5442b"]])
     x = Tensor(values[None, None])
-    sheet, axes = board(21.5, 6)
+    sheet, axes = board(22.3, 6.5)
     matrix(axes, 0.7, 1.2, values, "x (H, W)", light.repeat(2, axis=0).repeat(2, axis=1))
     arrow(axes, (5.1, 3.2), (6.5, 3.2))
     matrix(axes, 6.9, 2.2, F.max_pool2d(x, 2).data[0, 0], "2 / 2", light)
     matrix(axes, 11.7, 1.2, values, "x (H, W)", "white")
-    for (i, j), color in np.ndenumerate(strong):  # the second window of each axis hangs over the map, which cuts it to 2
+    inside = Rectangle((11.7, 1.2), 4, 4, transform=axes.transData)
+    for (i, j), color in np.ndenumerate(strong):  # dashed where the window hangs over the map
         inset = 0.07 + 0.05 * i + 0.05 * j
-        size = 3 - j - 2 * inset, 3 - i - 2 * inset
-        corner = 11.7 + 2 * j + inset, 1.2 + 2 * i + inset
-        axes.add_patch(Rectangle(corner, *size, facecolor="none", edgecolor=color, linewidth=1.8))
-    arrow(axes, (16.1, 3.2), (17.5, 3.2))
-    matrix(axes, 17.9, 2.2, F.max_pool2d(x, 3, 2, ceil_mode=True).data[0, 0], "3 / 2", "white", strong)
+        corner, size = (11.7 + 2 * j + inset, 1.2 + 2 * i + inset), 3 - 2 * inset
+        for style, clip in (((0, (2, 2)), None), ("-", inside)):
+            window = Rectangle(corner, size, size, facecolor="none", edgecolor=color, linewidth=1.8, linestyle=style)
+            axes.add_patch(window).set_clip_path(clip)
+    arrow(axes, (16.9, 3.2), (18.3, 3.2))
+    matrix(axes, 18.7, 2.2, F.max_pool2d(x, 3, 2, ceil_mode=True).data[0, 0], "3 / 2", "white", strong)
     return sheet
 
 

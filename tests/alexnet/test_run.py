@@ -423,6 +423,19 @@ def test_a_finished_run_can_be_trained_longer(tmp_path, recipe):
     assert status == 2 and message.startswith("--epochs 3: this run has 4 epochs")
 
 
+def test_resuming_a_finished_run_says_so(folder, capsys):
+    """And gives the same result, which is still the last line on standard output."""
+    before = experiments.metrics(folder)
+    assert train.main(["--resume", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert err == "train.py: the run is finished, 2 of 2 epochs; --epochs 3 trains it longer\n"
+    row = before[-1]
+    assert out.splitlines()[-1] == f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}"
+    assert experiments.metrics(folder) == before
+    assert train.main(["--resume", str(folder), "--epochs", "3"]) == 0
+    assert "finished" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "key, change", [("threads", lambda threads: threads + 1), ("devices", lambda _: [1]), ("epochs", lambda _: 3)]
 )

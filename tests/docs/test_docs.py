@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from alexnet import datasets
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -95,12 +99,30 @@ def test_there_are_formulas(page):
     assert displayed, "the page has no formula"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_dollars_of_a_displayed_formula_are_on_lines_of_their_own(page):
+    """DISPLAYED finds no others, so they would not be tested."""
+    _, _, prose = formulas(page)
+    assert "$$" not in prose
+
+
 @pytest.mark.parametrize("page", TYPESET, ids=name)
 def test_formulas_are_typeset(page):
     """Each formula is between dollars; none is indented text or plain prose such as `y = x^2`."""
     _, _, prose = formulas(page)
     plain = re.findall(r"^    .+|^.*[$=^].*", prose, re.MULTILINE)
     assert not plain, f"{name(page)} has formulas that are not typeset: {plain}"
+
+
+def test_the_quick_start_saves_a_digit(tmp_path, monkeypatch):
+    """It is the test image of the digit that the page names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'^    \.venv/bin/python -c "(.*?)"$', text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("\\\n", ""), {})
+    test = datasets.digits().test
+    assert test.labels[:10].tolist() == list(range(10)) and "This saves the 3 " in text
+    np.testing.assert_array_equal(Image.open("digit.png"), test.images[3, 0])
 
 
 def anchors(page):
@@ -116,8 +138,7 @@ def test_links_work(page):
             continue
         path, _, anchor = unquote(target).partition("#")
         file = page if not path else (page.parent / path).resolve()
-        on_site = DOCS / "explorer/pages" / file.relative_to(DOCS) if file.is_relative_to(DOCS) else file
-        assert file.exists() or on_site.exists(), f"{name(page)} links to {target}, which is not there"
+        assert file.exists(), f"{name(page)} links to {target}, which is not there"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{name(page)} links to {target}, and there is no such heading"
 

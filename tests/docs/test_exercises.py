@@ -60,7 +60,7 @@ SHIPPED = {
     5: ["mask is that of another dropout layer, and a factor", "times 1 - p = 0.6"],
     6: ["subtracted in whole columns, and a factor", "times N = 5"],
     7: ["mean and var are taken for constants", "gamma        all right", "beta         all right"],
-    8: ["where windows overlap, gradients are not added up", "np.add.at"],
+    8: ["where windows overlap, gradients are not added up", "if the same place comes twice?  File:"],
     9: ["backward is blank", "dx (2, 3, 5, 4), dweight (4, 3, 3, 2), dbias (4,)"],
     10: ["denominators of the neighbours are missing"],
     11: ["divides by the size of its own shard, and a factor", "will still be the true one divided by ranks = 3"],
@@ -264,8 +264,9 @@ HALF_REPAIRED = [
         8,
         "np.add.at(dx, (self.n, self.c, self.rows, self.columns), grad)",
         "dx[self.n, self.c, self.rows, self.columns] += grad",
-        "gradients are not added up",
+        "if the same place comes twice? It keeps one of the values. In NumPy dx[places] += grad does so, too; np.add.at",
     ),
+    (8, "(self.n, self.c, self.rows, self.columns)", "(..., self.rows, self.columns)", "all images and channels get the same"),
     (9, "dxpad[self.seen_by(i, j)] +=", "dxpad[self.seen_by(i, j)] =", "gradients are overwritten"),
     (9, "dxpad[:, :, p : H - p, p : W - p]", "dxpad", "larger than x"),
     (9, "grad, self.weight[:, :, i, j]", "grad, self.weight[:, :, -1 - i, -1 - j]", "the kernel is flipped"),
@@ -327,6 +328,21 @@ def test_an_exception_in_backward_is_reported_with_its_line(tmp_path):
     assert "given grad (4, 2), and is to return dx (4, 3), dweight (2, 3), dbias (2,)" in text
     line = source.splitlines().index("        return self.weight @ grad, grad.T @ self.x, grad.sum(axis=0)") + 1
     assert f"mine.py, line {line}: return self.weight @ grad" in text
+
+
+@pytest.mark.parametrize(
+    "statement, axes",
+    [
+        ("np.add.at(dx, (self.rows, self.columns), grad)", True),  # IndexError
+        ("np.add.at(dx, (self.n, self.c, self.rows), grad)", True),  # ValueError
+        ("dx[places] = grad", False),  # NameError
+    ],
+)
+def test_an_index_that_does_not_fit_gets_a_hint_on_the_axes(statement, axes, tmp_path):
+    repair = "np.add.at(dx, (self.n, self.c, self.rows, self.columns), grad)"
+    text = verdict(tmp_path, solution_path(8).read_text(encoding="utf-8").replace(repair, statement), 8)
+    assert "is not right yet: it failed with" in text and f": {statement}" in text
+    assert ("dx has four axes: image, channel, row, column. An element is dx[n, c, h, w]." in text) == axes
 
 
 @pytest.mark.parametrize(

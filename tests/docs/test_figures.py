@@ -107,6 +107,27 @@ def test_receptive_field():
         assert found[name] == [f"{side}×{side}", f"{width}×{width}"]
 
 
+def test_pooling():
+    """Each window of three is drawn whole: dashed, and solid within the map. One is inside, the others go beyond it."""
+    root = ET.parse(DOCS / "images/pooling.svg").getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    (map_clip,) = (clip for clip in root.iter(f"{svg}clipPath") if clip[0].get("x") != "0")
+    x, y, side, _ = (float(map_clip[0].get(name)) for name in ("x", "y", "width", "height"))
+    paths = list(root.iter(f"{svg}path"))
+    dashed = [path.get("d") for path in paths if "dasharray" in path.get("style", "")]
+    solid = [path.get("d") for path in paths if path.get("clip-path") == f"url(#{map_clip.get('id')})"]
+    assert dashed == solid
+    corners = np.array([re.findall(r"([\d.]+) ([\d.]+)", path) for path in dashed], float)
+    np.testing.assert_allclose(np.ptp(corners, axis=1) / (side / 4), 3, atol=0.4)  # lines do not lie on each other
+    beyond = corners.max(axis=1) > (x + side, y + side)
+    assert beyond.tolist() == [[False, False], [True, False], [False, True], [True, True]]
+
+
+def test_optimiser():
+    titles = [text for _, _, text in texts("optimiser") if "steps" in text]
+    assert titles == ["momentum = 0, lr = 0.07: 25 steps", "momentum = 0.8, lr = 0.03: 25 steps"]
+
+
 def test_batch_last():
     index = [(c, h, w) for c in range(2) for h in range(2) for w in range(3)]
     written = [text for _, _, text in texts("batch-last")]

@@ -1,5 +1,6 @@
-"""The site that Sphinx builds, of four of its pages: search finds words, and nothing is cut off."""
+"""The site that Sphinx builds, of five of its pages: links lead to the explorer, search finds words, and nothing is cut off."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["index.md", "parallel.md", "troubleshooting.md", "ko/speed.md"]
+PAGES = ["index.md", "parallel.md", "troubleshooting.md", "ko/index.md", "ko/speed.md"]
 # What stands out of the window on the right: of the text, or of the contents beside it.
 CUT_OFF = """(part) => [...document.querySelectorAll(`${part} :is(a, p, td, th, img, math)`)]
   .filter((element) => element.checkVisibility() && !element.closest("pre"))
@@ -27,6 +28,15 @@ def site(tmp_path_factory):
         shutil.copy(DOCS / page, source / page)
     subprocess.run([sys.executable, "-m", "sphinx", "-Q", "-c", DOCS, source, source / "site"], check=True)
     return source / "site"
+
+
+@pytest.mark.parametrize("page, pages", [("index", ["explorer", "ko/explorer"]), ("ko/index", ["ko/explorer"])])
+def test_links_lead_to_the_explorer(site, page, pages):
+    """On the site its pages are at the root; in the repository they are in docs/explorer/pages."""
+    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    linked = [(site / page).parent / target for target in re.findall(r'href="([^"]*explorer\.html)"', html)]
+    assert [path.resolve() for path in linked] == [site / f"{name}.html" for name in pages]
+    assert all(path.exists() for path in linked)
 
 
 @pytest.mark.parametrize("word, page", [("checkpoint", "troubleshooting"), ("메모리", "ko/speed")])
