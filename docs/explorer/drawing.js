@@ -96,16 +96,16 @@ const paint = (canvas, values, n) => {
 
 const READABLE = 26; // pixels: a cell of this size has its number in it
 
-// The drawing of one array: its cells, by their places in the array, and frames around some of them. It shows the array itself or
-// its gradient.
+// The drawing of one array, or of one channel of it: its cells, by their places in the array, and frames around some of them. It
+// shows the array itself or its gradient.
 class Panel {
-  constructor({ of, letter, name, values, gradients, layout, size, notes = [] }) {
-    Object.assign(this, { of, letter, name, values, gradients, layout, size });
+  constructor({ of, letter, name, values, gradients, layout, size, channel, notes = [] }) {
+    Object.assign(this, { of, letter, name, values, gradients, layout, size, channel });
     const [width, height] = extent(layout, size);
     const box = { width: width + 4 + (notes.length ? 60 : 0), height: height + 4 };
     this.caption = make("figcaption");
     const holder = make("div", { class: "scroll" });
-    this.figure = make("figure", { class: "panel", "data-panel": of }, this.caption, holder);
+    this.figure = make("figure", { class: "panel", "data-panel": `${of}${channel ?? ""}` }, this.caption, holder);
     this.svg = draw("svg", { viewBox: `-2 -2 ${box.width} ${box.height}`, ...box, tabindex: 0, role: "group" }, holder);
     this.cells = new Map();
     layout.forEach(({ place, x, y }, i) => {
@@ -139,23 +139,27 @@ class Panel {
   }
 
   get chosen() {
-    return state.focus?.panel === this;
+    return state.focus?.panel.of === this.of;
+  }
+
+  choose(place) {
+    focus(panels[this.of], place);
   }
 
   // The first cell, if none of this panel is chosen yet.
   enter() {
-    if (!this.chosen) focus(this, this.layout[0].place);
+    if (!this.chosen) this.choose(this.layout[0].place);
   }
 
   point({ target: { dataset } }) {
-    if (dataset.place) focus(this, Number(dataset.place));
+    if (dataset.place) this.choose(Number(dataset.place));
   }
 
   // Holds a cell; the held cell is let go.
   click({ target: { dataset } }) {
     if (!dataset.place) return;
     const again = state.held && this.chosen && state.focus.place === Number(dataset.place);
-    focus(this, Number(dataset.place));
+    this.choose(Number(dataset.place));
     hold(!again);
   }
 
@@ -175,16 +179,13 @@ class Panel {
       return along > 0 ? along + 3 * aside : Infinity;
     };
     const next = this.layout.reduce((best, cell) => (distance(cell) < distance(best) ? cell : best));
-    if (distance(next) < Infinity) focus(this, next.place);
+    if (distance(next) < Infinity) this.choose(next.place);
   }
 
-  frame(place, kind) {
-    if (this.cells.has(place)) this.frameAll([place], kind);
-  }
-
-  // One frame around several cells: a window, or a channel.
-  frameAll(places, kind) {
-    const cells = places.map((place) => this.cells.get(place));
+  // One frame around those of these cells that are here.
+  frame(places, kind) {
+    const cells = places.filter((place) => this.cells.has(place)).map((place) => this.cells.get(place));
+    if (!cells.length) return;
     const [left, top] = ["x", "y"].map((axis) => Math.min(...cells.map((cell) => cell[axis])));
     const [right, bottom] = extent(cells, this.size);
     draw("rect", { x: left, y: top, width: right - left, height: bottom - top, class: kind }, this.frames);

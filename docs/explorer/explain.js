@@ -126,33 +126,40 @@ const showsGradient = ({ of, gradients }) => {
 const explain = () => {
   const { layer, back } = here();
   const { panel, place } = state.focus;
-  Object.values(panels).forEach((panel) => panel.show(showsGradient(panel)));
+  const [, c] = indexOf(panel.values, place);
+  for (const shown of Object.values(panels)) {
+    shown.show(showsGradient(shown));
+    shown.figure.hidden = (shown.channel ?? c) !== c;
+  }
   const head = `${panel.letter}[${indexText(panel, place)}]`;
   const numbers = [`<b>${head}</b> = ${number(panel.values[place])}`];
   if (back && panel.gradients) numbers.push(`<b>∂L/∂${head}</b> = ${number(panel.gradients[place])}`);
   const box = byId("explanation");
-  box.setAttribute("aria-live", state.held || panel.svg.matches(":focus-visible") ? "polite" : "off");
-  box.innerHTML = `<p>${numbers.join("<br>")}</p><p class="filled">${layer === END ? softmaxText(place) : filled(panel, place)}</p>`;
+  box.setAttribute("aria-live", state.held || byId("panels").querySelector(":focus-visible") ? "polite" : "off");
+  const text = layer === END ? softmaxText(place) : filled(panel, place);
+  box.innerHTML = `<p>${numbers.join("<br>")}</p><p class="filled">${text}</p>`;
   showFrames(layer, back);
   showChange(layer);
 };
+
+const frame = (of, places, kind) => Object.values(panels).forEach((panel) => panel.of === of && panel.frame(places, kind));
 
 const showFrames = (layer, back) => {
   const { panel, place } = state.focus;
   const kind = layers[layer]?.kind;
   const terms = termsOf(panel, place) ?? [];
   Object.values(panels).forEach((panel) => panel.frames.replaceChildren());
-  for (const target of goesTo(panel, place) ?? []) panels[back ? "x" : "y"].frame(target, "from");
-  for (const term of terms) for (const from of term.from) panels[from.of].frame(from.place, term.cut ? "cut" : "from");
+  for (const target of goesTo(panel, place) ?? []) frame(back ? "x" : "y", [target], "from");
+  for (const term of terms) for (const from of term.from) frame(from.of, [from.place], term.cut ? "cut" : "from");
   const window = (out) => KINDS.pool.window(layers[layer], result.values[layer], indexOf(result.values[layer + 1], out));
-  if (kind === "pool" && !back && panel.of === "y") panels.x.frameAll(window(place), "window");
+  if (kind === "pool" && panel.of === "y") frame("x", window(place), "window");
   if (kind === "pool" && back && panel.of === "x")
-    terms.forEach((term) => panels.x.frameAll(window(term.from[0].place), term.cut ? "window faint" : "window"));
+    terms.forEach((term) => frame("x", window(term.from[0].place), term.cut ? "window faint" : "window"));
   if (isWide(panel)) {
-    const source = panels[back ? "y" : "x"];
-    source.frameAll(channel(source.values, state.image, indexOf(panel.values, place)[1]), "window");
+    const source = back ? "y" : "x";
+    frame(source, channel(panels[source].values, state.image, indexOf(panel.values, place)[1]), "window");
   }
-  panel.frame(place, "focus");
+  frame(panel.of, [place], "focus");
 };
 
 // --- changing a pixel or a parameter -------------------------------------------------------------------------------------------

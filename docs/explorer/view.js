@@ -95,6 +95,14 @@ const parameterPanel = (options) => {
   return new Panel({ ...options, layout: grids(map, size, size < READABLE ? 6 : 10, across, length), size });
 };
 
+// The values of one channel, large enough to be read.
+const channelPanel = (options, c) => {
+  const [, , H, W] = options.values.shape;
+  const layout = grids([H, W], READABLE, 0, 1, H * W, at(options.values, state.image, c, 0, 0));
+  const name = fill(words.channel, { name: options.name, channel: c });
+  return new Panel({ ...options, name, gradients: null, layout, size: READABLE, channel: c });
+};
+
 const buildLayer = () => {
   const { layer, back } = here();
   const said = words.layers[nameOf(layer)];
@@ -111,7 +119,11 @@ const buildLayer = () => {
       y: activationPanel({ ...options("y", words.probabilities, result.probabilities, null), notes }),
     };
   } else {
-    panels = { x: activationPanel(options("x", words.input, result.values[layer], gradients[layer])) };
+    const input = options("x", words.input, result.values[layer], gradients[layer]);
+    panels = { x: activationPanel(input) };
+    // To see the maximum of a window. Only the channel of the chosen element is shown.
+    if (back && layers[layer].kind === "pool")
+      for (const c of range(0, input.values.shape[1])) panels[`x${c}`] = channelPanel(input, c);
     const { params, grads } = result.context;
     const [w, b] = ["weight", "bias"].map((kind) => `${layers[layer].name}.${kind}`);
     if (params[w]) {

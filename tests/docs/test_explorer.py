@@ -281,7 +281,8 @@ def test_the_walk_forward_and_back(show, language, size, scheme):
         while True:
             seen.append(page.locator("#layer-name").inner_text())
             assert page.locator("[aria-current]").get_attribute("data-layer") == seen[-1].partition(",")[0]
-            assert page.locator("#explanation b").count() and page.locator(".frames .focus").count() == 1
+            twice = len(seen) - 1 == LAST - LAYERS.index("pool1")  # in pooling's backward: ∂L/∂x and x
+            assert page.locator("#explanation b").count() and page.locator(".frames .focus").count() == 1 + twice
             assert "undefined" not in page.locator("#layer").inner_text() and "NaN" not in page.locator("#layer").inner_text()
             assert page.evaluate(FAINT) == []
             assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
@@ -344,6 +345,33 @@ def test_where_windows_overlap_gradients_add_up(show):
             assert total(page) == pytest.approx(page.evaluate(f"explorer.numbers().gradients[3][{place}]"), rel=5e-3, abs=1e-9)
             assert page.locator("[data-panel=x] .window:not(.faint)").count() == windows[place]
         assert max(windows.values()) > 1, "no value is the maximum of several windows"
+
+
+def test_poolings_backward_shows_which_value_was_the_maximum(show):
+    """Beside the gradients, x of the channel of the chosen element, in numbers."""
+    with show(PAGES["en"]) as page:
+        numbers = page.evaluate("explorer.numbers()")
+        x = numbers["values"][3]
+        walk_to(page, "pool1", back=True)
+        for channel in (4, 1):
+            page.locator(f"[data-panel=y] rect.cell[data-place='{9 * channel + 4}']").hover()
+            panels = page.locator(".panel:visible").evaluate_all("panels => panels.map((panel) => panel.dataset.panel)")
+            assert panels == ["x", f"x{channel}", "y"]
+            panel = page.locator(f"[data-panel=x{channel}]")
+            assert f"channel {channel}" in panel.locator("figcaption").inner_text()
+            shown = [told(text) for text in panel.locator(".number").all()]
+            assert shown == pytest.approx(x[64 * channel : 64 * channel + 64], rel=0.05, abs=0.0051)
+            window = [64 * channel + 8 * row + column for row in (2, 3, 4) for column in (2, 3, 4)]
+            best = max(window, key=lambda place: x[place])
+            frames = [panel.locator(f".frames .{kind}").bounding_box() for kind in ("from", "window")]
+            cell = panel.locator(f"[data-place='{best}']").bounding_box()
+            middle = cell["x"] + cell["width"] / 2, cell["y"] + cell["height"] / 2
+            for box in frames:
+                assert box["x"] < middle[0] < box["x"] + box["width"] and box["y"] < middle[1] < box["y"] + box["height"]
+        panel.locator(f"[data-place='{best}']").hover()
+        assert page.locator("#explanation b").nth(1).inner_text().startswith("∂L/∂x[1, ")
+        assert total(page) == pytest.approx(numbers["gradients"][3][best], rel=5e-3)
+        assert panel.locator(".frames .focus").count() == page.locator("[data-panel=x] .frames .focus").count() == 1
 
 
 @pytest.mark.parametrize("layer, kept", [("relu1", "values[2]"), ("drop3", "mask")])
