@@ -107,6 +107,7 @@ const buildLayer = () => {
   const { layer, back } = here();
   const said = words.layers[nameOf(layer)];
   byId("layer-name").textContent = fill(back ? words.backward : words.forward, { name: nameOf(layer) });
+  byId("turn").textContent = back ? words.showForward : words.showBackward;
   byId("layer-what").innerHTML = back ? said.backward : said.forward;
   const formulas = back ? [said.gradient, said.weight, said.bias] : [said.formula];
   byId("layer-formula").innerHTML = formulas.map((formula) => (formula ? `<span>${formula}</span>` : "")).join("");
@@ -293,6 +294,7 @@ const buildControls = () => {
   byId("reset").onclick = reset;
   byId("rate").oninput = showRate;
   byId("back").onclick = () => goTo(state.place - 1);
+  byId("turn").onclick = () => goTo(STEPS - 1 - state.place);
   byId("next").onclick = () => goTo(state.place + 1);
   byId("place").oninput = (event) => goTo(Number(event.target.value));
   byId("change-value").oninput = (event) => change(Number(event.target.value));

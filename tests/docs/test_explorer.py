@@ -307,6 +307,21 @@ def test_a_card_leads_to_its_layer(show):
         assert "∂" not in page.locator("[data-layer=relu1] .name").evaluate(before)
 
 
+@pytest.mark.parametrize("language, forward, backward", [("en", "forward", "backward"), ("ko", "순전파", "역전파")])
+def test_a_layers_heading_leads_to_its_other_direction(show, language, forward, backward):
+    with show(PAGES[language], "narrow") as page:
+        heading, turn = page.locator("#layer-name"), page.locator("#turn")
+        for layer in ("conv1", "pool1", "softmax"):
+            walk_to(page, layer, back=True)
+            assert forward in turn.inner_text().lower()
+            turn.press("Enter")
+            assert heading.inner_text() == f"{layer}, {forward}" and backward in turn.inner_text().lower()
+            page.keyboard.press("Enter")  # it keeps the keyboard
+            assert heading.inner_text() == f"{layer}, {backward}"
+            boxes = heading.bounding_box(), turn.bounding_box()
+            assert boxes[1]["y"] < boxes[0]["y"] + boxes[0]["height"]  # beside it
+
+
 def told(element):
     """The number that an element has as its text."""
     return float(element.inner_html().replace("−", "-").replace("·10<sup>", "e").replace("</sup>", ""))
@@ -548,7 +563,7 @@ def test_what_is_held_is_let_go(show, release):
 
 def test_the_keyboard_comes_into_a_panel_at_its_first_cell(show):
     with show(PAGES["en"]) as page:
-        page.locator("#network button").last.focus()
+        page.locator("#turn").focus()
         spoken = "document.getElementById('explanation').ariaLive"
         page.locator("[data-panel=y] rect.cell").nth(9).hover()
         assert page.evaluate(spoken) == "off"
