@@ -599,6 +599,17 @@ def test_at_the_start_a_layer_is_in_sight(show):
             assert card["x"] >= 0 and card["x"] + card["width"] <= SIZES[size][0]
 
 
+@pytest.mark.parametrize("language", PAGES)
+def test_a_finger_trains_without_a_search(show, language):
+    with show(PAGES[language], "narrow", touch=True) as page:
+        before = page.locator("#loss").inner_text()
+        boxes = [page.locator(id).bounding_box() for id in ("#loss", "#train", "#walk")]
+        assert boxes[0]["y"] < boxes[1]["y"] < boxes[1]["y"] + boxes[1]["height"] < boxes[2]["y"] < 400
+        assert page.locator("#settings").get_attribute("open") is None
+        page.tap("#train")
+        assert page.locator("#loss").inner_text() != before
+
+
 def test_the_explanation_stays_in_sight(show):
     with show(PAGES["en"]) as page:
         walk_to(page, "conv2", back=True)
