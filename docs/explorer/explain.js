@@ -5,6 +5,9 @@ const plural = (texts, count, values = {}) => fill(texts[new Intl.PluralRules(wo
 
 const isParameter = ({ of }) => of === "w" || of === "b";
 
+// Dropout that is switched off passes everything on.
+const isOff = (layer) => layers[layer]?.kind === "dropout" && !state.dropping;
+
 // --- what it is made of -----------------------------------------------------------------------------------------------------
 
 // What an element is made of in this direction, if it is computed here.
@@ -77,7 +80,8 @@ const filled = (panel, place) => {
   const terms = termsOf(panel, place);
   if (isParameter(panel)) return parameterText(layer, panel, place, terms);
   const total = panel.shown[place];
-  const said = words.filled[layers[layer].kind]?.[back ? "backward" : "forward"]?.[terms.every((term) => term.cut) ? "cut" : "text"];
+  const kind = isOff(layer) ? "flatten" : layers[layer].kind; // both pass the numbers on
+  const said = words.filled[kind]?.[back ? "backward" : "forward"]?.[terms.every((term) => term.cut) ? "cut" : "text"];
   if (!said) return written(terms, total);
   const numbers = {
     value: number(panel.values[place]),
@@ -85,7 +89,7 @@ const filled = (panel, place) => {
     total: `<b>${number(total)}</b>`,
     list: terms.map((term) => factor(term.value)).join(", "),
     neighbours: terms.filter((term) => term.neighbour).map(neighbour).join(" + "),
-    scale: number(1 / (1 - (state.dropping ? (layers[layer].p ?? 0) : 0))),
+    scale: number(1 / (1 - (layers[layer].p ?? 0))),
   };
   return fill(said, numbers);
 };

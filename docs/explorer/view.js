@@ -105,7 +105,7 @@ const channelPanel = (options, c) => {
 
 const buildLayer = () => {
   const { layer, back } = here();
-  const said = words.layers[nameOf(layer)];
+  const said = isOff(layer) ? words.dropoutOff : words.layers[nameOf(layer)];
   byId("layer-name").textContent = fill(back ? words.backward : words.forward, { name: nameOf(layer) });
   byId("turn").textContent = back ? words.showForward : words.showBackward;
   byId("layer-what").innerHTML = back ? said.backward : said.forward;

@@ -480,6 +480,17 @@ def test_softmax_tells_probability_gradient_and_the_images_own_loss(show, back):
         assert all(len(text) <= 4 for text in cells) and (back or any("e" in text for text in cells))
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_dropout_that_is_off_is_told_as_such(show, back):
+    with show(PAGES["en"]) as page:
+        walk_to(page, "drop3", back)
+        assert "1 − p" in page.locator("#layer-formula").inner_text()
+        page.locator("#dropping").uncheck()
+        assert page.locator("#layer-what").inner_text().startswith("Dropout is off")
+        assert page.locator("#layer-formula").inner_text() == ("∂L/∂x = ∂L/∂y" if back else "y = x")
+        assert page.locator("#explanation .filled").inner_text().startswith("unchanged: ")
+
+
 @pytest.mark.parametrize(
     "layer, back, panel, choose, text, frames",
     [
