@@ -102,7 +102,7 @@ class Panel {
   constructor({ of, letter, name, values, gradients, layout, size, channel, notes = [] }) {
     Object.assign(this, { of, letter, name, values, gradients, layout, size, channel });
     const [width, height] = extent(layout, size);
-    const box = { width: width + 4 + (notes.length ? 60 : 0), height: height + 4 };
+    const box = { width: width + 4 + (notes.length ? 66 : 0), height: height + 4 };
     this.caption = make("figcaption");
     const holder = make("div", { class: "scroll" });
     this.figure = make("figure", { class: "panel", "data-panel": `${of}${channel ?? ""}` }, this.caption, holder);

@@ -110,7 +110,8 @@ const buildLayer = () => {
   byId("turn").textContent = back ? words.showForward : words.showBackward;
   byId("layer-what").innerHTML = back ? said.backward : said.forward;
   const formulas = back ? [said.gradient, said.weight, said.bias] : [said.formula];
-  byId("layer-formula").innerHTML = formulas.map((formula) => (formula ? `<span>${formula}</span>` : "")).join("");
+  const whole = (formula) => formula.replace(/[^\s<>]*\[.*?\]|∂L\/∂./g, "<var>$&</var>"); // no line ends within these
+  byId("layer-formula").innerHTML = formulas.map((formula) => (formula ? `<span>${whole(formula)}</span>` : "")).join("");
   const letters = lettersOf(layer);
   const options = (of, name, values, gradients) => ({ of, letter: letters[of], name, values, gradients });
   if (layer === END) {

@@ -621,6 +621,24 @@ def test_a_finger_trains_without_a_search(show, language):
         assert page.locator("#loss").inner_text() != before
 
 
+@pytest.mark.parametrize("language", PAGES)
+@pytest.mark.parametrize("layer", ["relu3", "drop3", "softmax"])
+def test_panels_beside_each_other_are_at_one_height(show, language, layer):
+    with show(PAGES[language], "narrow") as page:
+        for back in (False, True):
+            walk_to(page, layer, back)
+            tops = {drawing.bounding_box()["y"] for drawing in page.locator(".panel svg").all()}
+            assert len(tops) == 1
+
+
+def test_a_formula_is_not_broken_within_an_element(show):
+    with show(PAGES["en"], "narrow") as page:
+        walk_to(page, "conv1", back=True)
+        elements = page.locator("#layer-formula var")
+        assert "∂L/∂y[o, r − i + 1, s − j + 1]" in elements.all_inner_texts()
+        assert set(elements.evaluate_all("all => all.map((element) => element.getClientRects().length)")) == {1}
+
+
 def test_the_explanation_stays_in_sight(show):
     with show(PAGES["en"]) as page:
         walk_to(page, "conv2", back=True)
