@@ -10,7 +10,8 @@ const number = (value) => {
   if (Math.abs(value) < NOISE) return "0";
   if (!Number.isFinite(value)) return `${value}`.replace("Infinity", "∞").replace("-", "−");
   const [mantissa, exponent] = value.toExponential(2).split("e");
-  const text = Math.abs(exponent) > 3 ? `${mantissa}·10<sup>${exponent.replace("+", "")}</sup>` : `${Number(value.toPrecision(3))}`;
+  const power = `${mantissa}·10<sup>${exponent.replace("+", "")}</sup>`;
+  const text = Math.abs(exponent) > 3 ? power : `${Number(value.toPrecision(3))}`;
   return text.replaceAll("-", "−");
 };
 const factor = (value) => (value < 0 || number(value).includes("·") ? `(${number(value)})` : number(value));
@@ -58,8 +59,9 @@ const draw = (name, attributes, parent) => {
 const grids = ([H, W], size, gap, across, count, first = 0) =>
   range(0, count).map((p) => {
     const [map, q] = [Math.floor(p / (H * W)), p % (H * W)];
-    const [column, row] = [map % across, Math.floor(map / across)];
-    return { place: first + p, x: column * (W * size + gap) + (q % W) * size, y: row * (H * size + gap) + Math.floor(q / W) * size };
+    const x = (map % across) * (W * size + gap) + (q % W) * size;
+    const y = Math.floor(map / across) * (H * size + gap) + Math.floor(q / W) * size;
+    return { place: first + p, x, y };
   });
 
 // Units in a column, or in more if they are many.
@@ -175,7 +177,8 @@ class Panel {
     if (!way || enters) return;
     const now = this.cells.get(state.focus.place);
     const distance = ({ x, y }) => {
-      const [along, aside] = [way[0] * (x - now.x) + way[1] * (y - now.y), Math.abs(way[1] * (x - now.x)) + Math.abs(way[0] * (y - now.y))];
+      const along = way[0] * (x - now.x) + way[1] * (y - now.y);
+      const aside = Math.abs(way[1] * (x - now.x)) + Math.abs(way[0] * (y - now.y));
       return along > 0 ? along + 3 * aside : Infinity;
     };
     const next = this.layout.reduce((best, cell) => (distance(cell) < distance(best) ? cell : best));

@@ -180,10 +180,15 @@ const showChange = (layer) => {
   const value = panel.values[place];
   const reach = panel.of === "x" ? 1 : Math.max(1, 2 * Math.abs(value));
   // While the slider is in use its range stays.
-  if (document.activeElement !== slider) Object.assign(slider, { min: panel.of === "x" ? 0 : -reach, max: reach, step: reach / 200 });
+  const min = panel.of === "x" ? 0 : -reach;
+  if (document.activeElement !== slider) Object.assign(slider, { min, max: reach, step: reach / 200 });
   slider.value = value;
   const { edit } = state;
-  const changes = edit && { delta: value - edit.value, predicted: edit.gradient * (value - edit.value), real: result.loss - edit.loss };
+  const changes = edit && {
+    delta: value - edit.value,
+    predicted: edit.gradient * (value - edit.value),
+    real: result.loss - edit.loss,
+  };
   byId("prediction").innerHTML = edit
     ? fill(words.predicted, Object.fromEntries(Object.entries(changes).map(([name, change]) => [name, signed(change)])))
     : words.tryIt;

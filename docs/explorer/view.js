@@ -246,9 +246,11 @@ const grow = () => {
   const { figure } = panels.y;
   const card = byId("network").querySelector("[aria-current] canvas");
   const [from, to] = [card, figure].map((element) => element.getBoundingClientRect());
-  const move = `translate(${from.left - to.left}px, ${from.top - to.top}px) scale(${from.width / to.width}, ${from.height / to.height})`;
+  const shift = `translate(${from.left - to.left}px, ${from.top - to.top}px)`;
+  const transform = `${shift} scale(${from.width / to.width}, ${from.height / to.height})`;
   const transformOrigin = "0 0";
-  figure.animate([{ transformOrigin, transform: move, opacity: 0.4 }, { transformOrigin }], { duration: 350, easing: "ease-out" });
+  const start = { transformOrigin, transform, opacity: 0.4 };
+  figure.animate([start, { transformOrigin }], { duration: 350, easing: "ease-out" });
 };
 
 const load = () => {

@@ -65,6 +65,11 @@ def test_both_languages_say_the_same_things(build):
     assert same == ["home"]
 
 
+def test_no_line_is_long(build):
+    for name in (*build.SCRIPTS, "style.css", "page.html"):
+        assert max(map(len, (build.HERE / name).read_text(encoding="utf-8").splitlines())) <= 130, name
+
+
 # --- its arithmetic ---------------------------------------------------------------------------------------------------
 
 
