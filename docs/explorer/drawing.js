@@ -10,7 +10,8 @@ const number = (value) => {
   if (Math.abs(value) < NOISE) return "0";
   if (!Number.isFinite(value)) return `${value}`.replace("Infinity", "∞").replace("-", "−");
   const [mantissa, exponent] = value.toExponential(2).split("e");
-  const text = Math.abs(exponent) > 3 ? `${mantissa}·10<sup>${exponent.replace("+", "")}</sup>` : `${Number(value.toPrecision(3))}`;
+  const power = `${mantissa}·10<sup>${exponent.replace("+", "")}</sup>`;
+  const text = Math.abs(exponent) > 3 ? power : `${Number(value.toPrecision(3))}`;
   return text.replaceAll("-", "−");
 };
 const factor = (value) => (value < 0 || number(value).includes("·") ? `(${number(value)})` : number(value));
@@ -58,8 +59,9 @@ const draw = (name, attributes, parent) => {
 const grids = ([H, W], size, gap, across, count, first = 0) =>
   range(0, count).map((p) => {
     const [map, q] = [Math.floor(p / (H * W)), p % (H * W)];
-    const [column, row] = [map % across, Math.floor(map / across)];
-    return { place: first + p, x: column * (W * size + gap) + (q % W) * size, y: row * (H * size + gap) + Math.floor(q / W) * size };
+    const x = (map % across) * (W * size + gap) + (q % W) * size;
+    const y = Math.floor(map / across) * (H * size + gap) + Math.floor(q / W) * size;
+    return { place: first + p, x, y };
   });
 
 // Units in a column, or in more if they are many.
@@ -96,16 +98,16 @@ const paint = (canvas, values, n) => {
 
 const READABLE = 26; // pixels: a cell of this size has its number in it
 
-// The drawing of one array: its cells, by their places in the array, and frames around some of them. It shows the array itself or
-// its gradient.
+// The drawing of one array, or of one channel of it: its cells, by their places in the array, and frames around some of them. It
+// shows the array itself or its gradient.
 class Panel {
-  constructor({ of, letter, name, values, gradients, layout, size, notes = [] }) {
-    Object.assign(this, { of, letter, name, values, gradients, layout, size });
+  constructor({ of, letter, name, values, gradients, layout, size, channel, notes = [] }) {
+    Object.assign(this, { of, letter, name, values, gradients, layout, size, channel });
     const [width, height] = extent(layout, size);
-    const box = { width: width + 4 + (notes.length ? 60 : 0), height: height + 4 };
+    const box = { width: width + 4 + (notes.length ? 66 : 0), height: height + 4 };
     this.caption = make("figcaption");
     const holder = make("div", { class: "scroll" });
-    this.figure = make("figure", { class: "panel", "data-panel": of }, this.caption, holder);
+    this.figure = make("figure", { class: "panel", "data-panel": `${of}${channel ?? ""}` }, this.caption, holder);
     this.svg = draw("svg", { viewBox: `-2 -2 ${box.width} ${box.height}`, ...box, tabindex: 0, role: "group" }, holder);
     this.cells = new Map();
     layout.forEach(({ place, x, y }, i) => {
@@ -139,23 +141,27 @@ class Panel {
   }
 
   get chosen() {
-    return state.focus?.panel === this;
+    return state.focus?.panel.of === this.of;
+  }
+
+  choose(place) {
+    focus(panels[this.of], place);
   }
 
   // The first cell, if none of this panel is chosen yet.
   enter() {
-    if (!this.chosen) focus(this, this.layout[0].place);
+    if (!this.chosen) this.choose(this.layout[0].place);
   }
 
   point({ target: { dataset } }) {
-    if (dataset.place) focus(this, Number(dataset.place));
+    if (dataset.place) this.choose(Number(dataset.place));
   }
 
   // Holds a cell; the held cell is let go.
   click({ target: { dataset } }) {
     if (!dataset.place) return;
     const again = state.held && this.chosen && state.focus.place === Number(dataset.place);
-    focus(this, Number(dataset.place));
+    this.choose(Number(dataset.place));
     hold(!again);
   }
 
@@ -171,20 +177,18 @@ class Panel {
     if (!way || enters) return;
     const now = this.cells.get(state.focus.place);
     const distance = ({ x, y }) => {
-      const [along, aside] = [way[0] * (x - now.x) + way[1] * (y - now.y), Math.abs(way[1] * (x - now.x)) + Math.abs(way[0] * (y - now.y))];
+      const along = way[0] * (x - now.x) + way[1] * (y - now.y);
+      const aside = Math.abs(way[1] * (x - now.x)) + Math.abs(way[0] * (y - now.y));
       return along > 0 ? along + 3 * aside : Infinity;
     };
     const next = this.layout.reduce((best, cell) => (distance(cell) < distance(best) ? cell : best));
-    if (distance(next) < Infinity) focus(this, next.place);
+    if (distance(next) < Infinity) this.choose(next.place);
   }
 
-  frame(place, kind) {
-    if (this.cells.has(place)) this.frameAll([place], kind);
-  }
-
-  // One frame around several cells: a window, or a channel.
-  frameAll(places, kind) {
-    const cells = places.map((place) => this.cells.get(place));
+  // One frame around those of these cells that are here.
+  frame(places, kind) {
+    const cells = places.filter((place) => this.cells.has(place)).map((place) => this.cells.get(place));
+    if (!cells.length) return;
     const [left, top] = ["x", "y"].map((axis) => Math.min(...cells.map((cell) => cell[axis])));
     const [right, bottom] = extent(cells, this.size);
     draw("rect", { x: left, y: top, width: right - left, height: bottom - top, class: kind }, this.frames);

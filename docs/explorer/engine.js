@@ -214,7 +214,8 @@ const engine = (() => {
     },
     window({ kernel, stride }, x, [n, c, h, w]) {
       const places = [];
-      for (const i of range(0, kernel)) for (const j of range(0, kernel)) places.push(at(x, n, c, h * stride + i, w * stride + j));
+      for (const i of range(0, kernel))
+        for (const j of range(0, kernel)) places.push(at(x, n, c, h * stride + i, w * stride + j));
       return places;
     },
     backward(layer, dy, x, y, { kept }) {
@@ -404,7 +405,8 @@ const engine = (() => {
   };
 
   const dropout = {
-    forward: ({ p }, x, { mask }) => array(x.shape, x.map((value, place) => (mask ? (mask[place] ? value / (1 - p) : 0) : value))),
+    forward: ({ p }, x, { mask }) =>
+      array(x.shape, x.map((value, place) => (mask ? (mask[place] ? value / (1 - p) : 0) : value))),
     backward: ({ p }, dy, x, y, { mask }) =>
       array(x.shape, dy.map((value, place) => (mask ? (mask[place] ? value / (1 - p) : 0) : value))),
     terms({ p }, x, y, { mask }, index) {
@@ -416,7 +418,8 @@ const engine = (() => {
       const place = at(x, ...index);
       const cut = Boolean(mask) && !mask[place];
       const scale = mask ? 1 / (1 - p) : 1;
-      return [{ factors: [["dy", dy[place]], ["p", mask ? p : 0]], from: [{ of: "y", place }], value: cut ? 0 : dy[place] * scale, cut }];
+      const factors = [["dy", dy[place]], ["p", mask ? p : 0]];
+      return [{ factors, from: [{ of: "y", place }], value: cut ? 0 : dy[place] * scale, cut }];
     },
   };
 
@@ -460,7 +463,8 @@ const engine = (() => {
 
   // A step of plain gradient descent.
   const step = (params, grads, lr) => {
-    for (const name of Object.keys(grads)) params[name] = array(params[name].shape, params[name].map((value, p) => value - lr * grads[name][p]));
+    for (const name of Object.keys(grads))
+      params[name] = array(params[name].shape, params[name].map((value, p) => value - lr * grads[name][p]));
   };
 
   return { array, at, indexOf, range, sum, channel, KINDS, forward, backward, step };

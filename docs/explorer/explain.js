@@ -5,6 +5,9 @@ const plural = (texts, count, values = {}) => fill(texts[new Intl.PluralRules(wo
 
 const isParameter = ({ of }) => of === "w" || of === "b";
 
+// Dropout that is switched off passes everything on.
+const isOff = (layer) => layers[layer]?.kind === "dropout" && !state.dropping;
+
 // --- what it is made of -----------------------------------------------------------------------------------------------------
 
 // What an element is made of in this direction, if it is computed here.
@@ -77,7 +80,8 @@ const filled = (panel, place) => {
   const terms = termsOf(panel, place);
   if (isParameter(panel)) return parameterText(layer, panel, place, terms);
   const total = panel.shown[place];
-  const said = words.filled[layers[layer].kind]?.[back ? "backward" : "forward"]?.[terms.every((term) => term.cut) ? "cut" : "text"];
+  const kind = isOff(layer) ? "flatten" : layers[layer].kind; // both pass the numbers on
+  const said = words.filled[kind]?.[back ? "backward" : "forward"]?.[terms.every((term) => term.cut) ? "cut" : "text"];
   if (!said) return written(terms, total);
   const numbers = {
     value: number(panel.values[place]),
@@ -85,7 +89,7 @@ const filled = (panel, place) => {
     total: `<b>${number(total)}</b>`,
     list: terms.map((term) => factor(term.value)).join(", "),
     neighbours: terms.filter((term) => term.neighbour).map(neighbour).join(" + "),
-    scale: number(1 / (1 - (state.dropping ? (layers[layer].p ?? 0) : 0))),
+    scale: number(1 / (1 - (layers[layer].p ?? 0))),
   };
   return fill(said, numbers);
 };
@@ -126,33 +130,40 @@ const showsGradient = ({ of, gradients }) => {
 const explain = () => {
   const { layer, back } = here();
   const { panel, place } = state.focus;
-  Object.values(panels).forEach((panel) => panel.show(showsGradient(panel)));
+  const [, c] = indexOf(panel.values, place);
+  for (const shown of Object.values(panels)) {
+    shown.show(showsGradient(shown));
+    shown.figure.hidden = (shown.channel ?? c) !== c;
+  }
   const head = `${panel.letter}[${indexText(panel, place)}]`;
   const numbers = [`<b>${head}</b> = ${number(panel.values[place])}`];
   if (back && panel.gradients) numbers.push(`<b>∂L/∂${head}</b> = ${number(panel.gradients[place])}`);
   const box = byId("explanation");
-  box.setAttribute("aria-live", state.held || panel.svg.matches(":focus-visible") ? "polite" : "off");
-  box.innerHTML = `<p>${numbers.join("<br>")}</p><p class="filled">${layer === END ? softmaxText(place) : filled(panel, place)}</p>`;
+  box.setAttribute("aria-live", state.held || byId("panels").querySelector(":focus-visible") ? "polite" : "off");
+  const text = layer === END ? softmaxText(place) : filled(panel, place);
+  box.innerHTML = `<p>${numbers.join("<br>")}</p><p class="filled">${text}</p>`;
   showFrames(layer, back);
   showChange(layer);
 };
+
+const frame = (of, places, kind) => Object.values(panels).forEach((panel) => panel.of === of && panel.frame(places, kind));
 
 const showFrames = (layer, back) => {
   const { panel, place } = state.focus;
   const kind = layers[layer]?.kind;
   const terms = termsOf(panel, place) ?? [];
   Object.values(panels).forEach((panel) => panel.frames.replaceChildren());
-  for (const target of goesTo(panel, place) ?? []) panels[back ? "x" : "y"].frame(target, "from");
-  for (const term of terms) for (const from of term.from) panels[from.of].frame(from.place, term.cut ? "cut" : "from");
+  for (const target of goesTo(panel, place) ?? []) frame(back ? "x" : "y", [target], "from");
+  for (const term of terms) for (const from of term.from) frame(from.of, [from.place], term.cut ? "cut" : "from");
   const window = (out) => KINDS.pool.window(layers[layer], result.values[layer], indexOf(result.values[layer + 1], out));
-  if (kind === "pool" && !back && panel.of === "y") panels.x.frameAll(window(place), "window");
+  if (kind === "pool" && panel.of === "y") frame("x", window(place), "window");
   if (kind === "pool" && back && panel.of === "x")
-    terms.forEach((term) => panels.x.frameAll(window(term.from[0].place), term.cut ? "window faint" : "window"));
+    terms.forEach((term) => frame("x", window(term.from[0].place), term.cut ? "window faint" : "window"));
   if (isWide(panel)) {
-    const source = panels[back ? "y" : "x"];
-    source.frameAll(channel(source.values, state.image, indexOf(panel.values, place)[1]), "window");
+    const source = back ? "y" : "x";
+    frame(source, channel(panels[source].values, state.image, indexOf(panel.values, place)[1]), "window");
   }
-  panel.frame(place, "focus");
+  frame(panel.of, [place], "focus");
 };
 
 // --- changing a pixel or a parameter -------------------------------------------------------------------------------------------
@@ -169,10 +180,15 @@ const showChange = (layer) => {
   const value = panel.values[place];
   const reach = panel.of === "x" ? 1 : Math.max(1, 2 * Math.abs(value));
   // While the slider is in use its range stays.
-  if (document.activeElement !== slider) Object.assign(slider, { min: panel.of === "x" ? 0 : -reach, max: reach, step: reach / 200 });
+  const min = panel.of === "x" ? 0 : -reach;
+  if (document.activeElement !== slider) Object.assign(slider, { min, max: reach, step: reach / 200 });
   slider.value = value;
   const { edit } = state;
-  const changes = edit && { delta: value - edit.value, predicted: edit.gradient * (value - edit.value), real: result.loss - edit.loss };
+  const changes = edit && {
+    delta: value - edit.value,
+    predicted: edit.gradient * (value - edit.value),
+    real: result.loss - edit.loss,
+  };
   byId("prediction").innerHTML = edit
     ? fill(words.predicted, Object.fromEntries(Object.entries(changes).map(([name, change]) => [name, signed(change)])))
     : words.tryIt;

@@ -95,13 +95,23 @@ const parameterPanel = (options) => {
   return new Panel({ ...options, layout: grids(map, size, size < READABLE ? 6 : 10, across, length), size });
 };
 
+// The values of one channel, large enough to be read.
+const channelPanel = (options, c) => {
+  const [, , H, W] = options.values.shape;
+  const layout = grids([H, W], READABLE, 0, 1, H * W, at(options.values, state.image, c, 0, 0));
+  const name = fill(words.channel, { name: options.name, channel: c });
+  return new Panel({ ...options, name, gradients: null, layout, size: READABLE, channel: c });
+};
+
 const buildLayer = () => {
   const { layer, back } = here();
-  const said = words.layers[nameOf(layer)];
+  const said = isOff(layer) ? words.dropoutOff : words.layers[nameOf(layer)];
   byId("layer-name").textContent = fill(back ? words.backward : words.forward, { name: nameOf(layer) });
+  byId("turn").textContent = back ? words.showForward : words.showBackward;
   byId("layer-what").innerHTML = back ? said.backward : said.forward;
   const formulas = back ? [said.gradient, said.weight, said.bias] : [said.formula];
-  byId("layer-formula").innerHTML = formulas.map((formula) => (formula ? `<span>${formula}</span>` : "")).join("");
+  const whole = (formula) => formula.replace(/[^\s<>]*\[.*?\]|∂L\/∂./g, "<var>$&</var>"); // no line ends within these
+  byId("layer-formula").innerHTML = formulas.map((formula) => (formula ? `<span>${whole(formula)}</span>` : "")).join("");
   const letters = lettersOf(layer);
   const options = (of, name, values, gradients) => ({ of, letter: letters[of], name, values, gradients });
   if (layer === END) {
@@ -111,7 +121,11 @@ const buildLayer = () => {
       y: activationPanel({ ...options("y", words.probabilities, result.probabilities, null), notes }),
     };
   } else {
-    panels = { x: activationPanel(options("x", words.input, result.values[layer], gradients[layer])) };
+    const input = options("x", words.input, result.values[layer], gradients[layer]);
+    panels = { x: activationPanel(input) };
+    // To see the maximum of a window. Only the channel of the chosen element is shown.
+    if (back && layers[layer].kind === "pool")
+      for (const c of range(0, input.values.shape[1])) panels[`x${c}`] = channelPanel(input, c);
     const { params, grads } = result.context;
     const [w, b] = ["weight", "bias"].map((kind) => `${layers[layer].name}.${kind}`);
     if (params[w]) {
@@ -232,9 +246,11 @@ const grow = () => {
   const { figure } = panels.y;
   const card = byId("network").querySelector("[aria-current] canvas");
   const [from, to] = [card, figure].map((element) => element.getBoundingClientRect());
-  const move = `translate(${from.left - to.left}px, ${from.top - to.top}px) scale(${from.width / to.width}, ${from.height / to.height})`;
+  const shift = `translate(${from.left - to.left}px, ${from.top - to.top}px)`;
+  const transform = `${shift} scale(${from.width / to.width}, ${from.height / to.height})`;
   const transformOrigin = "0 0";
-  figure.animate([{ transformOrigin, transform: move, opacity: 0.4 }, { transformOrigin }], { duration: 350, easing: "ease-out" });
+  const start = { transformOrigin, transform, opacity: 0.4 };
+  figure.animate([start, { transformOrigin }], { duration: 350, easing: "ease-out" });
 };
 
 const load = () => {
@@ -281,6 +297,7 @@ const buildControls = () => {
   byId("reset").onclick = reset;
   byId("rate").oninput = showRate;
   byId("back").onclick = () => goTo(state.place - 1);
+  byId("turn").onclick = () => goTo(STEPS - 1 - state.place);
   byId("next").onclick = () => goTo(state.place + 1);
   byId("place").oninput = (event) => goTo(Number(event.target.value));
   byId("change-value").oninput = (event) => change(Number(event.target.value));

@@ -65,6 +65,11 @@ def test_both_languages_say_the_same_things(build):
     assert same == ["home"]
 
 
+def test_no_line_is_long(build):
+    for name in (*build.SCRIPTS, "style.css", "page.html"):
+        assert max(map(len, (build.HERE / name).read_text(encoding="utf-8").splitlines())) <= 130, name
+
+
 # --- its arithmetic ---------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +286,8 @@ def test_the_walk_forward_and_back(show, language, size, scheme):
         while True:
             seen.append(page.locator("#layer-name").inner_text())
             assert page.locator("[aria-current]").get_attribute("data-layer") == seen[-1].partition(",")[0]
-            assert page.locator("#explanation b").count() and page.locator(".frames .focus").count() == 1
+            twice = len(seen) - 1 == LAST - LAYERS.index("pool1")  # in pooling's backward: ∂L/∂x and x
+            assert page.locator("#explanation b").count() and page.locator(".frames .focus").count() == 1 + twice
             assert "undefined" not in page.locator("#layer").inner_text() and "NaN" not in page.locator("#layer").inner_text()
             assert page.evaluate(FAINT) == []
             assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
@@ -304,6 +310,21 @@ def test_a_card_leads_to_its_layer(show):
         before = "e => getComputedStyle(e, '::before').content"
         assert "∂" in page.locator("[data-layer=conv2] .name").evaluate(before)
         assert "∂" not in page.locator("[data-layer=relu1] .name").evaluate(before)
+
+
+@pytest.mark.parametrize("language, forward, backward", [("en", "forward", "backward"), ("ko", "순전파", "역전파")])
+def test_a_layers_heading_leads_to_its_other_direction(show, language, forward, backward):
+    with show(PAGES[language], "narrow") as page:
+        heading, turn = page.locator("#layer-name"), page.locator("#turn")
+        for layer in ("conv1", "pool1", "softmax"):
+            walk_to(page, layer, back=True)
+            assert forward in turn.inner_text().lower()
+            turn.press("Enter")
+            assert heading.inner_text() == f"{layer}, {forward}" and backward in turn.inner_text().lower()
+            page.keyboard.press("Enter")  # it keeps the keyboard
+            assert heading.inner_text() == f"{layer}, {backward}"
+            boxes = heading.bounding_box(), turn.bounding_box()
+            assert boxes[1]["y"] < boxes[0]["y"] + boxes[0]["height"]  # beside it
 
 
 def told(element):
@@ -344,6 +365,33 @@ def test_where_windows_overlap_gradients_add_up(show):
             assert total(page) == pytest.approx(page.evaluate(f"explorer.numbers().gradients[3][{place}]"), rel=5e-3, abs=1e-9)
             assert page.locator("[data-panel=x] .window:not(.faint)").count() == windows[place]
         assert max(windows.values()) > 1, "no value is the maximum of several windows"
+
+
+def test_poolings_backward_shows_which_value_was_the_maximum(show):
+    """Beside the gradients, x of the channel of the chosen element, in numbers."""
+    with show(PAGES["en"]) as page:
+        numbers = page.evaluate("explorer.numbers()")
+        x = numbers["values"][3]
+        walk_to(page, "pool1", back=True)
+        for channel in (4, 1):
+            page.locator(f"[data-panel=y] rect.cell[data-place='{9 * channel + 4}']").hover()
+            panels = page.locator(".panel:visible").evaluate_all("panels => panels.map((panel) => panel.dataset.panel)")
+            assert panels == ["x", f"x{channel}", "y"]
+            panel = page.locator(f"[data-panel=x{channel}]")
+            assert f"channel {channel}" in panel.locator("figcaption").inner_text()
+            shown = [told(text) for text in panel.locator(".number").all()]
+            assert shown == pytest.approx(x[64 * channel : 64 * channel + 64], rel=0.05, abs=0.0051)
+            window = [64 * channel + 8 * row + column for row in (2, 3, 4) for column in (2, 3, 4)]
+            best = max(window, key=lambda place: x[place])
+            frames = [panel.locator(f".frames .{kind}").bounding_box() for kind in ("from", "window")]
+            cell = panel.locator(f"[data-place='{best}']").bounding_box()
+            middle = cell["x"] + cell["width"] / 2, cell["y"] + cell["height"] / 2
+            for box in frames:
+                assert box["x"] < middle[0] < box["x"] + box["width"] and box["y"] < middle[1] < box["y"] + box["height"]
+        panel.locator(f"[data-place='{best}']").hover()
+        assert page.locator("#explanation b").nth(1).inner_text().startswith("∂L/∂x[1, ")
+        assert total(page) == pytest.approx(numbers["gradients"][3][best], rel=5e-3)
+        assert panel.locator(".frames .focus").count() == page.locator("[data-panel=x] .frames .focus").count() == 1
 
 
 @pytest.mark.parametrize("layer, kept", [("relu1", "values[2]"), ("drop3", "mask")])
@@ -437,6 +485,17 @@ def test_softmax_tells_probability_gradient_and_the_images_own_loss(show, back):
         assert all(len(text) <= 4 for text in cells) and (back or any("e" in text for text in cells))
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_dropout_that_is_off_is_told_as_such(show, back):
+    with show(PAGES["en"]) as page:
+        walk_to(page, "drop3", back)
+        assert "1 − p" in page.locator("#layer-formula").inner_text()
+        page.locator("#dropping").uncheck()
+        assert page.locator("#layer-what").inner_text().startswith("Dropout is off")
+        assert page.locator("#layer-formula").inner_text() == ("∂L/∂x = ∂L/∂y" if back else "y = x")
+        assert page.locator("#explanation .filled").inner_text().startswith("unchanged: ")
+
+
 @pytest.mark.parametrize(
     "layer, back, panel, choose, text, frames",
     [
@@ -520,7 +579,7 @@ def test_what_is_held_is_let_go(show, release):
 
 def test_the_keyboard_comes_into_a_panel_at_its_first_cell(show):
     with show(PAGES["en"]) as page:
-        page.locator("#network button").last.focus()
+        page.locator("#turn").focus()
         spoken = "document.getElementById('explanation').ariaLive"
         page.locator("[data-panel=y] rect.cell").nth(9).hover()
         assert page.evaluate(spoken) == "off"
@@ -554,6 +613,35 @@ def test_at_the_start_a_layer_is_in_sight(show):
             walk_to(page, "fc4")
             card = page.locator("[aria-current]").bounding_box()
             assert card["x"] >= 0 and card["x"] + card["width"] <= SIZES[size][0]
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_a_finger_trains_without_a_search(show, language):
+    with show(PAGES[language], "narrow", touch=True) as page:
+        before = page.locator("#loss").inner_text()
+        boxes = [page.locator(id).bounding_box() for id in ("#loss", "#train", "#walk")]
+        assert boxes[0]["y"] < boxes[1]["y"] < boxes[1]["y"] + boxes[1]["height"] < boxes[2]["y"] < 400
+        assert page.locator("#settings").get_attribute("open") is None
+        page.tap("#train")
+        assert page.locator("#loss").inner_text() != before
+
+
+@pytest.mark.parametrize("language", PAGES)
+@pytest.mark.parametrize("layer", ["relu3", "drop3", "softmax"])
+def test_panels_beside_each_other_are_at_one_height(show, language, layer):
+    with show(PAGES[language], "narrow") as page:
+        for back in (False, True):
+            walk_to(page, layer, back)
+            tops = {drawing.bounding_box()["y"] for drawing in page.locator(".panel svg").all()}
+            assert len(tops) == 1
+
+
+def test_a_formula_is_not_broken_within_an_element(show):
+    with show(PAGES["en"], "narrow") as page:
+        walk_to(page, "conv1", back=True)
+        elements = page.locator("#layer-formula var")
+        assert "∂L/∂y[o, r − i + 1, s − j + 1]" in elements.all_inner_texts()
+        assert set(elements.evaluate_all("all => all.map((element) => element.getClientRects().length)")) == {1}
 
 
 def test_the_explanation_stays_in_sight(show):
