@@ -87,7 +87,7 @@ swish = Exercise(
         Mistake(
             "x",
             "the gradient through s lacks the factor x",
-            "y = x s: where s changes by 1, y changes by x.",
+            "y = x s: if s changes by 1, y changes by x.",
             lambda grad, x: grad * (sigmoid(x) + sigmoid_slope(x)),
         ),
         Mistake(
@@ -213,7 +213,7 @@ cross_entropy = Exercise(
         Mistake(
             "x",
             "it is the gradient of p, not that of x",
-            "-1 / p is the derivative of the logarithm. Go on, through the softmax: p depends on every x of its row.",
+            "-1 / p is the derivative of -log p. Continue through the softmax: p depends on every x of its row.",
             lambda grad, x, labels: -grad * at_labels(x, labels) / softmax(x) / len(x),
         ),
         Place(
@@ -462,7 +462,7 @@ local_response_norm = Exercise(
         ),
         response_norm_mistake(
             "the derivative of the power of s has the wrong exponent",
-            "The derivative of s^-beta by s is -beta s^(-beta - 1).",
+            "The derivative of s^-beta with respect to s is -beta s^(-beta - 1).",
             lambda t, x, before, after: x * around(t, after, before),
             exponent=0,
         ),

@@ -1,4 +1,4 @@
-"""Step 1: a number and its derivative.
+"""Step 1: a derivative, measured and by hand.
 
 The derivative says how much the output changes when the input changes a little. It can be measured.
 """

@@ -1,7 +1,7 @@
 """Step 5: functions as classes.
 
 Forward and backward of an operation belong together, in one class. The tensor that a function made refers to the function. The
-function keeps what backward needs, and nothing else.
+function keeps what backward needs.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ Write the chain rule with indices, and read the product of matrices from what is
     dx[n, f]      = sum over o of grad[n, o] weight[o, f]   so  dx = grad weight
     dweight[o, f] = sum over n of grad[n, o] x[n, f]        so  dweight = grad^T x
     dbias[o]      = sum over n of grad[n, o]                as the bias is repeated for every n.
-While N, F and O differ, only one product has the right shape. Where they are equal, only the indices tell which it is.
+If N, F and O differ, only one product has the right shape. If they are equal, only the indices tell which it is.
 """
 
 from minidl import Function

@@ -2,8 +2,8 @@
 
     y = - 1 / N  sum over n of log p[n, labels[n]],   p[n, c] = exp(x[n, c]) / sum over j of exp(x[n, j])
 
-With l = labels[n], - log p[n, l] = - x[n, l] + log sum over j of exp(x[n, j]). The derivative by x[n, c] of the first term is
--1 at c = l and else 0, and of the second exp(x[n, c]) / sum = p[n, c]. With the 1 / N of the mean:
+With l = labels[n], - log p[n, l] = - x[n, l] + log sum over j of exp(x[n, j]). With respect to x[n, c], the derivative of the
+first term is -1 if c = l, and 0 if not; that of the second is exp(x[n, c]) / sum = p[n, c]. With the 1 / N of the mean:
     dx[n, c] = grad / N (p[n, c] - [c = labels[n]]).
 One element of each row gets the -1: p[rows, labels] picks these pairs. p[:, labels] picks whole columns.
 """

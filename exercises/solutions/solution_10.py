@@ -5,7 +5,7 @@
 At one place (n, h, w): x_c is in y_c as its numerator, and in s_j of every channel j whose window holds c, with
 ds_j/dx_c = 2 alpha / size x_c. And dy_j/ds_j = - beta x_j / s_j^(beta + 1). So
     dx_c = grad_c / s_c^beta - 2 alpha beta / size  x_c  sum over those j of t_j,   t_j = grad_j x_j / s_j^(beta + 1).
-The code makes this sum from its other end: each channel j adds its t_j to all channels around j. So it needs no second
+The code computes this sum in another order: each channel j adds its t_j to all channels around j. So it needs no second
 window. (The channels around c and the channels whose window holds c are the same for an odd size only.)
 """
 

@@ -4,9 +4,9 @@
 
 Let g_r = sum over n of 2 (x_r[n] . w - t_r[n]) x_r[n], the gradient of the sum of squares of shard r. Then
     dw = grad / N  sum over r of g_r.
-The mean of the ranks' means is 1 / R  sum over r of g_r / N_r, for R ranks. It is the same only where every N_r is N / R. Else
-it counts an image of a small shard for more than one of a large shard. So each rank divides by the size N of the whole batch,
-and the ranks add up. That works for an empty shard, too.
+The mean of the ranks' means is 1 / R  sum over r of g_r / N_r, for R ranks. It is the same only if every N_r is N / R. If not,
+an image of a small shard counts for more than one of a large shard. So each rank divides by the size N of the whole batch,
+and the gradients of the ranks are added up. That works for an empty shard, too.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ x_s is in the copy of every rank r, in the same rows: y[r, rows of s] = x_s. A c
 over all copies:
     dx_s = sum over r of grad[r, rows of s].
 Here the ranks send each other gradients: a sum over the ranks, of which each keeps its own rows. This is a reduce-scatter.
-Its backward is the gather: what one of the two copies, the other adds up.
+Its backward is the gather: each of the two is the backward of the other.
 """
 
 import numpy as np

@@ -66,10 +66,11 @@ def conv2d(x, weight, bias, stride, padding, groups, *_):
 
 
 def conv2d_backward(grad, x, weight, stride, padding, groups, *_):
-    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j],  db[o] that of dy
+    """dW[o, c, i, j] = sum over n, h, w of dy[n, o, h, w] xpad[n, c, h s + i, w s + j]
 
-    A pixel belongs to several windows, at a different position (i, j) in each, and its gradient is a sum over all of them:
-    dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j] dy[n, o, h, w]. Then the padding is cut off.
+    db[o] is the sum of dy[n, o, h, w] over the same n, h, w. A pixel belongs to several windows, at a different position (i, j)
+    in each, and its gradient is a sum over all of them: dxpad[n, c, h s + i, w s + j] += sum over o of W[o, c, i, j]
+    dy[n, o, h, w]. Then the padding is cut off.
     """
     O, CG, *kernel_size = weight.shape
     (N, _, H, W), size, (PH, PW) = x.shape, grad.shape[2:], padding
