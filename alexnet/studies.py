@@ -110,7 +110,7 @@ ARMS: dict[str, Arm] = {
     "cifar-bn-deck": _whole("cifar-bn", "deck"),
     "cifar-lrn-deck": _whole("cifar-lrn", "deck"),
     **{f"{kind.lower()}-{rate}": _figure_1(kind, rate, EPOCHS[kind]) for kind, rates in RATES.items() for rate in rates},
-    "base": _reduced("LRN, overlapping pooling, dropout, crops and reflections"),
+    "base": _reduced("LRN as in the paper's code, no colour noise"),
     "bn": _reduced("batch normalisation", "small-bn"),
     "no-norm": _reduced("no normalisation", "small-none"),
     "lrn-paper": _reduced("LRN, alpha as printed in the paper", "small-lrn-paper"),

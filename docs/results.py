@@ -202,9 +202,9 @@ def dots(name: str) -> Figure:
     study = STUDIES[name]
     values = verdicts.measured(study, runs(name))
     arms = [arm for arm in study.arms if arm in values]
-    sheet = Figure(figsize=(8, 0.6 + 0.34 * len(arms)))
-    height = 0.34 * len(arms) / (0.6 + 0.34 * len(arms))
-    axes = sheet.add_axes((0.5, 0.5 * (1 - height) + 0.06, 0.46, height))
+    rows, height = 0.34 * len(arms), 0.6 + 0.34 * len(arms)  # inches
+    sheet = Figure(figsize=(8, height))
+    axes = sheet.add_axes((0.5, 0.5 / height, 0.46, rows / height))
     for y, arm in enumerate(arms):
         axes.plot(values[arm], [y] * len(values[arm]), "o", color=COLORS[0], alpha=0.5, markersize=5)
         axes.plot([statistics.fmean(values[arm])] * 2, [y - 0.3, y + 0.3], color=COLORS[1])
