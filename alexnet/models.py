@@ -288,7 +288,7 @@ def layers(network: Module) -> list[tuple[str, Module]]:
 
 
 def _start_as_in_2012(network: Module, wider: dict[str, float] | None = None) -> None:
-    """Initialise as in section 5: weights from N(0, .01); biases of 1 in the layers where these give ReLUs positive inputs.
+    """Initialise as in section 5: weights from N(0, .01²); biases of 1 in the layers where these give ReLUs positive inputs.
 
     wider: layer -> another standard deviation.
     """
@@ -299,7 +299,7 @@ def _start_as_in_2012(network: Module, wider: dict[str, float] | None = None) ->
 
 
 def _start_small(network: Module) -> None:
-    """Initialise the fully connected layers from N(0, .01), as in the paper.
+    """Initialise the fully connected layers from N(0, .01²), as in the paper.
 
     He's initialisation would keep their 4,096 activations large, and dropout doubles the mean of their squares: the logits would
     start far apart, and a learning rate that suits the convolutions would be too large for the last layers.

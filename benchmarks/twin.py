@@ -19,7 +19,7 @@ from alexnet.recipes import RECIPES, Recipe, find_recipe
 
 
 def network(batch_norm: bool) -> nn.Sequential:
-    """alexnet.models.cifar_bn or cifar_lrn. Initial weights: He's in convolutions, N(0, .01) in linear layers, biases 0."""
+    """alexnet.models.cifar_bn or cifar_lrn. Initial weights: He's in convolutions, N(0, .01²) in linear layers, biases 0."""
 
     def block(inputs, outputs, kernel, local=False):
         convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)

@@ -1,15 +1,15 @@
-"""Bring docs/ up to date with the code: `python docs/generate.py`. With --check, change nothing and tell what is out of date.
+"""Bring docs/ up to date with the code: `python docs/generate.py`. With --check, change nothing and print what is out of date.
 
-Figures are drawn anew by figures/. In the pages, the code behind a mark such as
+The package figures/ draws the figures. In the pages, the code after a mark such as
 
     <!-- code: minidl.functional.products.Linear -->
 
-is replaced by the present source of that class or function. What stands between such as
+is replaced by the current source of that class or function. The text between two marks such as
 
     <!-- table: pooling -->  and  <!-- end -->
 
-is made of the runs that are kept in results/, by results.py, as are the plots there. The explorer's pages are made of what is in
-explorer/. What troubleshooting.md does not explain yet is put down at its end.
+is made by results.py from the runs that are kept in results/, and so are the plots there. The explorer's pages are made from the
+files in explorer/. Messages that troubleshooting.md does not explain yet are added at its end.
 Exit status: 0, or 1 if --check found something.
 """
 

@@ -256,9 +256,9 @@ batch_norm = Exercise(
     sizes=lambda x, gamma, beta, eps: {"N H W": x.size / len(gamma), "N": len(x)},
     mistakes=[
         batch_norm_mistake(
-            "mean and var are taken for constants",
-            "Yours is right but for the terms through mean and var: they are functions of x too, so every x of a channel is in "
-            "every xhat of it.",
+            "mean and var are treated as constants",
+            "Yours is right except for the terms through mean and var: they are functions of x too, so every x of a channel is "
+            "in every xhat of it.",
             lambda g, xhat, gamma: g,
         ),
         batch_norm_mistake(
@@ -327,7 +327,7 @@ max_pool = Exercise(
     mistakes=[
         Place(
             "x",
-            "where windows overlap, gradients are not added up",
+            "the gradients of overlapping windows are not added up",
             "It is right where x is the maximum of one window, and wrong where it is that of several. "
             "What does dx[places] = grad do if the same place comes twice?",
             lambda x, size, stride: sum(maximum.astype(int) for _, maximum in maxima(x, size, stride)) > 1,
@@ -384,7 +384,7 @@ convolution = Exercise(
     mistakes=[
         Mistake(
             "x",
-            "where patches overlap, gradients are overwritten",
+            "the gradients of overlapping patches are overwritten",
             "A pixel is seen by several outputs, once for each i, j: their gradients add up, and yours keeps the last one.",
             lambda *values: convolution_dx(*values, add=False),
         ),

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -215,19 +215,32 @@ def versions() -> dict[str, str]:
     return found
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that raises UserError for a wrong command line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m minidl.selftest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="python -m minidl.selftest",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy")
     parser.add_argument("--devices", default="0", metavar="0,1", help="numbers of GPUs; or one for each CPU process (default 0)")
     parser.add_argument("--megabytes", type=int, default=64, help="size of the array for the transfer test (default 64)")
     parser.add_argument("--json", type=Path, default=Path("minidl-selftest.json"), help="the file for the report")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         devices = [int(device) for device in options.devices.split(",")]
         if len(set(devices)) < len(devices) or min(devices) < 0 or options.megabytes < 1:
             raise ValueError
+    except UserError as error:
+        print(f"minidl.selftest: error: {error} (--help lists the options)", file=sys.stderr)
+        return 2
     except ValueError:
         print(
             "minidl.selftest: error: --devices takes different numbers such as 0 or 0,1, and --megabytes a number above 0",

@@ -83,7 +83,7 @@ def test_alexnet_2012_pads_224_to_227():
 
 @pytest.mark.parametrize("model", ["alexnet-2012", "net-145"])
 def test_the_2012_networks_start_as_in_the_paper(model):
-    """Krizhevsky 2012, section 5: N(0, .01), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers.
+    """Krizhevsky 2012, section 5: N(0, .01²), and biases of 1 in conv2, conv4, conv5 and the hidden fully connected layers.
 
     The paper's code, which is net-145, has N(0, .03) in conv3, conv4 and conv5.
     """
