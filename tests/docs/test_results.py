@@ -19,7 +19,7 @@ from alexnet.run import RunFolder
 from alexnet.studies import STUDIES
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUNS = sorted(path.parent for path in (DOCS / "results").glob("*/config.json"))
+RUNS = sorted(path.parent for place in (".", "jpeg") for path in (DOCS / "results" / place).glob("*/config.json"))
 PLOTTED = [name for name in STUDIES if (DOCS / f"results/{name}.svg").exists()]
 
 
