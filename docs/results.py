@@ -186,14 +186,17 @@ def saved(sheet: Figure) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-def _axes(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with axes side by side, at fixed positions."""
-    sheet = Figure(figsize=(width, height))
-    share = 1 / count
-    places = [(i * share + 0.09 * share + 0.03, 0.17, 0.86 * share - 0.05, 0.72) for i in range(count)]
-    axes = [sheet.add_axes(place) for place in places]
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
+def _axes(count: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    """A figure with axes at fixed positions, two in a row. height: of a row, in inches."""
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    sheet, share = Figure(figsize=(8, height * rows)), 1 / columns
+    axes = []
+    for i in range(count):
+        row, column = divmod(i, columns)
+        left, bottom = column * share + 0.09 * share + 0.03, 1 - (row + 0.83) / rows
+        axes.append(sheet.add_axes((left, bottom, 0.86 * share - 0.05, 0.72 / rows)))
+        axes[-1].spines[["top", "right"]].set_visible(False)
     return sheet, axes
 
 
@@ -234,7 +237,7 @@ def _by_arm(name: str) -> dict[str, list[Rows]]:
 
 def curves(name: str) -> Figure:
     """Test accuracy by epoch, with dotted lines for the results of the study deck."""
-    sheet, (axes,) = _axes(8, 3.8)
+    sheet, (axes,) = _axes()
     for color, (arm, found) in zip(COLORS, _by_arm(name).items(), strict=False):
         _band(axes, [[row["test_accuracy"] for row in rows] for rows in found], ARMS[arm].label, color)
     axes.axhline(0.8114, color="#999999", lw=0.8, ls=":")
@@ -249,11 +252,11 @@ def curves(name: str) -> Figure:
 def gaps(name: str) -> Figure:
     """Accuracy on training and test images by epoch, with axes for each arm."""
     found = _by_arm(name)
-    sheet, axes = _axes(8, 3.6, len(found))
+    sheet, axes = _axes(len(found), 3.6)
     for one, (arm, every) in zip(axes, found.items(), strict=True):
         for color, part in zip(COLORS, ("train", "test"), strict=False):
             _band(one, [[row[f"{part}_accuracy"] for row in rows] for rows in every], part, color)
-        one.set(xlabel="epoch", ylim=(0.1, 0.8), ylabel="accuracy")
+        one.set(xlabel="epoch", ylim=(0.1, 1), ylabel="accuracy")
         one.set_title(ARMS[arm].label, fontsize=9)
         one.legend(fontsize=8, frameon=False)
     return sheet
@@ -262,7 +265,7 @@ def gaps(name: str) -> Figure:
 def figure_1(name: str) -> Figure:
     """The training error by epoch, for each activation at the best of its learning rates."""
     values = verdicts.measured(STUDIES[name], runs(name))
-    sheet, (axes,) = _axes(8, 3.8)
+    sheet, (axes,) = _axes()
     for color, claim in zip(COLORS, ("relu-*", "tanh-*"), strict=False):
         if arm := verdicts.best(claim, values):
             found = [[100 * (1 - row["train_accuracy"]) for row in rows] for rows in _by_arm(name)[arm]]
