@@ -54,12 +54,12 @@ def test_every_study_with_runs_is_on_the_page(results):
 
 
 def with_other_metrics(place, run):
-    """Write a copy of a kept run in which all accuracies are halved."""
+    """Write a copy of a kept run with slightly lower accuracies: figure 1 must still reach 25 % training error."""
     copy = place / run.relative_to(DOCS / "results")
     copy.mkdir(parents=True)
     shutil.copy(run / "config.json", copy)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [{key: value / 2 if "accuracy" in key else value for key, value in row.items()} for row in rows]
+    rows = [{key: 0.97 * value if "accuracy" in key else value for key, value in row.items()} for row in rows]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
