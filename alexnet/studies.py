@@ -111,7 +111,8 @@ def _figure_1(activation: str, lr: float, epochs: int) -> Arm:
     return Arm(f"{activation}, rate {lr}", f"four-layers-{activation.lower()}", unregularised, FEWER, 1_000)
 
 
-RATES = {"ReLU": (0.003, 0.01, 0.03), "tanh": (0.003, 0.01, 0.03)}
+RATES = {"ReLU": (0.003, 0.01, 0.03), "tanh": (0.003, 0.01, 0.03, 0.1)}
+BEST_RATES = ("relu-0.01", "tanh-0.03")  # each rate was tried with one seed, then these with two more
 EPOCHS = {"ReLU": 24, "tanh": 36}  # enough to reach 25 % training error at the best of the rates
 
 ARMS: dict[str, Arm] = {
@@ -147,7 +148,7 @@ STUDIES: dict[str, Study] = {
     "relu": Study(
         "ReLU against tanh",
         "Krizhevsky 2012, section 3.1 and figure 1",
-        {arm: 3 for arm in ARMS if arm.startswith(("relu-", "tanh-"))},
+        {arm: 3 if arm in BEST_RATES else 1 for arm in ARMS if arm.startswith(("relu-", "tanh-"))},
         (Claim("ReLU reaches 25 % training error six times sooner than tanh", "relu-*", "tanh-*", factor=6.0),),
         measure="epochs to 25 % training error",
     ),
