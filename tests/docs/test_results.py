@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet import reproduction
+from alexnet import models, reproduction
 from alexnet.cifar10_pickle import read_batch
 from alexnet.commands import train
 from alexnet.datasets import Split
@@ -51,6 +51,20 @@ def test_every_study_with_runs_is_on_the_page(results):
     assert "default" in shown
     for name in PLOTTED:
         assert f"({name}.svg)" in text and name in shown
+
+
+def test_the_page_tells_the_networks_parameters(results):
+    """In millions; the sentence begins with what the networks are."""
+    text = " ".join((DOCS / "results/index.md").read_text(encoding="utf-8").split())
+
+    def millions(name, digits):
+        return f"{sum(p.data.size for p in models.create(name).parameters()) / 1e6:.{digits}f}".removeprefix("0")
+
+    assert f"a quarter of its kernels and units ({millions('small-lrn', 1)} million parameters)" in text
+    one, two = millions("small-one-tower", 2), millions("small-towers", 2)
+    assert f"about as many parameters (footnote 2): here {one} against {two} million" in text
+    apart, wider = millions("small-towers-apart", 2), millions("small-towers-apart-wider", 2)
+    assert f"have fewer parameters, {apart} million; the wider ones have {wider}" in text
 
 
 def with_other_metrics(place, run):
