@@ -29,7 +29,12 @@ def main(arguments: list[str]) -> int:
     add_source(p)
     p.add_argument("--data", metavar="cifar10|digits|FOLDER", help="images to test on (default: the run's test images)")
     p.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 or the run's folder of images is now")
-    p.add_argument("--views", type=int, choices=VIEWS, help="views of each image to average (default 1, its centre)")
+    p.add_argument(
+        "--views",
+        type=int,
+        choices=VIEWS,
+        help="views of each image to average, reflections only if the network trained with them (default 1, its centre)",
+    )
     p.add_argument("--ten-crop", dest="views", action="store_const", const=10, help="the same as --views 10")
     p.add_argument("--json", action="store_true", help="print a JSON object")
     p.add_argument("--out", type=Path, metavar="FILE.png", help="draw the confusion matrix and the most certain wrong answers")

@@ -40,7 +40,13 @@ def main(arguments: list[str]) -> int:
     p.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of images, or a pattern such as '*.jpg'")
     p.add_argument("--top", type=count, default=5, metavar="K", help="classes to print for each image (default 5)")
     p.add_argument("--json", action="store_true", help="print a JSON array")
-    p.add_argument("--views", type=int, choices=VIEWS, default=1, help="views of each image to average (default 1, its centre)")
+    p.add_argument(
+        "--views",
+        type=int,
+        choices=VIEWS,
+        default=1,
+        help="views of each image to average, reflections only if the network trained with them (default 1, its centre)",
+    )
     p.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one per line, in place of the network's")
     p.add_argument("--grid", type=Path, metavar="FILE.png", help="draw the images with their predictions")
     p.add_argument("--explain", type=Path, metavar="DIR", help="draw into this folder what each prediction depends on")
