@@ -151,6 +151,8 @@ class Saver:
             yield
         except OSError as error:
             raise TrainingError(f"cannot save in {self.folder.path}: {error.strerror or error}") from None
+        except UserError as error:  # metrics.jsonl was changed meanwhile; after a UserError a new run's folder is removed
+            raise TrainingError(str(error)) from None
 
     def facts(self, progress: Progress) -> Facts:
         state = None

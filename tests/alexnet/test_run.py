@@ -25,6 +25,7 @@ from alexnet.lock import FolderLock
 from alexnet.run import RunFolder
 from minidl import checkpoint
 from minidl.errors import TrainingError, UserError
+from minidl.files import append
 
 from ..helpers import experiments
 from ..helpers.experiments import TINY
@@ -471,6 +472,23 @@ def test_a_line_of_metrics_that_cannot_be_written_ends_the_run(tmp_path):
     (tmp_path / "a/metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="cannot save in"):
         fitting.fit(folder, datasets.digits())
+
+
+def test_a_run_whose_metrics_are_damaged_meanwhile_keeps_its_folder(tmp_path, monkeypatch):
+    add = RunFolder.add_metrics
+
+    def add_and_damage(folder, row):
+        add(folder, row)
+        if row["epoch"] == 2:
+            append(folder.path / "metrics.jsonl", b"\n")
+
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "add_metrics", add_and_damage)
+        status, message = experiments.run(*TINY, "--epochs", 2, "--out", folder)
+    assert status == 1 and "metrics.jsonl is damaged" in message
+    (folder / "metrics.jsonl").write_bytes((folder / "metrics.jsonl").read_bytes().rstrip(b"\n") + b"\n")
+    assert experiments.run("--resume", folder) == (0, "")
 
 
 def test_the_result_is_printed_before_pictures_are_drawn(tmp_path, capsys, monkeypatch):
