@@ -1,6 +1,7 @@
 """The pictures of a run: learning curves, confusion matrix, and conv1's kernels."""
 
 import logging
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ def draw(
 
 
 def _figure(width: float, height: float):
+    os.environ["MPLBACKEND"] = "agg"  # pictures are written to files; a notebook may have set a back end that only it has
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no warning if it cannot save its list of fonts
     from matplotlib.figure import Figure  # imported here, so that training needs matplotlib only at its end
 

@@ -264,7 +264,6 @@ def places(asked: list[int] | None, default: list[int]) -> tuple[list[int], int,
 
 def main(arguments: list[str]) -> int:
     """Train, and return the exit status. Raises UserError for an error that the user can fix."""
-    os.environ["MPLBACKEND"] = "agg"  # pictures are written to files; a notebook may have set a back end that only it has
     args = parser().parse_args(arguments)
     if "resume" not in args:
         return launch.start(config(args), getattr(args, "out", None))

@@ -3,7 +3,11 @@
 import contextlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ from minidl.errors import UserError
 from tests.helpers import experiments, folders
 from tests.helpers.experiments import TINY
 
+ROOT = Path(__file__).parents[2]
 COLORS = ["blue", "green", "red"]
 
 
@@ -192,6 +197,17 @@ def test_a_grid_of_answers_is_drawn(place, tmp_path, images):
     status, _, _ = call(predict, place / "run", *files, "--grid", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as picture:
         assert status == 0 and picture.format == "PNG" and min(picture.size) > 200
+
+
+@pytest.mark.parametrize("backend", ["module://of_a.notebook", "nonsense"])
+def test_pictures_need_no_back_end_of_matplotlib(tmp_path, backend):
+    code = (
+        "import pathlib, numpy; from alexnet import pictures; "
+        "pictures.draw_grid(pathlib.Path('grid.png'), [(numpy.zeros((3, 8, 8), 'uint8'), 'red', 1.0)])"
+    )
+    environment = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "grid.png").stat().st_size
 
 
 @pytest.mark.parametrize(
