@@ -259,6 +259,7 @@ MODELS: dict[str, Callable[..., Sequential]] = {
 NETWORKS = ChainMap(MODELS, VARIANTS)  # those of MODELS can be chosen with --model
 # Height and width of the images that each network is made for.
 IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "net-145": 224, "alexnet-torchvision": 224}
+IMAGE_SIZE |= dict.fromkeys(VARIANTS, 32)
 # Height and width of the smallest images that have a pixel left after the last pooling.
 LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "net-145": 64, "alexnet-torchvision": 63}
 LEAST_IMAGE_SIZE |= dict.fromkeys(VARIANTS, 15)

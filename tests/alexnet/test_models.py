@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import alexnet
-from alexnet.models import LEAST_IMAGE_SIZE, MODELS, SameMapNorm
+from alexnet.models import IMAGE_SIZE, LEAST_IMAGE_SIZE, MODELS, NETWORKS, SameMapNorm
 from minidl import Tensor, gradcheck, no_grad, random
 from minidl.nn import summary
 
@@ -121,6 +121,10 @@ def test_the_smallest_image_size_is_right(name):
     message = f"{name} takes images of at least {least} x {least}; got {least - 1} x {least - 1}"
     with pytest.raises(ValueError, match=message):
         alexnet.create(name, image_size=least - 1)
+
+
+def test_every_network_has_image_sizes():
+    assert IMAGE_SIZE.keys() == LEAST_IMAGE_SIZE.keys() == set(NETWORKS)
 
 
 def test_alexnet_torchvision_takes_images_of_many_sizes():
