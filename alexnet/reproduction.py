@@ -12,7 +12,7 @@ import numpy as np
 
 import minidl.functional as F
 from minidl import Tensor
-from minidl.backend import to_device
+from minidl.backend import to_device, use_device
 from minidl.errors import UserError
 from minidl.files import replacing
 from minidl.optim import SGD
@@ -84,6 +84,7 @@ def minutes_left(run: RunFolder | None, config: Config, device: str) -> float:
 @cache
 def _seconds_an_image(model: str, batch_size: int, device: str) -> float:
     """Seconds of training for each image: the fastest of three steps, the first of which is slower."""
+    use_device(device)
     network = create(model).to(device)
     optimizer = SGD(network.parameters(), 1e-6, 0.9)
     images = to_device(np.zeros((batch_size, 3, 32, 32), np.float32), device)

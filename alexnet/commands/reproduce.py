@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if not asked:
         _print_plan(train.config(given), args.runs)
         return 0
-    names = list(STUDIES) if ALL in asked else asked
+    names = list(STUDIES) if ALL in asked else list(dict.fromkeys(asked))
     keep = getattr(args, "keep", None)
     try:
         for name in names:
@@ -106,7 +106,7 @@ def _run(given: argparse.Namespace, place: Path, arm: str, seed: int, kept: Path
 
 def _print_plan(base: Config, place: Path) -> None:
     """Print a line for each part. A run that several parts share is counted in each."""
-    device = "cupy:0" if base.backend == "cupy" else "numpy"
+    device = f"cupy:{base.devices[0]}" if base.backend == "cupy" else "numpy"
     print(f"{'part':<15}runs  done  minutes left", flush=True)
     left: dict[str, float] = {}
     for name, study in STUDIES.items():

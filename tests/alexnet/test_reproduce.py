@@ -302,6 +302,11 @@ def test_a_part_is_run_once_and_reported(small, tmp_path, capsys):
     assert contents(tmp_path / "runs") == before
 
 
+def test_a_part_that_is_named_twice_is_reported_once(small, tmp_path, capsys):
+    assert call(tmp_path, "half", "half") == 0
+    assert capsys.readouterr().out.count("A study (nobody)") == 1
+
+
 def test_the_plan_lists_parts_and_minutes(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reproduction, "_seconds_an_image", lambda *of: 0.006)
     assert call(tmp_path, "half") == 0
@@ -312,6 +317,13 @@ def test_the_plan_lists_parts_and_minutes(small, tmp_path, capsys, monkeypatch):
     assert first.split()[:4] == ["small", "3", "1", f"{minutes:.0f}"]
     assert second.split()[:4] == ["half", "1", "1", "0"]
     assert last.split()[:3] == ["all", "3", f"{minutes:.0f}"]
+
+
+def test_the_plan_is_measured_on_the_first_of_the_given_devices(small, tmp_path, monkeypatch):
+    used = set()
+    monkeypatch.setattr(reproduction, "_seconds_an_image", lambda model, batch_size, device: used.add(device) or 1.0)
+    assert call(tmp_path, "--backend", "cupy", "--devices", "1,0") == 0
+    assert used == {"cupy:1"}
 
 
 @pytest.mark.parametrize(
