@@ -30,10 +30,8 @@ from .statistics import LayerStatistics
 tqdm.monitor_interval = 0  # no monitor thread: ulimit -u may not allow one, and every batch updates the bar anyway
 tqdm.set_lock(threading.RLock())  # tqdm's own lock works across processes, and needs /dev/shm
 
-
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 Number = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
-
 
 TOP = 5  # top-5 accuracy
 

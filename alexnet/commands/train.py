@@ -57,7 +57,7 @@ DEFAULTS = {
     "init": None,
     "freeze": None,
 }
-GO_ON_WITH = {"resume", "backend", "devices", "parallel", "data_dir", "epochs", "save_minutes", "tensorboard"}
+RESUME_OPTIONS = {"resume", "backend", "devices", "parallel", "data_dir", "epochs", "save_minutes", "tensorboard"}
 
 
 def folder_name(text: str) -> Path:
@@ -267,10 +267,10 @@ def main(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     if "resume" not in args:
         return launch.start(config(args), getattr(args, "out", None))
-    if wrong := sorted(set(vars(args)) - GO_ON_WITH):
+    if wrong := sorted(set(vars(args)) - RESUME_OPTIONS):
         raise UserError(
             f"--resume takes no --{wrong[0].replace('_', '-')}: the run's settings are in {args.resume / 'config.json'}; "
-            f"it takes {', '.join('--' + name.replace('_', '-') for name in sorted(GO_ON_WITH - {'resume'}))}"
+            f"it takes {', '.join('--' + name.replace('_', '-') for name in sorted(RESUME_OPTIONS - {'resume'}))}"
         )
     folder = RunFolder.read(args.resume)
     return launch.resume(folder, resumed_config(args, folder.config))
