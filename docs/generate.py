@@ -36,7 +36,7 @@ def pages() -> list[Path]:
 
 
 def with_code(text: str) -> str:
-    """A page's text with the present source behind each mark."""
+    """A page's text with the present source after each mark."""
     return CODE.sub(lambda mark: f"<!-- code: {mark[1]} -->\n\n```python\n{source(mark[1])}\n```\n", text)
 
 
@@ -56,7 +56,10 @@ def source(name: str) -> str:
 
 
 def unexplained(check: bool) -> list[str]:
-    """How troubleshooting.md and the messages in the source differ, in lines; stubs of what is missing are written."""
+    """The differences between troubleshooting.md and the messages in the source, one per line.
+
+    Without check, stubs of the missing entries are written.
+    """
     text = messages.PAGE.read_text(encoding="utf-8")
     missing, gone = messages.differences(text)
     if not check:

@@ -60,13 +60,13 @@ def span(axes: Axes, x: float, y: float, width: float, name: str, color: str) ->
 
 
 WIDTH, HEIGHT = 3.0, 0.75  # of a layer in parallel-ways
-ACTIVATIONS, SUMS = "#1f4e9c", "#c0392b"  # what travels between ranks
+ACTIVATIONS, SUMS = "#1f4e9c", "#c0392b"  # the colours of the data that ranks send each other
 READ_BOTH = ("conv3", "fc6", "fc7", "fc8")  # the layers that read both halves of the one before, in towers
 
 
 @cache
 def paper_layers() -> dict[str, tuple[int, ...]]:
-    """The layers of alexnet-2012 that convolve, pool or multiply, and the shape of what each makes of an image."""
+    """{name: shape of the output for one image} for the convolutions, poolings and fully connected layers of alexnet-2012."""
     rows = summary(alexnet.create("alexnet-2012"), (3, 224, 224))
     return {row.name: row.output_shape for row in rows if row.name.startswith(("conv", "pool", "fc"))}
 
@@ -77,7 +77,7 @@ def travel(axes: Axes, start: tuple[float, float], end: tuple[float, float], col
 
 
 def part(way: str, name: str, rank: int) -> tuple[float, float]:
-    """From where to where one of two ranks has a layer, if all of it goes from 0 to 1."""
+    """(start, end) of the part of a layer that one of two ranks has; the whole layer goes from 0 to 1."""
     if way == "towers" and name in ("fc8", "loss"):
         return 0, 1 - rank
     halved = name.startswith("fc") if way == "hybrid" else way == "towers" and name != "images"
@@ -98,7 +98,7 @@ def held(axes: Axes, x: float, y: float, start: float, end: float, colors: list[
 
 @figure("parallel-ways")
 def parallel_ways():
-    """What two ranks work on, images x outputs, from the images at the bottom to the loss, and what travels between them."""
+    """The part of each layer that each of two ranks computes, images x outputs, and the data that they send each other."""
     outputs = {name: shape[0] for name, shape in paper_layers().items() if not name.startswith("pool")}
     names = ["images", *outputs, "loss"]
     y = {name: 14.3 - 1.36 * row for row, name in enumerate(names)}
@@ -139,13 +139,13 @@ def parallel_ways():
 
 @figure("towers")
 def towers():
-    """The paper's figure 2: what each half of a layer makes of an image, and the bytes of it that the other rank reads."""
+    """Krizhevsky 2012, figure 2: the output of each half of a layer for an image, and the bytes that the other rank reads."""
     kernels = {"conv1": 11, "conv2": 5, "conv3": 3, "conv4": 3, "conv5": 3}
     gap, middles = 1.5, (3.7, 8.5)
     sheet, axes = board(24.8, 12.2)
     for rank, y in enumerate((0.4, 11.8)):
         axes.text(0.2, y, f"rank {rank}", va="center", fontsize=10, weight="bold")
-    x, before, values = 1.0, 0.0, 0  # where the layer begins; the height of the one before, and how many numbers it makes
+    x, before, values = 1.0, 0.0, 0  # the left edge of the layer; the height of the one before, and the number of its outputs
     for name, shape in {"image": (3, 224, 224), **paper_layers()}.items():
         maps = shape[0] if name in ("image", "fc8") else shape[0] // 2
         width, height = 0.1 + 0.05 * maps**0.4, 0.24 * (shape[1] if shape[1:] else 1) ** 0.5

@@ -1,5 +1,6 @@
 """Graphs that Graphviz lays out: computations, and the rooms of the package."""
 
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -41,20 +42,18 @@ def imported() -> dict[str, set[str]]:
 
 
 def direct(rooms: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Without the imports of what is imported by another import anyway."""
-    behind: dict[str, set[str]] = {}
+    """The imports without those that others already lead to (the transitive reduction)."""
 
+    @cache
     def reached(name: str) -> set[str]:
-        if name not in behind:
-            behind[name] = rooms[name].union(*map(reached, rooms[name]))
-        return behind[name]
+        return rooms[name].union(*map(reached, rooms[name]))
 
     return {name: targets - set().union(*map(reached, targets)) for name, targets in rooms.items()}
 
 
 @figure("rooms")
 def rooms() -> Any:
-    """What imports what, from the top down, without the shortcuts. Rooms beside each other have the same rank."""
+    """The direct imports between rooms, from the top down. Rooms beside each other have the same rank."""
     import pygraphviz
 
     from tests.basics.test_imports import ORDER

@@ -1,4 +1,4 @@
-"""The figures of docs/backprop/: a function or layer each."""
+"""The figures of docs/backprop/, one for each function or layer."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ def pooling():
     matrix(axes, 6.9, 2.2, F.max_pool2d(x, 2).data[0, 0], "2 / 2", light)
     matrix(axes, 11.7, 1.2, values, "x (H, W)", "white")
     inside = Rectangle((11.7, 1.2), 4, 4, transform=axes.transData)
-    for (i, j), color in np.ndenumerate(strong):  # dashed where the window hangs over the map
+    for (i, j), color in np.ndenumerate(strong):  # dashed where the window extends beyond the map
         inset = 0.07 + 0.05 * i + 0.05 * j
         corner, size = (11.7 + 2 * j + inset, 1.2 + 2 * i + inset), 3 - 2 * inset
         for style, clip in (((0, (2, 2)), None), ("-", inside)):
@@ -178,7 +178,7 @@ def batch_norm():
 
 @figure("lateral-inhibition")
 def lateral_inhibition():
-    """The Hermann grid, and what the formula of local response normalisation makes of it with neighbours in space."""
+    """The Hermann grid before and after local response normalisation with neighbours in space instead of channels."""
     square, street, squares = 40, 12, 4
     size = squares * square + (squares + 1) * street
     image = np.ones((size, size))

@@ -1,4 +1,4 @@
-"""AlexNet: what each layer makes of an image, what that costs, and how much of the image a unit sees."""
+"""AlexNet: the output of each layer for an image, its costs, and the receptive field of a unit."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,7 +21,10 @@ INK = {"parameters": "#d9b740", "multiply-adds": "#c9614c"}
 
 @dataclass
 class Layer:
-    """A layer that convolves, pools or multiplies, with what follows until the next: its output and its costs for one image."""
+    """A convolution, a pooling or a fully connected layer: the shape of its output, and its costs for one image.
+
+    The costs include those of the layers between it and the next one.
+    """
 
     name: str
     module: Any
@@ -34,7 +37,7 @@ class Layer:
 
     @property
     def window(self) -> tuple[int, int, int] | None:
-        """Size, stride and padding, which are the same in both directions; None of a fully connected layer."""
+        """Size, stride and padding, which are the same in both directions; None for a fully connected layer."""
         if not hasattr(self.module, "kernel_size"):
             return None
         return tuple(pair(getattr(self.module, what), what, at_least=0)[0] for what in ("kernel_size", "stride", "padding"))
@@ -62,7 +65,7 @@ def short(count: int) -> str:
 
 
 def slab(axes: Axes, x: float, y: float, shape: tuple[float, ...], color: str) -> tuple[float, float]:
-    """Maps as a box with its middle at (x, y): as thick as there are channels, as high as the maps. Its left and right end."""
+    """Draw maps as a box around (x, y), with their number as its thickness. Returns its left and right end."""
     if not shape[1:]:
         return slab(axes, x, y, (1, shape[0] / 40, 0), color)
     thick, side, depth = 0.1 + 0.0012 * shape[0], 0.175 * shape[1] ** 0.5, 0.04 * shape[2] ** 0.5
@@ -92,7 +95,7 @@ def bars(axes: Axes, bottom: float, what: str, counts: list[int]) -> None:
 
 
 def network(name: str) -> Figure:
-    """Boxes for the maps, one above the other where groups divide them, then windows and costs, layer by layer."""
+    """Boxes for the maps, one above the other if groups divide them, then windows and costs, layer by layer."""
     layers = layers_of(name)
     towers = max(layer.groups for layer in layers)
     middle, distance = (2.7, 0.0) if towers == 1 else (4.1, 1.5)  # of the boxes
@@ -129,9 +132,9 @@ figure("cifar-bn")(partial(network, "cifar-bn"))
 
 
 def fields(layers: list[Layer], unit: int) -> list[tuple[int, int]]:
-    """(first, size): the rows, or columns, of each layer's input that a unit of the last one's output depends on.
+    """(first, size) for each layer: the rows, or columns, of its input on which a unit of the last layer's output depends.
 
-    In the padding too, so first may be negative.
+    They may be in the padding, so first may be negative.
     """
     first, size, found = unit, 1, []
     for layer in reversed(layers):
@@ -143,7 +146,7 @@ def fields(layers: list[Layer], unit: int) -> list[tuple[int, int]]:
 
 @figure("receptive-field")
 def receptive_field() -> Figure:
-    """What the unit in the middle of conv5 sees of each layer's maps and of the image, and what the one in the corner sees."""
+    """The receptive fields of the units in the middle and in the corner of conv5, in each layer's maps and in the image."""
     layers = layers_of("alexnet-2012")
     layers = layers[: [layer.name for layer in layers].index("conv5") + 1]
     unit = layers[-1].shape[1] // 2

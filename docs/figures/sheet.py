@@ -1,4 +1,4 @@
-"""What figures are drawn with, and the list of them."""
+"""Tools to draw figures, and the list of all figures."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ FIGURES: dict[str, Callable] = {}
 
 
 def figure(name: str):
-    """Makes images/<name>.svg of what the function returns: a matplotlib Figure, or a pygraphviz.AGraph."""
+    """A decorator: images/<name>.svg is made of the function's result, a matplotlib Figure or a pygraphviz.AGraph."""
 
     def register(draw):
         FIGURES[name] = draw
@@ -23,7 +23,7 @@ def figure(name: str):
 
 
 def board(width: float, height: float, cell: float = 0.42) -> tuple[Figure, Axes]:
-    """A sheet on which a unit is a cell, so many inches wide; y grows downwards."""
+    """A figure of width x height units, and its axes. cell: the size of a unit in inches. y grows downwards."""
     sheet = Figure(figsize=(width * cell, height * cell))
     axes = sheet.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")

@@ -18,7 +18,7 @@ from .sheet import BLUE, GREEN, GREY, YELLOW, arrow, board, figure, matrix, sign
 
 @figure("batch-last")
 def batch_last() -> Figure:
-    """Two images of two channels, 2 x 3, as they lie in memory in either order. What a row of P is made of has a frame."""
+    """Two images of two channels, 2 x 3, and their order in memory in both layouts. The elements of a row of P have a frame."""
     numbers = np.arange(24).reshape(2, 2, 2, 3)  # (N, C, H, W)
     row = im2col(to_batch_last(numbers)[None], (2, 2), (1, 1), (0, 1, 0, 2)).copy()[0]
     size = 0.78
@@ -80,7 +80,7 @@ def winograd() -> Figure:
 
 
 def tidy(values: np.ndarray) -> np.ndarray:
-    """Without the last digits' errors, and without -0."""
+    """The values without rounding errors, and without -0."""
     return values.round(9) + 0.0
 
 
