@@ -131,7 +131,7 @@ class Panel {
     const scale = largest(this.layout.map(({ place }) => shown[place]));
     const unit = gradient && this.size >= READABLE ? unitOf(scale) : 1;
     const letter = `<b>${gradient ? "∂L/∂" : ""}${this.letter}</b>`;
-    const times = unit === 1 ? "" : `× ${number(unit).replace("1·", "")}`;
+    const times = unit === 1 ? "" : `× ${number(unit).replace("1.00·", "")}`;
     this.caption.innerHTML = [letter, this.name, times].map((part) => `<span>${part}</span>`).join(" ");
     this.svg.setAttribute("aria-label", this.caption.textContent.trim());
     for (const { place, rect, text } of this.cells.values()) {
