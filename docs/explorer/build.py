@@ -23,7 +23,7 @@ PAGES = {"en": HERE / "pages/explorer.html", "ko": HERE / "pages/ko/explorer.htm
 
 
 def layers(net: nn.Sequential) -> list[dict]:
-    """What engine.js has to know of each layer."""
+    """The name, kind and settings of each layer, for engine.js."""
     found = []
     for name, layer in net.named_modules():
         match layer:
@@ -48,7 +48,10 @@ def layers(net: nn.Sequential) -> list[dict]:
 
 
 def batch(net: nn.Sequential) -> tuple[NDArray, list[int]]:
-    """Test images (10, 1, 8, 8), of each digit that of median loss, but the hardest of all for its own digit; and the labels."""
+    """(test images (10, 1, 8, 8), labels): of each digit the image of median loss, except one.
+
+    For the digit of the image with the highest loss of all, it is that image.
+    """
     _, test = network.images()
     with no_grad():
         losses = F.cross_entropy(net.eval()(Tensor(test.images)), test.labels, reduction="none").data
@@ -61,13 +64,13 @@ def batch(net: nn.Sequential) -> tuple[NDArray, list[int]]:
 
 
 def mask() -> NDArray:
-    """Of dropout, for the ten images: which of the 16 units are kept."""
+    """A mask of dropout (10, 16): 1 if a unit is kept for an image, 0 if it is dropped."""
     random.manual_seed(1)
     return (F.dropout(Tensor(np.ones((10, 16))), 0.5).data > 0).astype(int)
 
 
 def packed(values: NDArray) -> dict:
-    """Rounded to seven digits, so that the page stays small."""
+    """An array for JSON. Its values are rounded to seven digits, so that the page stays small."""
     return {"shape": list(values.shape), "values": [float(f"{value:.7g}") for value in values.ravel().tolist()]}
 
 
@@ -76,7 +79,7 @@ def weights(net: nn.Sequential) -> dict:
 
 
 def data() -> dict:
-    """What the page is given."""
+    """The data of the page."""
     random.manual_seed(0)
     untrained = weights(network.create())
     net = network.create()

@@ -1,10 +1,10 @@
-// How numbers and arrays are drawn. What is chosen in a drawing goes to `focus` and `hold`.
+// Drawings of numbers and arrays. The element that is chosen in a drawing is passed to `focus` and `hold`.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 // --- numbers ----------------------------------------------------------------------------------------------------------------
 
-const NOISE = 1e-12; // below it is what rounding leaves of zero
+const NOISE = 1e-12; // smaller numbers are zero but for rounding
 
 const number = (value) => {
   if (Math.abs(value) < NOISE) return "0";
@@ -23,14 +23,14 @@ const short = (value) => {
   const text = size >= 999.5 ? value.toExponential(0).replace("+", "") : `${rounded}`;
   return text.replace("0.", ".").replace("-", "−");
 };
-// The largest size, for a scale; 1 if there is nothing but zeros and what rounding left.
+// The largest size, for a scale; 1 if all numbers are zero but for rounding.
 const largest = (values) => {
   const most = values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 0);
   return most < NOISE ? 1 : most;
 };
-// The power of ten that a panel of gradients tells its numbers in: the largest then has one digit before the point.
+// The power of ten by which a panel of gradients divides its numbers: the largest then has one digit before the point.
 const unitOf = (most) => 10 ** Math.floor(Math.log10(most));
-// Blue above zero and orange below, over whatever is behind: strong for the largest of the array. Grey: NaN or infinite.
+// Blue above zero and orange below, transparent: strongest for the largest number of the array. Grey: NaN or infinite.
 const shade = (value, scale, most = 0.75) => {
   if (!Number.isFinite(value)) return "rgb(128 128 128 / 0.5)";
   const strength = most * Math.min(1, Math.abs(value) / scale) ** 0.7;
@@ -70,7 +70,7 @@ const folded = (units) => {
   return [units / columns, columns];
 };
 
-// What a layer takes or gives for image n: its maps, or its units. A card and a panel arrange them alike.
+// The input or output of a layer for image n: its maps, or its units. A card and a panel arrange them alike.
 const activations = (values, n, size, gap) => {
   const [, C, ...map] = values.shape;
   const count = values.length / values.shape[0];

@@ -1,7 +1,7 @@
 "use strict";
 
-// The arithmetic of the page: forward and backward of each layer, in loops, on arrays (N, C, H, W) of float64. A test holds every
-// number to minidl's own. `explain` says of one number which others made it, and how.
+// The arithmetic of the page: forward and backward of each layer, in loops, on arrays (N, C, H, W) of float64. A test compares
+// every number with minidl's. The functions of terms say from which other numbers one number was computed, and how.
 
 const engine = (() => {
   // --- arrays ---------------------------------------------------------------------------------------------------------------
@@ -36,9 +36,9 @@ const engine = (() => {
   // Each kind has
   //   forward(layer, x, context)               its output; what backward needs is kept in context
   //   backward(layer, dy, x, y, context)       the gradient of x; gradients of parameters go into context.grads
-  //   terms(layer, x, y, context, index)       what an element of y is made of: a list of {factors, from, value}
-  //   gradientTerms(layer, dy, x, y, context, index)   what meets in the gradient of an element of x
-  //   weightTerms, biasTerms(layer, dy, x, y, context, index, n)   what image n adds to the gradient of a parameter
+  //   terms(layer, x, y, context, index)       the terms of an element of y: a list of {factors, from, value}
+  //   gradientTerms(layer, dy, x, y, context, index)   the terms of the gradient of an element of x
+  //   weightTerms, biasTerms(layer, dy, x, y, context, index, n)   the terms of image n in the gradient of a parameter
   // A term's factors are pairs [letter, number]; from: the elements that it comes from, as {of: "x" | "y" | "w" | "b", place}.
 
   const biasTerms = (layer, dy, x, y, context, [c], n) =>
@@ -181,7 +181,7 @@ const engine = (() => {
       const from = lrn.window(layer, x.shape[1], c).map((j) => ({ of: "x", place: at(x, n, j, h, w) }));
       return [{ factors: [["x", x[place]], ["s", kept[layer.name].s[place]]], from, value: y[place] }];
     },
-    // Its own, and one for each channel in whose sum it is: those take from it.
+    // Its own, and one for each channel whose window contains it.
     gradientTerms(layer, dy, x, y, { kept }, [n, c, h, w]) {
       const { alpha, beta, size } = layer;
       const { s } = kept[layer.name];
@@ -232,7 +232,7 @@ const engine = (() => {
         cut: p !== best,
       }));
     },
-    // One for each window that sees it; those of which it is not the maximum give nothing.
+    // One for each window that contains it; the gradient of a window with another maximum is cut.
     gradientTerms(layer, dy, x, y, { kept }, index) {
       const place = at(x, ...index);
       const terms = [];
@@ -300,7 +300,7 @@ const engine = (() => {
       ];
       return [{ factors, from, value: y[place] }];
     },
-    // What arrives, less its mean over the batch, less the part along xhat.
+    // The gradient that arrives, minus its mean over the batch, minus its part along xhat.
     gradientTerms({ name }, dy, x, y, { params, kept }, index) {
       const [place, c] = [at(x, ...index), index[1]];
       const { xhat, channels } = kept[name];
@@ -427,7 +427,7 @@ const engine = (() => {
 
   // --- the network ------------------------------------------------------------------------------------------------------------
 
-  // values[i] is what goes into layer i, and the last what comes out; loss: the mean of -log p[label].
+  // values[i] is the input of layer i, the last one the output of the last layer; loss: the mean of -log p[label].
   const forward = (layers, params, images, labels, mask) => {
     const context = { params, mask, kept: {}, grads: {} };
     const values = [images];

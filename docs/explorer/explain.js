@@ -1,4 +1,4 @@
-// What is told of the chosen element: what it is made of, where it goes, and what happens when it is changed.
+// The explanation of the chosen element: its terms, the elements that depend on it, and the effect of a change.
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const plural = (texts, count, values = {}) => fill(texts[new Intl.PluralRules(words.lang).select(count)], { count, ...values });
@@ -8,9 +8,9 @@ const isParameter = ({ of }) => of === "w" || of === "b";
 // Dropout that is switched off passes everything on.
 const isOff = (layer) => layers[layer]?.kind === "dropout" && !state.dropping;
 
-// --- what it is made of -----------------------------------------------------------------------------------------------------
+// --- its terms, and the elements that depend on it ----------------------------------------------------------------------------
 
-// What an element is made of in this direction, if it is computed here.
+// The terms of an element in this direction; null if this layer does not compute it.
 const termsOf = (panel, place) => {
   const { layer, back } = here();
   if (layer === END || panel.of === (back ? "y" : "x") || (!back && isParameter(panel))) return null;
@@ -22,8 +22,8 @@ const termsOf = (panel, place) => {
   return terms(layers[layer], dy, x, y, result.context, index, state.image);
 };
 
-// Where an element goes that something else is made of: forward the outputs that an input or a weight is in, backward the inputs
-// that the gradient of an output comes to. Through mean and std that is the whole channel.
+// The places that depend on an element: forward, the outputs that are computed from an input or a parameter; backward, the inputs
+// whose gradients are computed from that of an output. Through mean and std that is the whole channel.
 const goesTo = (panel, place) => {
   const { layer, back } = here();
   if (layer === END || (panel.of === "y") !== back) return null;
@@ -114,7 +114,7 @@ const softmaxText = (place) => {
   });
 };
 
-// --- all that is told, and the frames -----------------------------------------------------------------------------------------
+// --- the explanation and the frames -------------------------------------------------------------------------------------------
 
 const indexText = (panel, place) => {
   const index = indexOf(panel.values, place);
@@ -170,7 +170,7 @@ const showFrames = (layer, back) => {
 
 const isChangeable = (panel, layer) => isParameter(panel) || (panel.of === "x" && layer === 0);
 
-// What the gradient says of a change, beside what the change did.
+// The change of the loss that the gradient predicts, beside the real one.
 const showChange = (layer) => {
   const { panel, place } = state.focus;
   const allowed = state.held && isChangeable(panel, layer);

@@ -1,4 +1,4 @@
-"""The small network that the explorer shows, trained on the bundled digits: `python docs/explorer/network.py` trains it anew.
+"""The small network that the explorer shows, trained on the bundled digits: `python docs/explorer/network.py` trains it again.
 
 Its layers are AlexNet's, one of each kind, few and small enough for every number to be seen; its images are the digits' own
 8 x 8 pixels. The weights are in network.safetensors.
@@ -21,7 +21,7 @@ EPOCHS, BATCH, LR = 30, 32, 0.05
 
 
 def create() -> nn.Sequential:
-    """Of float64; each line ends with the shape of what the layer gives."""
+    """The network, in float64. Each line ends with the shape of the layer's output."""
     return nn.Sequential(
         {
             "conv1": nn.Conv2d(1, 6, 3, padding=1),  # 6 x 8 x 8
@@ -63,7 +63,7 @@ def train() -> nn.Sequential:
 
 
 def accuracy(net: nn.Sequential) -> float:
-    """On the test images, in evaluation mode."""
+    """The accuracy on the test images, in evaluation mode."""
     _, test = images()
     with no_grad():
         answers = net.eval()(Tensor(test.images)).data.argmax(axis=1)

@@ -1,4 +1,4 @@
-// What is seen: the walk through the network, a card for each layer, and the chosen layer with its numbers.
+// The view: the walk through the network, a card for each layer, and the chosen layer with its numbers.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { words, layers, labels, classes } = data;
@@ -35,7 +35,7 @@ const compute = () => {
 
 // --- the cards ----------------------------------------------------------------------------------------------------------------
 
-// Card i shows what goes into layer i; the last one shows the probabilities.
+// Card i shows the input of layer i; the last one shows the probabilities.
 const CARDS = END + 2;
 const cardName = (card) => (card === 0 ? "image" : nameOf(card - 1));
 
@@ -75,7 +75,7 @@ const showCards = () => {
 
 let panels = {};
 
-// How the formulas of a layer call its arrays.
+// The letters of a layer's arrays in its formulas.
 const lettersOf = (layer) => {
   if (layer === END) return { x: "x", y: "p" };
   return layers[layer].kind === "batchNorm" ? { x: "x", w: "γ", b: "β", y: "y" } : { x: "x", w: "W", b: "b", y: "y" };
@@ -139,7 +139,7 @@ const buildLayer = () => {
   byId("panels").replaceChildren(...Object.values(panels).map((panel) => panel.figure));
 };
 
-// The element with the largest number, so that there is something to read before anyone points at anything.
+// The element with the largest number, so that there is an explanation from the start.
 const example = () => {
   const { back } = here();
   const panel = panels[back ? "x" : "y"];
@@ -172,7 +172,7 @@ const leave = () => {
   state.focus = null;
 };
 
-// The first change is kept in mind, to say what all of them together did to the loss.
+// The state before the first change is kept, to show the effect of all changes together on the loss.
 const change = (value) => {
   const { panel, place } = state.focus;
   const again = state.edit !== null;
@@ -312,7 +312,7 @@ const buildControls = () => {
 const rate = () => 10 ** Number(byId("rate").value);
 const showRate = () => (byId("rate-value").innerHTML = number(Number(rate().toPrecision(2))));
 
-// Where the window is narrow the settings are folded up.
+// If the window is narrow, the settings are folded up.
 const wide = matchMedia("(min-width: 641px)");
 wide.onchange = () => (byId("settings").open = wide.matches);
 wide.onchange();
@@ -321,7 +321,7 @@ buildControls();
 buildCards();
 reset();
 
-// All numbers, for whoever wants to compare them.
+// All numbers, for tests.
 window.explorer = {
   state,
   numbers: () => ({
