@@ -93,7 +93,7 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
         best = max(rows, key=lambda row: row["test_accuracy"])["epoch"]
         files = [file for file in files if place(file)[0] == best][:1]
     if not files:
-        raise UserError(f"{folder.path} has no checkpoint yet; wait until an epoch is done, or stop the run, which saves one")
+        raise UserError(f"{folder.path} has no checkpoint; a run saves one after every epoch, and when it is stopped")
     problems: list[str] = []
     for file in reversed(files):
         try:

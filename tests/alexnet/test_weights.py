@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(run, monkeyp
 
 def test_a_run_without_a_checkpoint_is_refused(run):
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(UserError, match="has no checkpoint yet"):
+    with pytest.raises(UserError, match="has no checkpoint; a run saves one"):
         weights.read(run)
 
 
