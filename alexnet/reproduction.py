@@ -69,7 +69,7 @@ def state(run: RunFolder | None) -> State:
         return "to do"
     if FolderLock.in_use(run.path):  # also while its last checkpoint and pictures are written
         return "in use"
-    return "done" if len(run.metrics()) == run.config.recipe.epochs else "begun"
+    return "done" if run.finished() else "begun"
 
 
 def minutes_left(run: RunFolder | None, config: Config, device: str) -> float:

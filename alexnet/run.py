@@ -203,6 +203,11 @@ class RunFolder:
         files = (self.path / "checkpoints").glob("epoch-*-step-*.safetensors")
         return sorted((file for file in files if re.fullmatch(r"epoch-\d{1,9}-step-\d{1,12}", file.stem)), key=place)
 
+    def finished(self) -> bool:
+        """Whether all epochs are done, and the newest checkpoint is that of the last one. Weights may have been removed since."""
+        epochs, files = self.config.recipe.epochs, self.checkpoints()
+        return len(self.metrics()) == epochs and (not files or place(files[-1])[0] == epochs)
+
     def _replace(self, name: str, content: bytes) -> None:
         with replacing(self.path / name) as part:
             part.write_bytes(content)

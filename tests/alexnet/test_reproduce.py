@@ -445,6 +445,16 @@ def test_only_the_weights_of_small_runs_are_removed(small, tmp_path, monkeypatch
     assert list((tmp_path / "runs/one-0/checkpoints").glob("*.safetensors"))
 
 
+def test_a_run_that_was_killed_before_its_last_checkpoint_is_resumed(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(reproduction.ARMS["one"], limit_train=None))
+    assert call(tmp_path, "half") == 0
+    path = tmp_path / "runs/one-0"
+    before, last = metrics(path), RunFolder.read(path).checkpoints()[-1]
+    last.unlink()
+    assert call(tmp_path, "half") == 0
+    assert last.exists() and metrics(path) == before
+
+
 def test_keep_copies_config_and_metrics(small, tmp_path):
     assert call(tmp_path, "half", "--keep", str(tmp_path / "kept")) == 0
     kept = tmp_path / "kept/one-0"
