@@ -12,7 +12,7 @@ from minidl.data import DataLoader
 from minidl.nn import Conv2d, Module
 
 from . import pictures
-from .training import Evaluation, average
+from .training import Evaluation
 
 MOST_MISTAKES = 18
 MOST_MAPS = 16  # of a layer's outputs
@@ -63,7 +63,10 @@ class Findings:
 
 
 def find(model: Module, classes: Sequence[str], loader: DataLoader, evaluation: Evaluation) -> Findings:
-    """Collect the findings after a network's evaluation on the loader's images. Computes on rank 0 only, in evaluation mode."""
+    """Collect the findings after a network's evaluation on the first view of the loader's images.
+
+    Computes on rank 0 only, in evaluation mode.
+    """
     labels, n = loader.labels, len(classes)
     first = next((module for module in model.modules() if isinstance(module, Conv2d)), None)
     outputs, probabilities = _outputs(model, loader)
@@ -115,11 +118,10 @@ def _mistakes(model: Module, loader: DataLoader, evaluation: Evaluation) -> list
 
 
 def _probabilities(model: Module, loader: DataLoader, places: np.ndarray) -> np.ndarray:
-    """(len(places), classes): the probabilities of these images' classes, the mean over the views."""
-    images = loader.transform(loader.images[places], places, 0)
+    """(len(places), classes): the probabilities of these images' classes, from the first view, as in the evaluation."""
+    images = loader.transform(loader.images[places], places, 0)[: len(places)]
     with no_grad():
         logits = model.eval()(Tensor(to_device(images, device_of(next(model.parameters()).data))))
-        logits = average(logits, len(places))
     scores = to_numpy(logits.data).astype(np.float64)
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from alexnet import findings, report
 from alexnet.training import evaluate
+from alexnet.views import Views
+from minidl.data import Compose
 
 from ..helpers import reports
 
@@ -45,8 +47,11 @@ def test_the_findings_of_a_network():
     assert not any(vars(module).get("_forward_hooks") for module in net.modules())
 
 
-def test_the_mistakes_have_the_highest_losses():
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_mistakes_have_the_highest_losses(views):
+    """Also if the loader gives several views: all that the report shows is of the first one."""
     net, loader = reports.network(3, 4), reports.loader()
+    loader.transform = Compose([Views(loader.images.shape[2], views), loader.transform])
     evaluation, _ = evaluate(net, loader)
     mistakes = findings.find(net, "abcd", loader, evaluation).mistakes
     wrong = [i for i in range(40) if evaluation.predictions[i] != loader.labels[i]]
