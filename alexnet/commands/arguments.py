@@ -79,6 +79,13 @@ def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[
     return parse
 
 
+def folder_name(text: str) -> Path:
+    """A type for argparse: a path that is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("give the name of a folder")
+    return Path(text)
+
+
 def device_list(text: str) -> list[int]:
     """A type for argparse: "0,1" becomes [0, 1]."""
     devices = [int(device) if device.isdecimal() and len(device) < 5 else -1 for device in text.split(",")]

@@ -21,7 +21,7 @@ from ..lock import FolderLock
 from ..reproduction import find, run_config, run_name, state
 from ..studies import ARMS, STUDIES
 from . import train
-from .arguments import Parser, add_devices
+from .arguments import Parser, add_devices, folder_name
 
 ALL = "all"
 
@@ -33,17 +33,17 @@ def main(arguments: list[str]) -> int:
     p.add_argument("names", nargs="*", metavar="NAME", help=f"parts: {', '.join(STUDIES)}, or {ALL} (default: print the plan)")
     p.add_argument(
         "--runs",
-        type=train.folder_name,
+        type=folder_name,
         metavar="DIR",
         default=Path("runs/reproduce"),
         help="folder of the runs (default runs/reproduce)",
     )
     p.add_argument(
-        "--keep", type=train.folder_name, metavar="DIR", help="copy each run's config.json and metrics.jsonl into this folder"
+        "--keep", type=folder_name, metavar="DIR", help="copy each run's config.json and metrics.jsonl into this folder"
     )
     p.add_argument(
         "--data-dir",
-        type=train.folder_name,
+        type=folder_name,
         metavar="DIR",
         help="where CIFAR-10 is (default $MINIDL_DATA, else ~/.cache/minidl)",
     )

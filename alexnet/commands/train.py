@@ -16,7 +16,6 @@ import dataclasses
 import os
 import platform
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from ..models import IMAGE_SIZE, MODELS
 from ..preparation import LARGEST_IMAGE, Preparation
 from ..recipes import MOST, RECIPES, Recipe, find_recipe
 from ..run import RunFolder
-from .arguments import Parser, device_list, number
+from .arguments import Parser, device_list, folder_name, number
 
 MOST_SIZE = LARGEST_IMAGE // 2  # height and width of the network's input
 FINITE = sys.float_info.max
@@ -58,12 +57,6 @@ DEFAULTS = {
     "freeze": None,
 }
 RESUME_OPTIONS = {"resume", "backend", "devices", "parallel", "data_dir", "epochs", "save_minutes", "tensorboard"}
-
-
-def folder_name(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("give the name of a folder")
-    return Path(text)
 
 
 def share_or_count(text: str) -> int | float:
