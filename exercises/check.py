@@ -44,7 +44,7 @@ def your_copy(number: int) -> Path:
 
 
 def verdict(number: int, path: Path) -> tuple[bool, str]:
-    """Whether the file is right, and what to tell about it."""
+    """(whether the file is right, the text to print about it)."""
     exercise = EXERCISES[number - 1]
     title = f"Exercise {number}, {exercise.title}"
     try:
@@ -72,7 +72,7 @@ def load(path: Path, function: str):
 
 
 def line_of(error: BaseException | None, path: Path) -> str:
-    """Where in the student's file an error comes from."""
+    """Text that names the line of the student's file in which an error was raised; "" if none was."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)] if error else []
@@ -80,7 +80,7 @@ def line_of(error: BaseException | None, path: Path) -> str:
 
 
 def name(path: Path) -> str:
-    """The path from the repository's root, if it lies there."""
+    """The path relative to the repository's root, if it is inside it."""
     root = HERE.parent
     return str(path.resolve().relative_to(root)) if path.resolve().is_relative_to(root) else str(path)
 

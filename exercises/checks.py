@@ -1,4 +1,4 @@
-"""The twelve exercises: what to call their functions with, and the mistakes that are known, each with the gradient it gives."""
+"""The twelve exercises: the calls of their functions, and the known mistakes, each with the gradient that it gives."""
 
 import numpy as np
 from diagnosis import Case, Exercise, Mistake, Place
@@ -233,7 +233,7 @@ def mean(x):
 
 
 def batch_norm_mistake(what, hint, inside):
-    """inside(g, xhat, gamma) is what stands in place of g - mean(g) - xhat mean(g xhat), for g = grad gamma."""
+    """inside(g, xhat, gamma) replaces g - mean(g) - xhat mean(g xhat), for g = grad gamma."""
 
     def gradient(grad, x, gamma, beta, eps):
         inverse_std = 1 / np.sqrt(x.var(axis=(0, 2, 3), keepdims=True) + eps)
@@ -262,12 +262,12 @@ batch_norm = Exercise(
             lambda g, xhat, gamma: g,
         ),
         batch_norm_mistake(
-            "var is taken for a constant",
+            "var is treated as a constant",
             "The term through mean is there. var is a function of x too.",
             lambda g, xhat, gamma: g - mean(g),
         ),
         batch_norm_mistake(
-            "mean is taken for a constant",
+            "mean is treated as a constant",
             "The term through var is there. mean is a function of x too.",
             lambda g, xhat, gamma: g - xhat * mean(g * xhat),
         ),
@@ -302,7 +302,7 @@ MAP_AXES = "dx has four axes: image, channel, row, column."
 
 
 def maxima(x, size, stride):
-    """(whether x[n, c, h, w] is the maximum of the window at (i, j)) by i, j."""
+    """For each window in turn: (where x is in the window, where x is its maximum), booleans of x's shape."""
     for i in range(0, x.shape[2] - size + 1, stride):
         for j in range(0, x.shape[3] - size + 1, stride):
             window = np.zeros(x.shape, bool)
@@ -311,7 +311,7 @@ def maxima(x, size, stride):
 
 
 def routed(grad, x, size, stride, to):
-    """Each grad for all of its window (to = 0), or for its maximum (to = 1)."""
+    """The sum of all grads, each added to all elements of its window (to = 0), or to its maximum (to = 1)."""
     grads = grad.reshape(*grad.shape[:2], -1, 1, 1)
     return sum(grads[:, :, i] * elements[to] for i, elements in enumerate(maxima(x, size, stride)))
 
@@ -413,7 +413,7 @@ convolution = Exercise(
 
 
 def response_norm_mistake(what, hint, neighbours, exponent=1, factor=2.0):
-    """neighbours(t, x, before, after) stands in place of x_c times the sum of t_j over the j whose window holds c."""
+    """neighbours(t, x, before, after) replaces x_c times the sum of t_j over the j whose window contains c."""
 
     def gradient(grad, x, size, alpha, beta, k):
         before, after = size // 2, (size - 1) // 2
@@ -446,7 +446,7 @@ local_response_norm = Exercise(
             lambda t, x, before, after: x * t,
         ),
         response_norm_mistake(
-            "s is taken for a constant",
+            "s is treated as a constant",
             "Yours has x_c in the numerator only. s is a function of x too.",
             lambda t, x, before, after: 0 * x,
         ),

@@ -37,7 +37,7 @@ class Case:
 
 @dataclass
 class Evidence:
-    """A wrong gradient of one input: yours, and the true one; all that the call was given; yours for 2 grad in grad's place."""
+    """A wrong gradient of one input, the true one, the values of the call, and the wrong gradient for 2 grad instead of grad."""
 
     name: str
     yours: np.ndarray
@@ -53,7 +53,7 @@ class Evidence:
 
 @dataclass
 class Mistake:
-    """A mistake with a gradient of its own for the input `of`: gradient(grad, *inputs, *arguments)."""
+    """A mistake with which the gradient of the input `of` is gradient(grad, *inputs, *arguments)."""
 
     of: str
     what: str
@@ -72,7 +72,7 @@ class Mistake:
 
 @dataclass
 class Place:
-    """A mistake that shows in some elements of the input `of` only: where(*inputs, *arguments) is True there."""
+    """A mistake in some elements of the gradient of the input `of`: where(*inputs, *arguments) is True for them only."""
 
     of: str
     what: str
@@ -87,10 +87,10 @@ class Place:
 
 @dataclass
 class Exercise:
-    """function: the name of the class in the student's file. forward: what its forward must give, by other means.
+    """function: the name of the class in the student's file. forward: computes the right output in another way.
 
     sizes: names for factors that may be missing. after_forward: called with the class and all values of a case, between a
-    forward and its backward. axes: what the axes are, for one whose index does not fit.
+    forward and its backward. axes: a hint about the axes, for an index that does not fit.
     """
 
     title: str
@@ -103,13 +103,13 @@ class Exercise:
     axes: str = ""
 
     def call(self, case: Case) -> str:
-        """What is called, in words."""
+        """The call as text."""
         inputs = shapes({name: x.shape for name, x in case.inputs.items()})
         return f"{self.function}({', '.join(map(str, case.arguments))}) and {inputs}"
 
 
 def examine(exercise: Exercise, function: type[Function]) -> str:
-    """What was found right, in a line; raises NotYet if something is wrong."""
+    """One line about the gradients that are right. Raises NotYet if something is wrong."""
     elements = 0
     for i, case in enumerate(exercise.cases):
         expected = exercise.forward(*case.values())
@@ -139,7 +139,7 @@ def _examine_case(exercise: Exercise, function: type[Function], case: Case, expe
         return output
 
     def gradients(grad: np.ndarray) -> list[np.ndarray]:
-        """Straight from backward, of the right number and shapes."""
+        """The gradients that backward returns, without autodiff. Raises NotYet if their number or a shape is wrong."""
         given = grad.copy()
         parts = call(*tensors).creator.backward(given)
         inputs_kept = all(map(np.array_equal, case.inputs.values(), [t.data for t in tensors]))
@@ -307,7 +307,7 @@ def factor(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def times(k: float, sizes: dict[str, float]) -> str:
-    """times 12, or divided by 12, with the name of the 12 where it has one."""
+    """The factor as text: times 12, or divided by 12, with the name of the 12 if it has one."""
     for name, size in sizes.items():
         if np.isclose(k, size):
             return f"times {name} = {size:g}"

@@ -257,8 +257,8 @@ HALF_REPAIRED = [
     (6, "grad * dx / len(dx)", "-grad * dx / len(dx)", "wrong sign"),
     (6, "dx[self.rows, self.labels] -= 1", "dx[:, self.labels] -= 1", "1 is subtracted in whole columns"),
     (6, "dx[self.rows, self.labels] -= 1", "dx[self.rows, self.labels] += 1", "wrong at the labels, and right elsewhere"),
-    (7, "(g - through_mean - through_var)", "(g - through_mean)", "var is taken for a constant"),
-    (7, "(g - through_mean - through_var)", "(g - through_var)", "mean is taken for a constant"),
+    (7, "(g - through_mean - through_var)", "(g - through_mean)", "var is treated as a constant"),
+    (7, "(g - through_mean - through_var)", "(g - through_var)", "mean is treated as a constant"),
     (7, "g - through_mean - through_var) * self.inverse_std", "g - through_mean - through_var)", "120 of the 120 elements"),
     (
         8,
