@@ -52,7 +52,7 @@ class Split:
 
 @dataclasses.dataclass
 class Dataset:
-    """Training and test images of one size; mean and std (C,) are those of the training images' pixels, from 0 to 255."""
+    """Training and test images of one size."""
 
     name: str
     classes: tuple[str, ...]
@@ -61,16 +61,8 @@ class Dataset:
 
     @functools.cached_property
     def pixels(self) -> Pixels:
-        """Sums over the training images."""
+        """The mean, standard deviation and principal components of the training images' pixels."""
         return Pixels.of(self.train.images[:])
-
-    @property
-    def mean(self) -> list[float]:
-        return self.pixels.mean
-
-    @property
-    def std(self) -> list[float]:
-        return self.pixels.std
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -81,8 +81,8 @@ def test_a_row_holds_the_red_green_and_blue_planes(original):
 
 def test_mean_and_std_are_of_all_training_images(original):
     data = datasets.cifar10(str(original))
-    np.testing.assert_allclose(data.mean, data.train.images.mean(axis=(0, 2, 3)), atol=5.1e-5, rtol=0)
-    np.testing.assert_allclose(data.std, data.train.images.std(axis=(0, 2, 3)), atol=5.1e-5, rtol=0)
+    np.testing.assert_allclose(data.pixels.mean, data.train.images.mean(axis=(0, 2, 3)), atol=5.1e-5, rtol=0)
+    np.testing.assert_allclose(data.pixels.std, data.train.images.std(axis=(0, 2, 3)), atol=5.1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("given", ["option", "variable", "home"])
