@@ -132,11 +132,11 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
         dataset = datasets.load(job.data, job.data_dir)
     try:
         labels = _labels(dataset, loaded)
-        if in_folder:
-            image_folders.survey(dataset, None, None)
-        elif dataset.image_shape != _stored(loaded):
+        if dataset.image_shape != _stored(loaded):
             shapes = [" x ".join(map(str, shape)) for shape in (dataset.image_shape, _stored(loaded))]
             raise UserError(f"--data {job.data}: its images are {shapes[0]}, but those of the network {shapes[1]}")
+        if in_folder:
+            image_folders.survey(dataset, None, None)
         yield Split(dataset.test.images, labels[dataset.test.labels])
     finally:
         dataset.close()

@@ -336,6 +336,8 @@ def test_images_of_another_size_are_refused(tmp_path, place):
     assert experiments.run(*options, "--out", tmp_path / "other") == (0, "")
     with pytest.raises(UserError, match="--data digits: its images are 1 x 16 x 16, but those of the network 3 x 12 x 12"):
         call(evaluate, tmp_path / "other", "--data", "digits")
+    with pytest.raises(UserError, match="its images are 3 x 16 x 16, but those of the network 1 x 16 x 16"):
+        call(evaluate, tmp_path / "run", "--data", tmp_path / "data")
 
 
 def test_a_weights_file_needs_data_to_be_evaluated_on(place, tmp_path):
