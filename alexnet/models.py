@@ -256,23 +256,24 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     "net-145": net_145,
     "alexnet-torchvision": alexnet_torchvision,
 }
-NETWORKS = ChainMap(MODELS, VARIANTS)  # those of MODELS can be chosen with --model
+NETWORKS = ChainMap(VARIANTS, MODELS)
 # Height and width of the images that each network is made for.
 IMAGE_SIZE = {"cifar-bn": 32, "cifar-lrn": 32, "alexnet-2012": 224, "net-145": 224, "alexnet-torchvision": 224}
 IMAGE_SIZE |= dict.fromkeys(VARIANTS, 32)
 # Height and width of the smallest images that have a pixel left after the last pooling.
 LEAST_IMAGE_SIZE = {"cifar-bn": 15, "cifar-lrn": 15, "alexnet-2012": 64, "net-145": 64, "alexnet-torchvision": 63}
 LEAST_IMAGE_SIZE |= dict.fromkeys(VARIANTS, 15)
+LEAST_IMAGE_SIZE |= dict.fromkeys(("small-pool-3-2", "small-pool-2-2", "four-layers-relu", "four-layers-tanh"), 8)
 
 
 def create(name: str, num_classes: int | None = None, in_channels: int = 3, image_size: int | None = None) -> Sequential:
     """A network by name, freshly initialised from minidl.random's seed.
 
-    num_classes: by default 10 for the cifar networks and 1000 for the others. image_size: height and width of the images, by
-    default 32 for the cifar networks and 224 for the others.
+    num_classes: by default 1000 for the AlexNets of ImageNet and 10 for the others. image_size: height and width of the images,
+    by default 224 for the AlexNets of ImageNet and 32 for the others.
     """
     if name not in NETWORKS:
-        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+        raise ValueError(f"no model {name!r}; there are {', '.join(NETWORKS)}")
     for what, value in {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}.items():
         if value is not None and not is_integer(value, 1):
             raise ValueError(f"{what} is an integer of at least 1; got {value!r}")

@@ -28,7 +28,7 @@ from .. import entry, launch, weights
 from ..builders import moved
 from ..config import Config
 from ..datasets import cifar10_place
-from ..models import IMAGE_SIZE, MODELS
+from ..models import IMAGE_SIZE, NETWORKS
 from ..preparation import LARGEST_IMAGE, Preparation
 from ..recipes import MOST, RECIPES, Recipe, find_recipe
 from ..run import RunFolder
@@ -92,7 +92,13 @@ def parser() -> argparse.ArgumentParser:
         "(hybrid), or half of each layer of alexnet-2012 or net-145 (towers); the results are the same (default auto: data or "
         "hybrid, see docs/parallel.md)",
     )
-    p.add_argument("--model", choices=list(MODELS), help="network (default cifar-bn)")
+    p.add_argument(
+        "--model",
+        choices=list(NETWORKS),
+        metavar="NAME",
+        help="network: cifar-bn (default), cifar-lrn, alexnet-2012, net-145, alexnet-torchvision, or a smaller one such as "
+        "small-bn (see alexnet/variants.py)",
+    )
     p.add_argument(
         "--data",
         metavar="cifar10|digits|FOLDER",
@@ -109,7 +115,8 @@ def parser() -> argparse.ArgumentParser:
         "--image-size",
         type=number(int, 1, MOST_SIZE, "an integer from 1 to 2048"),
         metavar="N",
-        help="height and width of the network's input, for a FOLDER of images (default 32 for cifar-*, 224 for the others)",
+        help="height and width of the network's input, for a FOLDER of images (default 224 for alexnet-* and net-145, 32 for the "
+        "others)",
     )
     p.add_argument(
         "--init",

@@ -232,6 +232,11 @@ def test_config_json_records_what_was_found(data, tmp_path):
     assert settings["crop_padding"] == 1  # 1 of 12 pixels, as 2 of 32
 
 
+@pytest.mark.parametrize("model, size", [("cifar-lrn", 32), ("net-145", 224), ("small-lrn", 32), ("four-layers-tanh", 32)])
+def test_a_network_has_images_of_its_size(data, model, size):
+    assert config("--data", data, "--model", model).preparation.image_size == size
+
+
 def test_the_2012_recipe_records_the_principal_components(data, tmp_path):
     """Each principal component is as long as the deviation along it: V^T V is the covariance."""
     assert run(data, "--epochs", 1, "--recipe", "alexnet-2012", "--image-size", 14, "--out", tmp_path / "run") == (0, "")
