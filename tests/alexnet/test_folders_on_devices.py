@@ -16,20 +16,8 @@ from tests.helpers import experiments, folders
 
 ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at /proc")
-OPTIONS = [
-    "--model",
-    "cifar-bn",
-    "--recipe",
-    "default",
-    "--image-size",
-    "16",
-    "--batch-size",
-    "7",
-    "--epochs",
-    "1",
-    "--seed",
-    "3",
-]
+OPTIONS = ["--recipe", "default", "--image-size", "16", "--batch-size", "7", "--epochs", "1", "--seed", "3"]
+QUICK = [*OPTIONS, "--model", "small-bn", "--dtype", "float64"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +39,7 @@ def call(*arguments, before=(), program="train.py", **options):
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
-    done = call("--data", data, *OPTIONS, "--dtype", "float64", "--out", out)
+    done = call("--data", data, *QUICK, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -69,7 +57,7 @@ def test_devices_do_not_change_a_run(data, alone, tmp_path, how):
         before, places = (Path(sys.executable).parent / "mpiexec", "-n", "2"), []
         if not before[0].exists():
             pytest.skip("there is no mpiexec beside Python")
-    done = call("--data", data, *OPTIONS, "--dtype", "float64", *places, "--out", tmp_path / "run", before=before)
+    done = call("--data", data, *QUICK, *places, "--out", tmp_path / "run", before=before)
     assert done.returncode == 0, done.stderr
     agree(alone, tmp_path / "run")
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RUN = ["--data", "digits", "--limit-train", "40", "--limit-test", "20", "--epochs", "1", "--batch-size", "20"]
+RUN = "--data digits --model small-bn --limit-train 40 --limit-test 20 --epochs 1 --batch-size 20".split()
 CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
 STOPPED = re.compile(r"train\.py: stopped( (?!and saved).*| and saved; resume with: python train\.py --resume a)\n")
 FINISHED = "train.py: the run is finished, 1 of 1 epochs; --epochs 2 trains it longer\n"

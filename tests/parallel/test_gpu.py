@@ -1,6 +1,7 @@
 """Training on GPUs, real or simulated (make test-simgpu), compared with NumPy; and errors that must be noticed."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -57,21 +58,30 @@ def config(model, backend, devices, dtype="float64", precision="fp32", steps=STE
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
 
 
-@pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
-def on_numpy(request):
-    """(model, the result of one CPU)."""
-    return request.param, launch(1, ranks.train, config(request.param, "numpy", [0]))
+@functools.cache
+def on_a_cpu(model, steps):
+    return launch(1, ranks.train, config(model, "numpy", [0], steps=steps))
 
 
-@pytest.mark.parametrize("devices", [[0], [1, 0], [0, 1, 2]], ids=str)
-def test_gpus_give_the_result_of_a_cpu(gpus, on_numpy, devices):
-    gpus(max(devices) + 1)
-    model, expected = on_numpy
-    result = launch(len(devices), ranks.train, config(model, "cupy", devices))
+def compare_with_a_cpu(model, devices, steps, parallel="data"):
+    expected = on_a_cpu(model, steps)
+    result = launch(len(devices), ranks.train, config(model, "cupy", devices, steps=steps, parallel=parallel))
     assert result["correct"] == expected["correct"]
     for name in expected:
         atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
         np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("model", ["cifar-bn", "cifar-lrn"])
+def test_a_gpu_gives_the_result_of_a_cpu(model):
+    compare_with_a_cpu(model, [0], FEW_STEPS)
+
+
+@pytest.mark.parametrize("model", ["small-bn", "small-lrn"])
+@pytest.mark.parametrize("devices", [[0], [1, 0], [0, 1, 2]], ids=str)
+def test_gpus_give_the_result_of_a_cpu(gpus, model, devices):
+    gpus(max(devices) + 1)
+    compare_with_a_cpu(model, devices, STEPS)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -82,17 +92,10 @@ def test_collectives_of_gpus_and_their_gradients(gpus, kind, size):
     assert launch(size, ranks.collective_is_its_definition, kind, size - 2, 2, "cupy") < 1e-8
 
 
-@pytest.mark.parametrize("devices", [[1, 0], [0, 1, 2]], ids=str)
-def test_hybrid_gpus_give_the_result_of_a_cpu(gpus, on_numpy, devices):
+@pytest.mark.parametrize("model, devices", [("cifar-bn", [0, 1, 2]), ("cifar-lrn", [1, 0])], ids=str)
+def test_hybrid_gpus_give_the_result_of_a_cpu(gpus, model, devices):
     gpus(max(devices) + 1)
-    model, expected = on_numpy
-    if (model == "cifar-bn") != (len(devices) == 3):
-        pytest.skip("one number of devices for each network is enough")
-    result = launch(len(devices), ranks.train, config(model, "cupy", devices, parallel="hybrid"))
-    assert result["correct"] == expected["correct"]
-    for name in expected:
-        atol = 1e-9 * max(1e-3, np.abs(expected[name]).max())
-        np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=atol, err_msg=name)
+    compare_with_a_cpu(model, devices, FEW_STEPS, parallel="hybrid")
 
 
 def test_two_gpus_as_towers_give_the_result_of_a_cpu(gpus, tmp_path):
@@ -217,7 +220,7 @@ def test_a_planted_bug_is_noticed(gpus, bug):
         pytest.skip("needs the simulator's adversarial order of work")
     gpus(2)
     settings = config("cifar-lrn", "cupy", [0, 1], steps=FEW_STEPS)
-    expected = launch(1, ranks.train, config("cifar-lrn", "numpy", [0], steps=FEW_STEPS))
+    expected = on_a_cpu("cifar-lrn", FEW_STEPS)
     try:
         result = launch(2, ranks.train_with, bug, settings)
     except TrainingError as error:  # the simulator fills memory with NaN, and catches some accesses

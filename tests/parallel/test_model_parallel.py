@@ -80,18 +80,21 @@ def test_ranks_that_exchange_different_counts_are_noticed():
 
 # --- the devices never change the result ------------------------------------------------------------------------------
 
-OPTIONS = ["--image-size", "64", "--dtype", "float64", "--batch-size", "5"]
+OPTIONS = ["--image-size", "64", "--dtype", "float64", "--batch-size", "5", "--limit-train", "31"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """96 training images: 20 steps of 5 images, the last of one."""
+    """96 training images."""
     counts = {"red": 40, "green": 30, "blue": 26}
     return folders.split(tmp_path_factory.mktemp("data"), counts, {"red": 3, "green": 2, "blue": 6})
 
 
 def config(model, data, parallel):
-    """For workers with one thread. The recipe alexnet-2012 has crops, colour noise and ten views of a test image."""
+    """Seven steps, the last of one image, for workers with one thread.
+
+    The recipe alexnet-2012 has crops, colour noise and ten views of a test image.
+    """
     recipe = "alexnet-2012" if model == "alexnet-2012" else "default"
     options = ["--data", str(data), "--model", model, "--recipe", recipe, "--parallel", parallel, *OPTIONS]
     return dataclasses.replace(train.config(train.parser().parse_args(options)), threads=1)
@@ -111,7 +114,7 @@ def test_devices_do_not_change_the_result_of_the_2012_networks(request, call, al
     result = call(size, ranks.train, config(model, data, parallel))
     assert result["correct"] == expected["correct"]
     np.testing.assert_array_equal(result["predictions"], expected["predictions"])
-    assert len(expected["statistics"]) > 500
+    assert len(expected["statistics"]) > 200
     close(result, expected, 1e-9)
 
 

@@ -104,8 +104,8 @@ def test_shards(n, size):
 
 # --- the devices never change the result ------------------------------------------------------------------------------
 
-BATCH, STEPS = 7, 20
-IMAGES = BATCH * (STEPS - 1) + 2  # the last batch has fewer images than three devices
+BATCH = 7
+IMAGES, FEW_IMAGES = (BATCH * (steps - 1) + 2 for steps in (20, 6))  # the last batch has fewer images than three devices
 
 
 def config(model, dtype="float64", images=IMAGES, parallel="data"):
@@ -120,18 +120,22 @@ def close(a, b, rtol):
         np.testing.assert_allclose(a[name], b[name], rtol=0, atol=rtol * max(1e-3, np.abs(b[name]).max()), err_msg=name)
 
 
-@pytest.fixture(scope="module", params=["cifar-bn", "cifar-lrn"])
+CASES = ["small-bn data", "small-lrn data", "cifar-bn hybrid", "cifar-lrn hybrid"]  # small-* have no large linear layers
+
+
+@pytest.fixture(scope="module", params=CASES)
 def alone(request):
-    """(model, the result of one device)."""
-    return request.param, launch(1, ranks.train, config(request.param))
+    """(settings for several devices, the result of one device)."""
+    model, parallel = request.param.split()
+    images = IMAGES if parallel == "data" else FEW_IMAGES
+    return config(model, images=images, parallel=parallel), launch(1, ranks.train, config(model, images=images))
 
 
-@pytest.mark.parametrize("parallel", ["data", "hybrid"])
 @pytest.mark.parametrize("size", [2, 3])
-def test_devices_do_not_change_the_result(call, alone, size, parallel):
+def test_devices_do_not_change_the_result(call, alone, size):
     """Also with dropout and augmentation, and with batches that they do not divide evenly."""
-    model, expected = alone
-    result = call(size, ranks.train, config(model, parallel=parallel))
+    settings, expected = alone
+    result = call(size, ranks.train, settings)
     assert result["correct"] == expected["correct"]
     close(result, expected, 1e-9)
 
@@ -310,7 +314,8 @@ def unnamed(files):
     assert files and not [file for file in files if Path(file).exists()]
 
 
-TWO = ["--data", "digits", "--devices", "0,1", "--epochs", "500", "--limit-train", "64", "--limit-test", "10", "--out", "run"]
+DIGITS = ["--data", "digits", "--model", "small-bn", "--limit-train", "64", "--limit-test", "10"]
+TWO = [*DIGITS, "--devices", "0,1", "--epochs", "500", "--out", "run"]
 
 
 @LINUX
@@ -492,7 +497,7 @@ def test_the_innermost_launcher_decides(monkeypatch):
 
 def test_train_py_under_mpi(tmp_path):
     pytest.importorskip("mpi4py")
-    options = ["--data", "digits", "--epochs", "1", "--limit-train", "64", "--limit-test", "10"]
+    options = [*DIGITS, "--epochs", "1"]
     command = [Path(sys.executable).parent / "mpiexec", "-n", "2", sys.executable, ROOT / "train.py", *options]
     run = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False, "timeout": 120}
     done = subprocess.run([*command, "--out", "run"], **run)
