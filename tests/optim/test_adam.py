@@ -9,6 +9,7 @@ import pytest
 
 from minidl import Tensor
 from minidl.backend import to_device, to_numpy, use_device
+from minidl.kernels import numpy_kernels
 from minidl.optim import Adam, clip_grad_norm_
 
 from ..helpers.compare import assert_allclose, assert_array_equal
@@ -16,10 +17,8 @@ from .test_optim import backward, parameters
 
 
 def test_the_update_rule(monkeypatch):
-    """Kingma and Ba 2015, algorithm 1: the moments are corrected for bias before the update."""
-    from minidl import threads
-
-    monkeypatch.setattr(threads, "CHUNK_BYTES", 100)
+    """Kingma and Ba 2015, algorithm 1: the moments are corrected for bias before the update. It is done in chunks."""
+    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", 100)
     params = parameters((3, 4), (40,))
     weights = [p.data.copy() for p in params]
     first, second = ([np.zeros(p.shape) for p in params] for _ in range(2))

@@ -8,6 +8,7 @@ import pytest
 
 from minidl import Tensor, nn
 from minidl.backend import to_device
+from minidl.kernels import numpy_kernels
 from minidl.nn import Parameter
 from minidl.optim import SGD, Adam, CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 
@@ -29,9 +30,8 @@ def backward(params, step=0):
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_the_update_rule(monkeypatch, momentum, nesterov, weight_decay):
-    from minidl import threads
-
-    monkeypatch.setattr(threads, "CHUNK_BYTES", 100)
+    """The update is done in chunks."""
+    monkeypatch.setattr(numpy_kernels, "CHUNK_BYTES", 100)
     params = parameters((3, 4), (40,))
     expected = [p.data.copy() for p in params]
     velocity = [np.zeros(p.shape) for p in params]
