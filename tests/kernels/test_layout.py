@@ -78,15 +78,19 @@ def test_images_in_another_layout_are_copied_once(copies):
     assert copies == [(3, 32, 32, 2)]
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (3, 4), (3, 4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 4, 5), (2, 3, 4, 5)])
 def test_the_two_helpers_are_inverse(shape):
     x = np.arange(float(np.prod(shape))).reshape(shape)
-    if x.ndim:
-        there = to_batch_last(x)
-        assert there.flags.c_contiguous and there.shape == (*shape[1:], shape[0])
-        back = from_batch_last(there)
-        np.testing.assert_array_equal(back, x)
-        assert np.shares_memory(back, there) and np.shares_memory(to_batch_last(back), there)
+    there = to_batch_last(x)
+    assert there.flags.c_contiguous and there.shape == (*shape[1:], shape[0])
+    back = from_batch_last(there)
+    np.testing.assert_array_equal(back, x)
+    assert np.shares_memory(back, there) and np.shares_memory(to_batch_last(back), there)
+
+
+def test_the_two_helpers_return_a_single_number_as_it_is():
+    x = np.array(3.0)
+    assert to_batch_last(x) is x and from_batch_last(x) is x
 
 
 def test_a_kept_output_is_unchanged_five_steps_later():
