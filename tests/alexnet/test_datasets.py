@@ -192,8 +192,9 @@ def test_an_archive_of_other_files_is_refused(archive):
 
 
 @pytest.fixture
-def server(tmp_path):
-    """(address, folder it serves) of an HTTP server on the loopback interface."""
+def server(tmp_path, monkeypatch):
+    """(address, folder it serves) of an HTTP server on the loopback interface, which is reached without a proxy."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     served = tmp_path / "served"
     served.mkdir()
 

@@ -555,7 +555,8 @@ def test_a_keyboard_interrupt_during_a_download_leaves_nothing(tmp_path):
             f"datasets.CIFAR10_URL = 'http://127.0.0.1:{server.server_port}/'; "
             f"sys.exit(entry.run('train', ['--data-dir', {str(tmp_path / 'new' / 'newer')!r}]))"
         )
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        environment = os.environ | {"no_proxy": "127.0.0.1"}
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         try:
             while process.poll() is None and not any(file.stat().st_size for file in tmp_path.glob("new/newer/.*")):
                 time.sleep(0.02)

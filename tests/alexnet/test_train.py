@@ -407,9 +407,13 @@ def test_an_unknown_option_is_compared_with_the_known_ones(arguments, meant):
     assert str(raised.value) == f"unrecognized arguments: {' '.join(arguments)}{meant} (python train.py --help lists the options)"
 
 
+def proxies(address):
+    """Variables with which every download goes through this proxy."""
+    return {"https_proxy": address, "HTTPS_PROXY": address, "no_proxy": "", "NO_PROXY": ""}
+
+
 def test_no_network_is_one_line(tmp_path):
-    proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    refused = train("--data-dir", "data", cwd=tmp_path, env=proxy)
+    refused = train("--data-dir", "data", cwd=tmp_path, env=proxies("http://127.0.0.1:9"))
     assert refused.returncode == 2
     assert re.fullmatch(
         r"train.py: error: cannot download CIFAR-10: get https://\S+/cifar-10-python.tar.gz and put it into \S+/data, or use "
@@ -478,7 +482,7 @@ def test_repeated_ctrl_c_ends_at_once(tmp_path):
 def test_sigterm_during_a_download_leaves_nothing(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts connections and never answers
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        process = start("--data-dir", "data", cwd=tmp_path, env={"https_proxy": address, "HTTPS_PROXY": address})
+        process = start("--data-dir", "data", cwd=tmp_path, env=proxies(address))
         server.settimeout(60)
         connection, _ = server.accept()
         process.send_signal(signal.SIGTERM)
