@@ -249,11 +249,11 @@ def encoded(kind):
     [
         (b"", "it is empty"),
         (b"no picture at all", "it is not an image of a supported format: JPEG, PNG, WebP, BMP, GIF, TIFF"),
-        (b"GIF89a", "no image|truncated|."),
+        (b"GIF89a", "it is not an image of a supported format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is not an image of a supported format"),
-        (png((60_000, 60_000), b""), r"it has 60000 x 60000 pixels, and at most [0-9,]+ are read|more than"),
-        (png((9500, 9500), b""), "it has 9500 x 9500 pixels"),
-        (png((8, 8), b"\0"), "."),
+        (png((60_000, 60_000), b""), "it has more than 89,478,485 pixels"),
+        (png((9500, 9500), b""), "it has 9500 x 9500 pixels, and at most 89,478,485 are read"),
+        (png((8, 8), b"\0"), "image file is truncated"),
     ],
 )
 def test_files_that_are_no_images_are_refused(tmp_path, content, reason):
@@ -307,6 +307,7 @@ def test_paths_that_are_no_regular_files_are_refused(tmp_path):
             read_image(path, 8)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
 def test_no_file_is_left_open(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x" * 100)
     before = len(os.listdir("/proc/self/fd"))
