@@ -98,7 +98,7 @@ def test_evaluation_returns_results_for_one_view_and_for_all():
 
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 3.0], np.float32)])
 def test_the_loss_has_smoothed_labels_and_class_weights(weights):
-    """The loss of a step, from its definition: -sum of (1 - e) log p of the class, and e / 3 log p of each."""
+    """The loss of an epoch, from its definition: -sum of (1 - e) log p of the class, and e / 3 log p of each; its accuracy."""
     net, optimizer, _, loader = parts(lr=1e-9)
     net.drop.p = 0.0
     progress = training.Progress()
@@ -108,6 +108,7 @@ def test_the_loss_has_smoothed_labels_and_class_weights(weights):
     losses = -0.8 * logs[np.arange(10), LABELS] - 0.2 * logs.mean(axis=1)
     expected = losses if weights is None else losses * weights[LABELS]
     assert progress.loss == pytest.approx(expected.sum(), rel=1e-5)
+    assert progress.correct == (logits.argmax(axis=1) == LABELS).sum() > 0
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])
