@@ -210,6 +210,8 @@ def fail(communicators, stop, how):
             raise TrainingError("the loss is nan")
         if how == "user":
             raise UserError("no such file; look elsewhere")
+        if how == "leave":
+            return "done"
         if how == "exit":
             os._exit(3)
         if how == "hang":

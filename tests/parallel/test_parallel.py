@@ -246,6 +246,13 @@ def test_a_stopped_rank_ends_all():
     assert not ranks_of(os.getpid())
 
 
+def test_a_rank_that_ends_before_the_others_is_noticed():
+    """It raises nothing; the others are in a collective."""
+    message = r"rank 0 lost contact with the other ranks: (another rank|rank \d) has ended while rank 0 was in all_reduce of 3 "
+    with pytest.raises(TrainingError, match=message):
+        launch(3, ranks.fail, "leave")
+
+
 def test_a_user_error_of_a_rank_is_raised_as_one():
     with pytest.raises(UserError, match="^no such file; look elsewhere$"):
         launch(2, ranks.fail, "user")
@@ -480,6 +487,16 @@ def test_one_rank_on_each_machine_prints(monkeypatch, variables, first):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert mpi.first_on_machine() == first
+
+
+def test_devices_must_be_as_many_as_the_processes_of_mpi(monkeypatch):
+    """On this machine, which has two of the three."""
+    monkeypatch.setattr(mpi, "started", lambda: True)
+    monkeypatch.setattr(mpi, "world_size", lambda: 3)
+    monkeypatch.setattr(mpi, "local_rank", lambda: (0, 2))
+    assert train.places(None, [0])[:2] == ([0, 1], 3) and train.places([2, 5], [0])[:2] == ([2, 5], 3)
+    with pytest.raises(UserError, match="--devices: MPI has started 2 processes on this machine; give one device for each"):
+        train.places([0, 1, 2], [0])
 
 
 def test_the_innermost_launcher_decides(monkeypatch):
