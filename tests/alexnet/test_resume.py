@@ -86,6 +86,15 @@ def test_a_repeated_line_of_metrics_is_refused(baseline, tmp_path):
     assert status == 2 and "is damaged (its epochs are not 1, 2, 3, ...)" in message
 
 
+def test_a_changed_line_of_metrics_is_refused(baseline, tmp_path):
+    def change(folder):
+        row, *others = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (folder / "metrics.jsonl").write_text("".join([json.dumps(json.loads(row) | {"train_loss": 0.5}) + "\n", *others]))
+
+    status, message = baseline.resume(tmp_path, change)
+    assert status == 2 and "the epochs in metrics.jsonl have changed since; put them back as they were" in message
+
+
 @given(st.data())
 def test_a_command_line_is_refused_or_runs(place, data):
     experiments.started(place, data.draw(experiments.command_lines()))

@@ -72,6 +72,14 @@ def test_a_run_in_use_is_refused(folder):
     assert experiments.run("--resume", folder) == (0, "")
 
 
+def test_a_run_that_another_process_has_changed_since_it_was_read_is_refused(folder):
+    one = RunFolder.read(folder)
+    assert experiments.run("--resume", folder, "--epochs", 3) == (0, "")
+    with pytest.raises(UserError, match="another process has changed its config.json meanwhile; try again"):
+        one.hold()
+    RunFolder.read(folder).hold()  # it is not locked
+
+
 def hold_until_told(lock, pipe):
     pipe.send("holding")
     pipe.recv()
@@ -447,6 +455,29 @@ def test_changes_in_config_json_are_reported(folder, capsys, key, change):
     (folder / "config.json").write_text(json.dumps(settings))
     assert train.main(["--resume", str(folder)]) == 0
     assert f"{key} {settings[key]} (before: {before})" in capsys.readouterr().err
+
+
+def with_epochs(folder, in_config, in_checkpoints):
+    """Change the number of epochs in config.json and in the checkpoints, whose checksums are right."""
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"epochs": in_config}))
+    for file in experiments.checkpoints(folder):
+        arrays, facts = checkpoint.load(file)
+        facts["config"]["epochs"] = in_checkpoints
+        checkpoint.save(file, arrays, facts)
+
+
+def test_fewer_epochs_in_config_json_than_the_run_has_are_refused(folder):
+    with_epochs(folder, 1, 2)
+    status, message = experiments.run("--resume", folder)
+    assert status == 2 and "it is from a run of 2 epochs, but config.json has 1" in message
+
+
+def test_a_checkpoint_of_more_epochs_than_the_run_has_is_not_used(folder, capsys):
+    with_epochs(folder, 1, 1)
+    assert train.main(["--resume", str(folder)]) == 0
+    told = capsys.readouterr().err
+    assert "it has more epochs than the run's 1" in told and "resuming from epoch-0001-step-000005.safetensors" in told
 
 
 def test_changed_settings_and_versions_are_reported(folder, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -150,6 +151,26 @@ def test_impossible_environments_are_one_line(tmp_path):
         assert message in errors and re.match(r"(train\.py|alexnet): error: ", errors), (command, errors)
         assert errors.count("\n") == 1, command
         assert [path.name for path in folders[command].iterdir()] in ([], ["m"]), f"{command} leaves something"
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (ZeroDivisionError("so it goes"), 1, "unexpected error: ZeroDivisionError: so it goes (MINIDL_TRACEBACK=1 shows where)"),
+        (MemoryError(), 1, "unexpected error: the memory is full; end other programs, or raise the limit (ulimit -v)"),
+        (FileNotFoundError(2, "No such file or directory", "a/b"), 2, "error: No such file or directory: a/b"),
+        (FileNotFoundError(2, "No such file or directory"), 2, "error: No such file or directory: the current folder"),
+    ],
+)
+def test_an_unforeseen_error_is_one_line(monkeypatch, capsys, error, status, line):
+    """Outside a run. With MINIDL_TRACEBACK=1 its traceback is printed before, unless it is the system's."""
+    monkeypatch.setattr(entry, "handle_signals", lambda *_: None)
+    monkeypatch.setattr(train, "main", mock.Mock(side_effect=error))
+    for shown in (False, True):
+        if shown:
+            monkeypatch.setenv("MINIDL_TRACEBACK", "1")
+        assert entry._call("train", []) == (status, line)
+        assert capsys.readouterr().err.startswith("Traceback") == (shown and status == 1)
 
 
 def test_only_as_many_threads_are_used_as_can_be_started(monkeypatch):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -183,7 +184,7 @@ def damaged(file, change):
     about = json.loads(metadata["minidl"])
     change(arrays, about)
     other = file.with_name("damaged.safetensors")
-    serialization.write(other, arrays, {"minidl": about if isinstance(about, str) else json.dumps(about)})
+    serialization.write(other, arrays, {"minidl": json.dumps(about)})
     return other
 
 
@@ -215,6 +216,19 @@ def test_weights_that_do_not_fit_are_refused(run, tmp_path, message):
     with pytest.raises(UserError, match=f"cannot read the weights of a network from .*{message}") as error:
         weights.read(file)
     assert "\n" not in str(error.value)
+
+
+def test_metadata_that_are_nested_too_deep_are_refused(tmp_path):
+    serialization.write(tmp_path / "a.safetensors", {"a": np.zeros(3)}, {"minidl": '{"preparation":' + '{"a":' * 100_000})
+    with pytest.raises(UserError, match="its metadata are nested too deep"):
+        weights.read(tmp_path / "a.safetensors")
+
+
+def test_a_network_that_is_too_large_for_the_memory_is_refused(run, tmp_path, monkeypatch):
+    file = exported(run, tmp_path / "a.safetensors")
+    monkeypatch.setattr(models, "create", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(UserError, match="the memory is too small for tiny with images of 12 pixels a side"):
+        weights.read(file)
 
 
 def empty(file):

@@ -225,6 +225,7 @@ def stopped(tmp_path_factory):
         ["--data", "cifar10", "--data-dir", "damaged"],
         ["--model", "alexnet-2012"],
         ["--limit-train", "1438"],
+        ["--image-size", "32"],
         ["--out", "."],
         ["--out", "file/run"],
         ["--lr", "1e30"],
@@ -276,6 +277,7 @@ def linked(folder):
         lambda folder: (folder / "config.json").unlink(),
         replaced("config.json", '"seed"', '"sea"'),
         replaced("config.json", '"seed": 0', '"seed": 1'),
+        replaced("config.json", '"world_size": 1', '"world_size": 2'),
         replaced("metrics.jsonl", "{", "["),
         replaced("metrics.jsonl", '"epoch": 1', '"epoch": 2'),
         lambda folder: (folder / "metrics.jsonl").unlink(),
@@ -291,7 +293,7 @@ def test_refusals_to_resume_are_explained(damage, stopped, tmp_path):
     assert status == 2 and explained(message), message
 
 
-@pytest.mark.parametrize("options", [["--lr", "1"], ["--epochs", "0"], ["--devices", "0,0"]], ids=" ".join)
+@pytest.mark.parametrize("options", [["--lr", "1"], ["--epochs", "0"], ["--devices", "0,0"], ["--data-dir", "."]], ids=" ".join)
 def test_refusals_to_change_a_run_are_explained(options, stopped):
     status, message = experiments.run("--resume", stopped, *options)
     assert status == 2 and explained(message), message
