@@ -15,6 +15,7 @@ from minidl.errors import UserError
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
+from ..alexnet.test_weights import cut, empty, huge, nothing, other_names, pipe, text  # noqa: E402
 from .test_torch_parity import twin_of  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
@@ -78,6 +79,15 @@ def test_predict_gives_pytorchs_probabilities(network, pictures, tmp_path, capsy
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": 3}, torch.zeros(3), {"weight": torch.zeros(2)}], ids=str)
 def test_files_without_a_state_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="cannot read the weights of a network from .*a.pth") as error:
+        weights.read(tmp_path / "a.pth")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [empty, cut, text, nothing, huge, pipe, other_names])
+def test_damaged_files_are_refused(tmp_path, damage):
+    torch.save({"classifier.6.weight": torch.zeros(2, 4096)}, tmp_path / "a.pth")
+    damage(tmp_path / "a.pth")
     with pytest.raises(UserError, match="cannot read the weights of a network from .*a.pth") as error:
         weights.read(tmp_path / "a.pth")
     assert "\n" not in str(error.value)
