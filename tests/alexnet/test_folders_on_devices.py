@@ -6,13 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.helpers import experiments, folders
+from tests.helpers.processes import wait_for_epochs, workers
 
 ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at /proc")
@@ -70,26 +70,13 @@ def test_an_evaluation_is_the_same_on_two_devices(alone):
     assert one == two
 
 
-def running(process, out):
-    """Wait until the run has finished an epoch."""
-    while not (out / "metrics.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-
-
-def readers(pid):
-    """The ids of the processes that read images for this one."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
 @LINUX
 def test_a_stopped_and_resumed_run_ends_the_same(data, tmp_path):
     options = ["--data", data, *OPTIONS, "--epochs", "3", "--recipe", "deck"]
     assert call(*options, "--out", tmp_path / "whole").returncode == 0
     with subprocess.Popen(command(*options, "--out", tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
-        running(run, tmp_path / "run")
-        before = readers(run.pid)
+        wait_for_epochs(run, tmp_path / "run")
+        before = workers(run.pid)
         run.send_signal(signal.SIGINT)
         assert run.wait(60) in (130, 0) and before
         assert not any(Path(f"/proc/{pid}").exists() for pid in before)
@@ -111,8 +98,8 @@ def test_a_killed_reader_ends_the_run(data, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, str(tmp_path / "program.py"), *map(str, options)]
     with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as run:
-        running(run, tmp_path / "run")
-        os.kill(readers(run.pid)[0], signal.SIGKILL)
+        wait_for_epochs(run, tmp_path / "run")
+        os.kill(workers(run.pid)[0], signal.SIGKILL)
         _, errors = run.communicate(timeout=60)
     assert run.returncode == 1, errors
     how = r"image reader \d was killed by SIGKILL: it is one of those that prepare the input"

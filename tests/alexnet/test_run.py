@@ -27,7 +27,7 @@ from minidl import checkpoint
 from minidl.errors import TrainingError, UserError
 from minidl.files import append
 
-from ..helpers import experiments
+from ..helpers import experiments, processes
 from ..helpers.experiments import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -110,13 +110,10 @@ def test_a_worker_that_outlives_its_run_keeps_it_locked(tmp_path):
     parent = subprocess.Popen([*command, *options, "--out", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL)
     workers = []
     try:
-        while not (tmp_path / "run/metrics.jsonl").exists():
-            assert parent.poll() is None
-            time.sleep(0.1)
+        processes.wait_for_epochs(parent, tmp_path / "run")
         again = subprocess.run([*command, "--resume", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert again.returncode == 2 and again.stderr.startswith("train.py: error: another process is using run;")
-        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = processes.workers(parent.pid)
         os.kill(workers[0], signal.SIGSTOP)
         while "(stopped)" not in Path(f"/proc/{workers[0]}/status").read_text():  # until then its other threads still run
             time.sleep(0.01)

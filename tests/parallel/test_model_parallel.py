@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from minidl.errors import TrainingError
 from minidl.parallel import ALONE, Communicator, collectives, hybrid, launch, towers
 from minidl.parallel.traffic import bytes_sent
 
-from ..helpers import experiments, folders, ranks
+from ..helpers import experiments, folders, processes, ranks
 from .test_parallel import Run, close, gone, mpiexec
 from .test_parallel import call as call
 
@@ -271,10 +270,7 @@ def stop_after(arguments, run, epochs, signum=signal.SIGTERM):
     """Start train.py, send it a signal when metrics.jsonl has `epochs` lines, and return its exit status."""
     line = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not ((run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= epochs):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
+    processes.wait_for_epochs(process, run, epochs)
     process.send_signal(signum)
     process.communicate(timeout=120)
     return process.returncode

@@ -27,7 +27,7 @@ from minidl.parallel.shared_memory import SLOT_BYTES
 from minidl.parallel.sync_batch_norm import synchronize_batch_norm
 from minidl.partition import shard
 
-from ..helpers import ranks
+from ..helpers import processes, ranks
 
 ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
@@ -150,16 +150,6 @@ def test_devices_do_not_change_one_step_in_float32():
         np.testing.assert_allclose(result[name], expected[name], rtol=0, atol=1e-4 * largest, err_msg=name)
 
 
-# --- failure ----------------------------------------------------------------------------------------------------------
-
-
-def children(pid):
-    """The ids of a process's children."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
 @pytest.mark.parametrize("kind, shape", [(nn.BatchNorm1d, (5, 3)), (nn.BatchNorm1d, (2, 3, 4)), (nn.BatchNorm2d, (2, 3, 4, 4))])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_batch_norm_over_one_rank_gives_the_same_as_batch_norm(kind, shape, dtype):
@@ -194,9 +184,7 @@ def test_a_subclass_of_batch_norm_keeps_its_forward_over_ranks():
         np.testing.assert_array_equal(one(x).data, expected)
 
 
-def ranks_of(pid):
-    """The workers among a process's children, in the order of their start; without multiprocessing's resource tracker."""
-    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+# --- failure ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -243,7 +231,7 @@ def test_a_failing_rank_ends_all_under_mpi(tmp_path, how, message):
 def test_a_stopped_rank_ends_all():
     with pytest.raises(TrainingError, match="rank 1 did not reach"):
         launch(2, ranks.fail, "SIGSTOP", timeout=2)
-    assert not ranks_of(os.getpid())
+    assert not processes.workers(os.getpid())
 
 
 def test_a_rank_that_ends_before_the_others_is_noticed():
@@ -295,13 +283,10 @@ class Run:
 
     def until_it_trains(self, folder):
         """Wait for its first epoch and return the ids of its workers. None of its processes may have a file in /dev/shm."""
-        deadline = time.monotonic() + 120
-        while not list(folder.glob("metrics.jsonl")):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.process.communicate()
-            time.sleep(0.1)
-        everyone = [self.process.pid, *children(self.process.pid)]
+        processes.wait_for_epochs(self.process, folder)
+        everyone = [self.process.pid, *processes.children(self.process.pid)]
         assert not set().union(*map(ranks.shared_files, everyone))
-        return ranks_of(self.process.pid)
+        return processes.workers(self.process.pid)
 
     def ends(self, seconds=15):
         """Wait for its end and return (exit status, standard error, standard output)."""
@@ -343,7 +328,7 @@ def test_a_lost_worker_ends_the_run(tmp_path, which, signum):
 @LINUX
 def test_the_workers_end_if_their_parent_is_killed(tmp_path):
     with Run(tmp_path, *TWO) as run:
-        everyone = [*run.until_it_trains(tmp_path / "run"), *children(run.process.pid)]
+        everyone = [*run.until_it_trains(tmp_path / "run"), *processes.children(run.process.pid)]
         run.process.kill()
         gone(everyone)
 
