@@ -20,11 +20,12 @@ from minidl import checkpoint
 from minidl.errors import UserError
 
 from ..helpers import cifar_files
+from ..helpers.experiments import metrics
+from ..helpers.moments import CLOSING_LINE
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--data", "digits", "--limit-train", "70", "--limit-test", "40", "--epochs", "2"]
 QUICK = [*SMALL, "--model", "small-bn"]  # a third of the time; too fast to be stopped in time
-CLOSING_LINE = re.compile(r"test loss: \d+\.\d{4} - accuracy: [01]\.\d{4}")
 
 
 def start(*arguments, cwd, **options):
@@ -43,11 +44,6 @@ def train(*arguments, cwd, **options):
     process = start(*arguments, cwd=cwd, **options)
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-
-
-def metrics(folder, timed=False):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if timed or k not in ("seconds", "images_per_second")} for row in rows]
 
 
 def last_checkpoint(folder):
@@ -92,7 +88,7 @@ def test_a_run_writes_these_files(finished):
         "report.html",
         "statistics.jsonl",
     ]
-    rows = metrics(folder, timed=True)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert list(rows[0]) == [
         "epoch",
