@@ -1,6 +1,7 @@
 """Which room may import which: a room imports only rooms to its left in ORDER."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_rooms_import_only_to_their_left(file):
             assert target in ("random", "errors", "partition"), f"data imports {name}"
         elif target in RANK:
             assert RANK[target] < RANK[own], f"{own} imports {name}, which is not to its left"
+
+
+def test_contributing_shows_this_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.search(r"^    (errors, .*?)\n\n", text, re.MULTILINE | re.DOTALL)[1]
+    assert [set(re.findall(r"\w+", rooms)) for rooms in shown.split("<")] == [*ORDER, {"alexnet"}]
+
+
+def test_every_communicator_exists():
+    assert {file.name for file in FILES} >= COMMUNICATORS
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
