@@ -11,9 +11,9 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -309,11 +309,18 @@ def test_a_run_whose_lock_is_removed_stops_saving(tmp_path):
 
 
 @LINUX
-def test_a_run_waits_for_a_lock_that_is_held_briefly(folder):
-    looking = FolderLock()
+def test_a_run_waits_for_a_lock_that_is_held_briefly(folder, monkeypatch):
+    """The lock is released while the run waits for the second time."""
+    looking, waits = FolderLock(), []
     looking.acquire(folder)
-    threading.Timer(0.15, looking.release).start()
-    assert experiments.run("--resume", folder) == (0, "")
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            looking.release()
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=wait))
+    assert experiments.run("--resume", folder) == (0, "") and waits == [0.1, 0.1]
 
 
 def test_the_rest_of_killed_saves_is_removed(folder):
