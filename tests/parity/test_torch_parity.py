@@ -1,5 +1,7 @@
 """Everything compared with PyTorch: functions, layers, optimisers, schedules and whole networks; values and gradients."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -251,6 +253,25 @@ def test_the_repr_of_a_network_is_pytorchs():
         return nn.Sequential(parts, nn.ModuleList([nn.Linear(2, 3), nn.Identity(), nn.Sequential()]), nn.Tanh())
 
     assert repr(network(nn)) == repr(network(torch.nn))
+
+
+TWINS = [(getattr(nn, name), getattr(torch.nn, name, None)) for name in nn.__all__ if name != "ModuleList"]
+TWINS += [(kind, getattr(torch.optim, kind.__name__)) for kind in (SGD, Adam)]
+TWINS += [
+    (kind, getattr(lr_scheduler, kind.__name__))
+    for kind in (CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR)
+]
+TWINS = [(kind, twin) for kind, twin in TWINS if inspect.isclass(kind) and twin]
+
+
+@pytest.mark.parametrize("kind, twin", TWINS, ids=[kind.__name__ for kind, _ in TWINS])
+def test_arguments_have_pytorchs_order_and_defaults(kind, twin):
+    """Those that both have; the order of those that minidl takes by position."""
+    ours, theirs = (inspect.signature(each.__init__).parameters for each in (kind, twin))
+    positional = [name for name, one in ours.items() if one.kind is one.POSITIONAL_OR_KEYWORD and name in theirs]
+    assert positional == [name for name in theirs if name in positional]
+    given = {name: one.default for name, one in ours.items() if name in theirs and one.default is not one.empty}
+    assert given == {name: theirs[name].default for name in given}
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
