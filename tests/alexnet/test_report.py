@@ -11,6 +11,8 @@ from PIL import Image
 from alexnet import findings, report
 from alexnet.training import evaluate
 from alexnet.views import Views
+from minidl import Tensor
+from minidl import functional as F
 from minidl.data import Compose
 
 from ..helpers import reports
@@ -34,7 +36,9 @@ def test_the_findings_of_a_network():
     assert np.trace(found.confusion) == round(40 * evaluation.accuracy)
     assert found.kernels.shape == (20, 3, 3, 3)
     np.testing.assert_array_equal(found.image, loader.images[0])
-    assert found.label == 0 and found.probabilities.sum() == pytest.approx(1)
+    logits = net.eval()(Tensor(loader.transform(loader.images[:1], None, 0)))
+    np.testing.assert_allclose(found.probabilities, F.softmax(logits).data[0], rtol=1e-5)
+    assert found.label == 0 and found.probabilities.argmax() == evaluation.predictions[0]
     assert [(output.layer, output.kind, output.shape, output.values.shape) for output in found.outputs] == [
         ("conv1", "Conv2d", (20, 6, 6), (16, 6, 6)),
         ("relu1", "ReLU", (20, 6, 6), (16, 6, 6)),
