@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -55,10 +56,11 @@ def test_every_step_has_its_own_masks(monkeypatch):
 
 
 def test_an_epoch_sums_losses_and_correct_answers():
-    progress = training.Progress()
+    progress, started = training.Progress(seconds=100.0), time.perf_counter()
     training.train_one_epoch(*parts(), progress, seed=0)
     assert (progress.step, progress.batch, progress.seen) == (3, 3, 10)
-    assert 0 <= progress.correct <= 10 and progress.loss > 0 and progress.seconds > 0
+    assert 0 <= progress.correct <= 10 and progress.loss > 0
+    assert 0 < progress.seconds - 100 <= time.perf_counter() - started
 
 
 def test_a_stopped_epoch_continues_to_the_same_weights():
@@ -83,6 +85,21 @@ def test_evaluation_uses_every_image_once_without_dropout():
         np.testing.assert_array_equal(result.predictions, results[0].predictions)
         assert result.loss == pytest.approx(results[0].loss)
         assert result.accuracy == (result.predictions == LABELS).mean()
+
+
+def test_the_loss_and_the_accuracies_of_an_evaluation_match_their_definitions():
+    """The images are the logits of ten classes. Top-5: the label is among the five most probable classes."""
+    draws = np.random.default_rng(0)
+    logits, labels = draws.standard_normal((60, 10)).astype(np.float32), draws.integers(0, 10, 60)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(10, 10, bias=False))
+    net[1].weight.data[...] = np.eye(10)
+    loader = DataLoader(logits.reshape(60, 1, 2, 5), labels, 16, lambda images, indices, epoch: images)
+    one, views = training.evaluate(net, loader)
+    order = np.argsort(-logits, axis=1)
+    assert one.accuracy == (order[:, 0] == labels).mean() and one.top5 == (order[:, :5] == labels[:, None]).any(axis=1).mean()
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(60), labels]
+    assert one.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert views is one  # as there is one view
 
 
 def test_evaluation_returns_results_for_one_view_and_for_all():
