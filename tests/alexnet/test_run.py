@@ -404,6 +404,13 @@ def test_after_a_damaged_checkpoint_the_previous_one_is_used(finished, folder, c
     assert Path(f"{newest}.damaged").read_bytes() == damaged
 
 
+def test_the_layers_are_measured_in_one_step_of_20(folder):
+    """Also after the run was resumed; an epoch has 5 steps."""
+    assert experiments.run("--resume", folder, "--epochs", 5) == (0, "")
+    rows = [json.loads(line) for line in (folder / "statistics.jsonl").read_text().splitlines()]
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 1), (5, 21)]
+
+
 def test_a_checkpoint_holds_the_whole_state_of_the_run(folder):
     arrays, facts = checkpoint.load(experiments.checkpoints(folder)[-1])
     names = {name.split(".", 1)[0] for name in arrays}
