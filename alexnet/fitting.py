@@ -49,8 +49,8 @@ def fit(
     """Train as folder.config says, from the start or the last checkpoint, on this device, and write the run's files.
 
     After each epoch, its line is appended to metrics.jsonl, then a checkpoint is saved. Raises Stopped, after saving, once stop()
-    is true, and TrainingError if the loss is NaN or infinite, or a file cannot be written. Called by all ranks; only rank 0
-    prints, reads and writes. Its last line on standard output is the result.
+    is true, NotFiniteError if the loss is NaN or infinite, and TrainingError if a file cannot be written. Called by all ranks;
+    only rank 0 prints, reads and writes. Its last line on standard output is the result.
     """
     config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
     model = build_model(config)

@@ -30,19 +30,19 @@ from .training import Evaluation, Stopped
 UNEVEN = 1.5  # images in the largest class / in the smallest: above this a note is printed
 
 
-def start(config: Config, out: Path | None) -> int:
+def start(config: Config, out: Path | None, advice: bool = True) -> int:
     """Do a new run in the folder `out`, or in one named after the settings. Returns the exit status.
 
-    Raises UserError before the run begins.
+    advice: whether to print how to resume the run if it is stopped. Raises UserError before the run begins.
     """
     with _checked(config) as (complete, dataset):
-        return _run(complete, dataset, lambda: RunFolder.create(out, complete), resume=False)
+        return _run(complete, dataset, lambda: RunFolder.create(out, complete), resume=False, advice=advice)
 
 
-def resume(folder: RunFolder, config: Config) -> int:
+def resume(folder: RunFolder, config: Config, advice: bool = True) -> int:
     """Resume a run from its last checkpoint, with the settings of config. Returns the exit status.
 
-    Raises UserError before the run continues; the folder is then unchanged.
+    advice: as in start(). Raises UserError before the run continues; the folder is then unchanged.
     """
     with _checked(config, resumed=True) as (complete, dataset):
 
@@ -51,7 +51,7 @@ def resume(folder: RunFolder, config: Config) -> int:
             folder.config = complete
             return folder
 
-        return _run(complete, dataset, hold, resume=True)
+        return _run(complete, dataset, hold, resume=True, advice=advice)
 
 
 @contextlib.contextmanager
@@ -83,11 +83,11 @@ def _tell_sizes(config: Config, dataset: Dataset) -> None:
         entry.tell(f"the classes are unbalanced, from {least} to {most}; with --balance all count the same")
 
 
-def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool) -> int:
+def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool, advice: bool) -> int:
     """Train in processes started here, one for each device, or as one of the processes that MPI has started."""
     received = stop_signal()
     if mpi.started():
-        return _run_under_mpi(config, dataset, make_folder, resume, received)
+        return _run_under_mpi(config, dataset, make_folder, resume, advice, received)
     folder = make_folder()
     _tell_if_not_locked(folder)
     try:
@@ -100,11 +100,16 @@ def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunF
         raise _failed(folder, error) from None
     finally:
         folder.lock.release()
-    return _end(folder, evaluation, received)
+    return _end(folder, evaluation, advice, received)
 
 
 def _run_under_mpi(
-    config: Config, dataset: Dataset | None, make_folder: Callable[[], RunFolder], resume: bool, received: list[int]
+    config: Config,
+    dataset: Dataset | None,
+    make_folder: Callable[[], RunFolder],
+    resume: bool,
+    advice: bool,
+    received: list[int],
 ) -> int:
     """Train as a rank of MPI. A rank that fails ends all ranks; rank 0 is the first to print why, as often all fail alike."""
     communicators = mpi.communicators(timeout())
@@ -124,7 +129,7 @@ def _run_under_mpi(
         entry.tell(f"rank {rank}: {error if isinstance(error, UserError) else _failed(folder, error)}")
         mpi.abort(2 if isinstance(error, UserError) else 1)
     communicators.main.barrier()
-    return 0 if rank else _end(folder, evaluation, received)
+    return 0 if rank else _end(folder, evaluation, advice, received)
 
 
 def _tell_if_not_locked(folder: RunFolder) -> None:
@@ -172,10 +177,11 @@ def _train(
         raise TrainingError(out_of_memory(config, dataset, device, shards))
 
 
-def _end(folder: RunFolder, evaluation: Evaluation | None, received: list[int]) -> int:
+def _end(folder: RunFolder, evaluation: Evaluation | None, advice: bool, received: list[int]) -> int:
     if evaluation is None:
         entry.ignore_signals()
-        entry.tell(f"stopped and saved; resume with: python train.py --resume {shlex.quote(str(folder.path))}")
+        if advice:
+            entry.tell(f"stopped and saved; resume with: python train.py --resume {shlex.quote(str(folder.path))}")
         return 128 + (received or [signal.SIGTERM])[0]
     return 0
 

@@ -18,7 +18,7 @@ import minidl.functional as F
 from minidl import Tensor, no_grad, random
 from minidl.backend import Array, copy_to_host, device_of, get_array_module, to_numpy
 from minidl.data import Batch, DataLoader
-from minidl.errors import TrainingError
+from minidl.errors import NotFiniteError
 from minidl.nn import Module, Parameter
 from minidl.optim import SGD, LRScheduler
 from minidl.parallel import ALONE, Communicators, DataParallel, feed
@@ -88,8 +88,8 @@ def train_one_epoch(
 ) -> None:
     """Train for the rest of epoch progress.epoch, from batch progress.batch, and keep the sums over its batches in progress.
 
-    Returns after the last batch. Raises Stopped after the first batch in which stop() is true on any rank, and TrainingError if a
-    loss is NaN or infinite, with the weights of before that step. If due() is true on any rank, save() is called on all ranks
+    Returns after the last batch. Raises Stopped after the first batch in which stop() is true on any rank, and NotFiniteError if
+    a loss is NaN or infinite, with the weights of before that step. If due() is true on any rank, save() is called on all ranks
     after a batch. scheduler: stepped after every batch. parallel: data parallelism with other ranks; the loader then gives this
     rank's shard of each batch, and the sums are over all ranks. class_weights (classes,): the weight of an image's loss, by its
     class. label_smoothing: as in cross_entropy.
@@ -191,14 +191,14 @@ class RunningSums:
             self.read()
 
     def read(self) -> None:
-        """Add the oldest step that is not read yet to progress. Raises TrainingError if its loss is NaN or infinite."""
+        """Add the oldest step that is not read yet to progress. Raises NotFiniteError if its loss is NaN or infinite."""
         batch, masks, values = self.unread.popleft()
         loss, correct, stop, due = values()
         progress = self.progress
         if not math.isfinite(loss):
             with random.context(*masks):
                 place = first_not_finite(self.model, batch, self.communicators)
-            raise TrainingError(
+            raise NotFiniteError(
                 f"the loss is {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}); {place}; a new run with a smaller "
                 "--lr may help"
             )
@@ -222,7 +222,7 @@ def evaluate(
 
     The loader may give several views of each image (alexnet.views). Returns the evaluation of the first view, and that of the
     mean of all views' probabilities; they are the same if there is one view. With several ranks, each takes its shards, and all
-    get the results for every image. Raises Stopped after the first batch in which stop() is true on any rank, and TrainingError
+    get the results for every image. Raises Stopped after the first batch in which stop() is true on any rank, and NotFiniteError
     if the loss is NaN or infinite.
     """
     model.eval()
@@ -241,7 +241,7 @@ def evaluate(
                 raise Stopped
             if not math.isfinite(loss):
                 place = first_not_finite(model, batch, communicators)
-                raise TrainingError(f"the loss on test images is {loss}; {place}; a new run with a smaller --lr may help")
+                raise NotFiniteError(f"the loss on test images is {loss}; {place}; a new run with a smaller --lr may help")
             if len(of_views.data) > len(batch):
                 of_all.add(average(of_views, len(batch)), batch)
             bar.update(batch.global_size)

@@ -9,5 +9,9 @@ class TrainingError(Exception):
     """The training failed: the loss is NaN or infinite, or a device has ended. The message says where; exit status 1."""
 
 
+class NotFiniteError(TrainingError):
+    """The loss is NaN or infinite."""
+
+
 class CommunicationError(TrainingError):
     """Communication between devices failed: one has ended, hangs, or calls a different collective."""

@@ -5,20 +5,21 @@
     python -m alexnet reproduce all        all parts
 
 A part that was stopped or killed resumes where it stopped. The same command in a second terminal takes runs that the first has
-not begun. The weights of the small runs are not kept.
+not begun. A run whose loss is NaN or infinite is left, and the others go on. The weights of the small runs are not kept.
 Exit status: 0 done, 1 a run failed, 2 wrong usage or data; stopped and saved: 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import argparse
 from pathlib import Path
 
-from minidl.errors import UserError
+from minidl.errors import NotFiniteError, UserError
 from minidl.parallel import mpi
 
 from .. import entry, launch, reproduction
 from ..config import Config
 from ..lock import FolderLock
 from ..reproduction import find, run_config, run_name, state
+from ..run import RunFolder
 from ..studies import ARMS, STUDIES
 from . import train
 from .arguments import Parser, add_devices, folder_name
@@ -61,40 +62,38 @@ def main(arguments: list[str]) -> int:
         return 0
     names = list(STUDIES) if ALL in asked else list(dict.fromkeys(asked))
     keep = getattr(args, "keep", None)
+    failed = False
     try:
-        for name in names:
-            for arm, seed in STUDIES[name].runs():
-                _run(given, args.runs, arm, seed, keep)
+        for arm, seed in dict.fromkeys(run for name in names for run in STUDIES[name].runs()):
+            failed |= not _run(given, args.runs, arm, seed, keep)
     except entry.Interrupted as error:
         entry.tell("stopped; the same command resumes it")
         return 128 + error.signum
     for name in names:
         print("", *reproduction.report(STUDIES[name], args.runs), sep="\n", flush=True)
-    return 0
+    return int(failed)
 
 
-def _run(given: argparse.Namespace, place: Path, arm: str, seed: int, kept: Path | None) -> None:
+def _run(given: argparse.Namespace, place: Path, arm: str, seed: int, kept: Path | None) -> bool:
     """Do a run, or the rest of it, unless it is done or another process is running it. Raises Interrupted after a signal.
 
+    Returns False, and prints why, if the loss is NaN or infinite.
     given: the options on the command line that a run takes, also a resumed one.
     """
     path, config = place / run_name(arm, seed), run_config(train.config(given), arm, seed)
     run = find(path, config)
     if state(run) in ("to do", "begun"):
         print(f"{path}: {ARMS[arm].label}, seed {seed}", flush=True)
-        try:
-            status = launch.resume(run, train.resumed_config(given, run.config)) if run else launch.start(config, path)
-        except UserError:
-            if not FolderLock.in_use(path):  # otherwise another process was faster
-                raise
-            status = 0
+        status = _train(given, path, config, run)
         entry.handle_signals(entry.clean_up_and_end, entry.end_at_once)  # until the next run begins
-        if status := status or entry.stopped():  # a signal after the last step does not stop the run
-            raise entry.Interrupted(status - 128)
+        if (stopped := max(status, entry.stopped())) > 1:  # a signal after the last step does not stop the run
+            raise entry.Interrupted(stopped - 128)
+        if status == 1:
+            return False
         run = find(path, config)
     if run is None or state(run) != "done":
         print(f"{path} is being run by another process", flush=True)
-        return
+        return True
     if ARMS[arm].limit_train:
         reproduction.forget_weights(run)
     if kept is not None:
@@ -102,6 +101,22 @@ def _run(given: argparse.Namespace, place: Path, arm: str, seed: int, kept: Path
             reproduction.keep(run, kept)
         except OSError as error:
             raise UserError(f"--keep {kept}: cannot write there: {error.strerror or error}") from None
+    return True
+
+
+def _train(given: argparse.Namespace, path: Path, config: Config, run: RunFolder | None) -> int:
+    """Start a run in the folder `path`, or resume `run`. Returns the exit status: 1 if the loss is NaN or infinite."""
+    try:
+        if run:
+            return launch.resume(run, train.resumed_config(given, run.config), advice=False)
+        return launch.start(config, path, advice=False)
+    except NotFiniteError as error:
+        entry.tell(f"{path} diverged, the other runs go on: {error}")
+        return 1
+    except UserError:
+        if not FolderLock.in_use(path):  # otherwise another process was faster
+            raise
+        return 0
 
 
 def _print_plan(base: Config, place: Path) -> None:

@@ -132,7 +132,7 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
     if kind == "raised":
         line, details = what
         raise TrainingError(f"rank {rank} raised {line}") from RemoteTraceback(details)
-    raise TrainingError(what if kind == "failed" else f"rank {rank} {what}")
+    raise what if kind == "failed" else TrainingError(f"rank {rank} {what}")
 
 
 def _report(process: BaseProcess, control: Connection) -> tuple[str, Any]:
@@ -172,7 +172,7 @@ def _work(endpoints, timeout: float, control: Connection, target: Callable[..., 
     except CommunicationError as error:
         report = "lost", f"lost contact with the other ranks: {error}"
     except TrainingError as error:
-        report = "failed", str(error)
+        report = "failed", error
     except BaseException as error:
         report = "raised", (f"{type(error).__name__}: {error}", traceback.format_exc().rstrip())
     with sending:

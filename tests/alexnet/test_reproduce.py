@@ -1,6 +1,7 @@
 """The studies of `reproduce`: their networks, runs and verdicts."""
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from alexnet.run import RunFolder
 from alexnet.studies import ARMS, STUDIES, Arm, Claim, Study
 from alexnet.variants import VARIANTS, cifar_variant, four_layers
 from minidl import Tensor, nn
-from minidl.errors import UserError
+from minidl.errors import TrainingError, UserError
 from minidl.nn import init, summary
 from minidl.parallel import mpi
 
@@ -352,11 +353,33 @@ def test_a_stopped_part_can_be_continued(small, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(launch, "stop_signal", lambda: [2])
         assert call(tmp_path / "again", "small") == 130
-    assert "the same command resumes it" in capsys.readouterr().err
+    assert re.fullmatch(r"[a-z. ]+: stopped; the same command resumes it\n", capsys.readouterr().err)
     stopped = tmp_path / "again/runs"
     assert [path.name for path in stopped.iterdir()] == ["one-0"] and not RunFolder.read(stopped / "one-0").metrics()
     assert call(tmp_path / "again", "small") == 0
     assert metrics(stopped / "one-0") == metrics(tmp_path / "runs/one-0") and len(contents(stopped)) == 3
+
+
+def test_a_run_that_diverges_is_left_out(small, tmp_path, monkeypatch, capsys):
+    arm = reproduction.ARMS["one"]
+    recipe = dataclasses.replace(arm.recipe, lr=1e30)
+    monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=recipe))
+    assert call(tmp_path, "small") == 1
+    out, err = capsys.readouterr()
+    assert re.findall(r"(\S+) diverged, the other runs go on: the loss is (?:nan|inf)", err) == [
+        str(tmp_path / "runs" / name) for name in ("one-0", "one-1")
+    ]
+    assert re.search(r"the one +0\nthe other +1  ", out)
+
+
+def test_a_full_disk_stops_a_part(small, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", full)
+    with pytest.raises(TrainingError, match="one-0: No space left"):
+        call(tmp_path, "small")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one-0"]
 
 
 def test_a_resumed_run_takes_the_given_devices(small, tmp_path, capsys):
@@ -418,13 +441,13 @@ def test_a_run_that_another_process_takes_at_the_same_time_is_left_alone(small, 
         (path / "metrics.jsonl").write_bytes(b"")
     before = getattr(launch, function)
 
-    def late(what, how):
+    def late(what, how, **options):
         if not other and function == "start":
             other.append(RunFolder.create(path, what))
         elif not other:
             other.append(RunFolder.read(path))
             other[0].hold()
-        return before(what, how)
+        return before(what, how, **options)
 
     monkeypatch.setattr(launch, function, late)
     assert call(tmp_path, "small") == 0

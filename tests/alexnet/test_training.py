@@ -18,7 +18,7 @@ from minidl import Tensor, checkpoint, nn, random
 from minidl import functional as F
 from minidl.backend import to_device, to_numpy
 from minidl.data import Batch, DataLoader
-from minidl.errors import TrainingError
+from minidl.errors import NotFiniteError
 from minidl.optim import SGD, StepLR
 from minidl.parallel import ALONE, DataParallel
 
@@ -343,7 +343,7 @@ def test_a_loss_that_is_not_finite_does_not_change_the_weights(device):
     net.fc.weight.data[0, 0] = np.inf
     before = [to_numpy(p.data).copy() for p in net.parameters()]
     message = r"step 1 \(epoch 1\); the first layer whose output is NaN or infinite is fc \(Linear\), and so are its weights"
-    with np.errstate(invalid="ignore"), pytest.raises(TrainingError, match=message):
+    with np.errstate(invalid="ignore"), pytest.raises(NotFiniteError, match=message):
         training.train_one_epoch(net, optimizer, schedule, loader, training.Progress(), seed=0)
     for p, value in zip(net.parameters(), before, strict=True):
         np.testing.assert_array_equal(to_numpy(p.data), value)

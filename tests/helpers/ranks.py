@@ -24,7 +24,7 @@ from alexnet.statistics import LayerStatistics
 from minidl import Tensor
 from minidl.backend import to_device, to_numpy, use_device
 from minidl.data import DataLoader
-from minidl.errors import TrainingError, UserError
+from minidl.errors import NotFiniteError, UserError
 from minidl.nn import init
 from minidl.optim import SGD
 from minidl.parallel import DataParallel, collectives, hybrid, mpi, towers
@@ -206,8 +206,8 @@ def fail(communicators, stop, how):
     if communicators.rank == 1:
         if how == "raise":
             raise ZeroDivisionError("so it goes")
-        if how == "training":
-            raise TrainingError("the loss is nan")
+        if how == "not finite":
+            raise NotFiniteError("the loss is nan")
         if how == "user":
             raise UserError("no such file; look elsewhere")
         if how == "leave":

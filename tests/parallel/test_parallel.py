@@ -20,7 +20,7 @@ import pytest
 from alexnet.commands import train
 from alexnet.recipes import RECIPES
 from minidl import Tensor, nn
-from minidl.errors import TrainingError, UserError
+from minidl.errors import NotFiniteError, TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi
 from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
@@ -191,7 +191,7 @@ def test_a_subclass_of_batch_norm_keeps_its_forward_over_ranks():
     "how, message",
     [
         ("raise", "^rank 1 raised ZeroDivisionError: so it goes$"),
-        ("training", "^the loss is nan$"),
+        ("not finite", "^the loss is nan$"),
         ("exit", "^rank 1 ended with exit status 3$"),
         ("SIGKILL", "^rank 1 was killed by SIGKILL$"),
         ("SIGABRT", "^rank 1 was killed by SIGABRT$"),
@@ -201,6 +201,7 @@ def test_a_subclass_of_batch_norm_keeps_its_forward_over_ranks():
 def test_a_failing_rank_ends_all(how, message):
     with pytest.raises(TrainingError, match=message) as raised:
         launch(3, ranks.fail, how)
+    assert isinstance(raised.value, NotFiniteError) == (how == "not finite")
     if how == "raise":
         assert str(raised.value.__cause__).startswith("Traceback") and "in fail" in str(raised.value.__cause__)
 
