@@ -58,6 +58,14 @@ def write(
     )
 
 
+def has_pictures(path: Path) -> bool:
+    """Whether there is a report of a network that was tested."""
+    try:
+        return b'"findings":null' not in path.read_bytes()
+    except OSError:
+        return False
+
+
 def state(config: dict[str, Any], metrics: list[dict[str, Any]], running: bool) -> str:
     """The state of a run: "running", "finished" or "stopped"."""
     if running:

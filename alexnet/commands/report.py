@@ -3,7 +3,8 @@
     python -m alexnet report runs/NAME
 
 The network of its newest checkpoint is tested again on the test images, so these must be there; without them, or before the
-first checkpoint, the report has no pictures. A run in progress writes its report itself, after every epoch.
+first checkpoint, the report has no pictures, and it does not replace one that has. A run in progress writes its report itself,
+after every epoch.
 The last line on standard output is the report's path. Exit status: 0 done, 2 wrong usage or a damaged run.
 """
 
@@ -55,13 +56,14 @@ def _held(folder: RunFolder) -> Iterator[None]:
 def _write(folder: RunFolder) -> Path:
     """Write the report, and return its path."""
     metrics, statistics = folder.metrics(), folder.statistics()
-    found, note = None, ""
+    path, found, note = folder.path / "report.html", None, ""
     try:
         found = _find(folder)
     except (UserError, TrainingError) as error:
+        if report.has_pictures(path):
+            raise UserError(f"{path} has pictures, which cannot be drawn again ({error}); rename it, and try again") from None
         note = f"There are no pictures: {error}."
         entry.tell(f"warning: the report has no pictures: {error}")
-    path = folder.path / "report.html"
     try:
         report.write(path, folder.config.flat(), metrics, statistics, found, note=note)
     except OSError as error:
@@ -72,7 +74,7 @@ def _write(folder: RunFolder) -> Path:
 def _find(folder: RunFolder) -> findings.Findings:
     """Test the network of the newest checkpoint, and collect what the report shows of it."""
     if not folder.checkpoints():
-        raise UserError("there is no checkpoint yet")
+        raise UserError("there is no checkpoint")
     with opened(folder.config, download=False) as (folder.config, dataset):
         model, _ = load_network(folder, dataset)
         _, loader = build_loaders(folder.config, dataset, 0, 1)

@@ -81,11 +81,11 @@ def test_a_report_before_the_first_checkpoint_has_no_pictures(run):
     output, errors = call(report, run)
     assert (
         output
-        and errors.endswith("warning: the report has no pictures: there is no checkpoint yet\n")
+        and errors.endswith("warning: the report has no pictures: there is no checkpoint\n")
         and errors.count("\n") == 1
     )
     data = reports.embedded(run / "report.html")
-    assert data["findings"] is None and data["note"] == "There are no pictures: there is no checkpoint yet."
+    assert data["findings"] is None and data["note"] == "There are no pictures: there is no checkpoint."
     assert (data["state"], data["metrics"]) == ("stopped", [])
 
 
@@ -108,6 +108,17 @@ def test_a_report_with_a_damaged_checkpoint_has_no_pictures(run):
     _, errors = call(report, run)
     assert errors.count("\n") == 1 and "the report has no pictures" in errors
     assert reports.embedded(run / "report.html")["findings"] is None
+
+
+def test_a_report_with_pictures_is_not_replaced_by_one_without(run):
+    call(report, run)
+    file, before = run / "report.html", (run / "report.html").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    message = f"{file} has pictures, which cannot be drawn again (there is no checkpoint); rename it, and try again"
+    assert refused(report, run) == message and file.read_bytes() == before
+    file.rename(run / "first.html")
+    for _ in range(2):
+        assert "no pictures" in call(report, run)[1]
 
 
 def test_no_report_is_written_while_the_run_is_in_use(run):
