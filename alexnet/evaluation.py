@@ -149,8 +149,11 @@ def _stored(loaded: Weights) -> tuple[int, int, int]:
 
 
 def _labels(dataset: Dataset, loaded: Weights) -> np.ndarray:
-    """The network's index of each class of the data set. Raises UserError if the network lacks one."""
-    if loaded.classes == [str(i) for i in range(len(dataset.classes))]:  # the network's classes have no names
+    """The network's index of each class of the data set. Raises UserError if the network lacks one.
+
+    torchvision's files have no names of classes: they are numbered, in the order of the names.
+    """
+    if loaded.model == "alexnet-torchvision" and loaded.classes == [str(i) for i in range(len(dataset.classes))]:
         return np.arange(len(dataset.classes))
     if unknown := [name for name in dataset.classes if name not in loaded.classes]:
         raise UserError(

@@ -79,11 +79,7 @@ def test_a_report_before_the_first_checkpoint_has_no_pictures(run):
     shutil.rmtree(run / "checkpoints")
     (run / "metrics.jsonl").unlink()
     output, errors = call(report, run)
-    assert (
-        output
-        and errors.endswith("warning: the report has no pictures: there is no checkpoint\n")
-        and errors.count("\n") == 1
-    )
+    assert output and errors.endswith("warning: the report has no pictures: there is no checkpoint\n") and errors.count("\n") == 1
     data = reports.embedded(run / "report.html")
     assert data["findings"] is None and data["note"] == "There are no pictures: there is no checkpoint."
     assert (data["state"], data["metrics"]) == ("stopped", [])

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
-from alexnet import prediction, weights
+from alexnet import models, prediction, weights
 from alexnet.builders import build_loaders, load_dataset
 from alexnet.commands import evaluate, export, predict
 from alexnet.run import RunFolder
@@ -21,6 +22,7 @@ from alexnet.views import Views
 from minidl import Tensor, no_grad
 from minidl import functional as F
 from minidl.errors import UserError
+from minidl.nn import init
 from tests.helpers import experiments, folders
 from tests.helpers.experiments import TINY
 
@@ -289,6 +291,25 @@ def test_evaluate_works_on_another_folder(place, tmp_path):
     assert found == evaluated(place / "run") and found == evaluated(place / "run", "--data", place / "data/val")
     export.main([str(place / "run"), str(tmp_path / "a.safetensors")])
     assert evaluated(tmp_path / "a.safetensors", "--data", place / "data", "--batch-size", 8) == found
+
+
+def test_the_classes_of_torchvisions_weights_are_in_the_order_of_the_folders(tmp_path):
+    with init.skipped():
+        state = models.create("alexnet-torchvision", 3).state_dict()
+    zeros = {name: np.zeros(array.shape, np.float32) for name, array in state.items()}
+    zeros["classifier.6.bias"][1] = 5  # it answers "1" to every image
+    save_file(zeros, tmp_path / "a.safetensors")
+    folders.make(tmp_path / "data", {"blue": 1, "green": 2, "red": 1})
+    found = evaluated(tmp_path / "a.safetensors", "--data", tmp_path / "data")
+    assert found["classes"] == {name: {"images": n, "right": n * (n == 2)} for name, n in (("0", 1), ("1", 2), ("2", 1))}
+
+
+def test_classes_that_were_trained_as_numbers_are_names(place, tmp_path):
+    folders.make(tmp_path / "data", {"0": 4, "1": 4, "2": 4})
+    options = ["--data", tmp_path / "data", "--validation", 3, "--model", "tiny", "--batch-size", 8, "--epochs", 1]
+    assert experiments.run(*options, "--out", tmp_path / "run") == (0, "")
+    with pytest.raises(UserError, match="the network has no class 'blue'; it has 0, 1, 2: rename the folder"):
+        call(evaluate, tmp_path / "run", "--data", place / "data")
 
 
 def test_ten_crop_evaluates_ten_views(place):
