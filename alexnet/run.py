@@ -112,9 +112,12 @@ class RunFolder:
             self.locked = self.lock.acquire(self.path)
         except OSError as error:
             raise UserError(f"{self.path}: cannot write there: {error.strerror}") from None
-        if RunFolder.read(self.path).config != self.config_read:
+        try:
+            if RunFolder.read(self.path).config != self.config_read:
+                raise UserError(f"{self.path}: another process has changed its config.json meanwhile; try again")
+        except UserError:
             self.lock.release()
-            raise UserError(f"{self.path}: another process has changed its config.json meanwhile; try again")
+            raise
 
     def remove(self) -> None:
         """Remove the folder of a run that could not begin."""

@@ -200,6 +200,8 @@ def _over_axes(function: type[Sum] | type[Max], what: str) -> Callable[..., Tens
     def method(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
         return function(axis, keepdims)(x)
 
+    method.__name__ = function.__name__.lower()
+    method.__qualname__ = f"Tensor.{method.__name__}"
     method.__doc__ = f"{what} along an axis, several, or all. keepdims: keep these axes, with size 1."
     return method
 

@@ -80,6 +80,15 @@ def test_a_run_that_another_process_has_changed_since_it_was_read_is_refused(fol
     RunFolder.read(folder).hold()  # it is not locked
 
 
+def test_a_run_that_is_damaged_after_it_was_read_is_not_locked(folder):
+    one, config = RunFolder.read(folder), (folder / "config.json").read_bytes()
+    (folder / "config.json").write_bytes(b"x")
+    with pytest.raises(UserError, match="config.json is damaged"):
+        one.hold()
+    (folder / "config.json").write_bytes(config)
+    RunFolder.read(folder).hold()
+
+
 def hold_until_told(lock, pipe):
     pipe.send("holding")
     pipe.recv()

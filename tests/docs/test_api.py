@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import minidl
+
 API = Path(__file__).parents[2] / "docs/api"
 MODULES = sorted(page.stem for page in API.glob("*.md") if page.stem != "index")
 
@@ -32,6 +34,12 @@ def test_every_public_name_is_documented(module):
     things = [(name, thing) for name, thing in public(module) if inspect.isroutine(thing) or inspect.isclass(thing)]
     assert [text for name, thing in things for text in undocumented(name, thing)] == []
     assert importlib.import_module(module).__doc__
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max"])
+def test_help_shows_the_name_of_a_method(name):
+    method = getattr(minidl.Tensor, name)
+    assert (method.__name__, method.__qualname__) == (name, f"Tensor.{name}")
 
 
 def test_every_public_module_has_a_page():

@@ -31,7 +31,7 @@ def fill(task, row):
     if task == "wait":
         time.sleep(60)
     if task == "about":
-        return os.getpid(), os.nice(0), signal.pthread_sigmask(signal.SIG_BLOCK, []), os.environ.get("MPLBACKEND")
+        return os.getpid(), os.nice(0), signal.pthread_sigmask(signal.SIG_BLOCK, [])
     if task < 0:
         raise ValueError(f"no {task}" if task > -10 else "")
     time.sleep(task % 3 / 1000)
@@ -85,7 +85,7 @@ def test_a_failure_without_a_message_has_the_name_of_its_exception(pools):
 
 def test_workers_have_a_lower_priority_and_block_signals():
     with Workers(2, fill, (1,), nice=3) as pool:
-        pid, nice, blocked, _ = pool.map(["about"], np.zeros((1, 1)))[0]
+        pid, nice, blocked = pool.map(["about"], np.zeros((1, 1)))[0]
         assert pid != os.getpid() and nice == min(19, os.nice(0) + 3)
         assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked
 
