@@ -86,8 +86,8 @@ class RunFolder:
         except OSError as error:
             folder.remove()
             if os.path.lexists(wanted):
-                raise UserError(f"--out {wanted}: exists already; choose another, or continue it with --resume") from None
-            raise UserError(f"--out {wanted}: cannot make {error.filename or 'it'}: {error.strerror}") from None
+                raise UserError(f"{wanted}: exists already; choose another --out, or continue it with --resume") from None
+            raise UserError(f"{wanted}: cannot make {error.filename or 'it'}: {error.strerror}") from None
         return folder
 
     @classmethod

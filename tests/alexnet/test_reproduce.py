@@ -498,6 +498,12 @@ def test_a_folder_without_a_name_is_refused(option):
         reproduce.main([option, ""])
 
 
+def test_a_folder_that_cannot_be_made_is_refused(small, tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(UserError, match=f"^{tmp_path}/runs/one-0: cannot make {tmp_path}/runs: File exists$"):
+        call(tmp_path, "half")
+
+
 def test_mpiexec_is_refused(monkeypatch):
     monkeypatch.setattr(mpi, "started", lambda: True)
     with pytest.raises(UserError, match="run it without mpiexec"):

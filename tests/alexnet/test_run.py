@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path):
     for function in ("alexnet.run.os.rename", "alexnet.run.replacing", "alexnet.run.FolderLock.acquire"):
         with mock.patch(function, side_effect=OSError(errno.ENOSPC, "No space left on device", "x")):
             status, message = experiments.run(*TINY, "--out", tmp_path / "new" / "a")
-        assert (status, message) == (2, f"--out {tmp_path}/new/a: cannot make x: No space left on device")
+        assert (status, message) == (2, f"{tmp_path}/new/a: cannot make x: No space left on device")
         assert not list(tmp_path.iterdir())
 
 

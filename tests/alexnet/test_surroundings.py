@@ -120,7 +120,7 @@ MPI = "env -u PMI_FD -u OMPI_COMM_WORLD_SIZE -u SLURM_STEP_NUM_TASKS"
 REFUSED = [
     (f"ulimit -n 7; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
     (f"ulimit -n 12; {RUN} --devices 0,1", 2, "cannot start 2 processes (Too many open files); use fewer devices"),
-    (f"ulimit -f 0; {RUN}", 2, "--out a: cannot make it: File too large"),
+    (f"ulimit -f 0; {RUN}", 2, "a: cannot make it: File too large"),
     (f"ulimit -v 30000; {RUN}", 2, "cannot start: ImportError: "),
     (f"{blocked('numpy', 'import nothing_like_it')} {RUN}", 2, "cannot start: ModuleNotFoundError: No module named"),
     (f"{blocked('numpy', 'no Python')} {RUN}", 2, "cannot start: SyntaxError: invalid syntax"),
@@ -129,7 +129,7 @@ REFUSED = [
     (f"PMI_SIZE=٣ PMI_RANK=x {MPI} {RUN}", 2, "PMI_SIZE=٣ is not a number of processes"),
     (f"SLURM_LOCALID=7 {TRAIN} --lr no", 2, "argument --lr: 'no' is not a number above 0"),
     (f"mkdir gone; cd gone; rmdir ../gone; {TRAIN} --data-dir here", 2, "No such file or directory"),
-    (f"mkdir gone; cd gone; rmdir ../gone; {RUN}", 2, "--out a: cannot make "),
+    (f"mkdir gone; cd gone; rmdir ../gone; {RUN}", 2, "a: cannot make "),
     (f"{RUN} --out {LONG}", 2, "File name too long"),
     (f"{TRAIN} --resume {LONG}", 2, "File name too long"),
     (f"{TRAIN} --data {LONG}", 2, "no such data set"),

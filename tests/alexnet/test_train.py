@@ -374,8 +374,8 @@ def test_cifar10_is_trained_with_its_own_recipe(tmp_path):
             ["--resume", "nowhere", "--lr", "1"],
             "--resume takes no --lr: the run's settings are in nowhere/config.json",
         ),
-        (["--data", "digits", "--out", "/proc/a"], "--out /proc/a: cannot make /proc/.minidl-"),
-        (["--data", "digits", "--out", "/proc/a/b"], "--out /proc/a/b: cannot make /proc/a"),
+        (["--data", "digits", "--out", "/proc/a"], "/proc/a: cannot make /proc/.minidl-"),
+        (["--data", "digits", "--out", "/proc/a/b"], "/proc/a/b: cannot make /proc/a"),
         (["--data", "x" * 300], "no such data set"),
         (["--data-dir", "x" * 300], "cannot write to"),
     ],
@@ -430,7 +430,7 @@ def test_a_dangling_link_is_one_line(tmp_path):
 def test_a_folder_that_exists_is_not_touched(tmp_path):
     (tmp_path / "a").mkdir()
     refused = train(*SMALL, "--out", "a", cwd=tmp_path)
-    assert refused.returncode == 2 and "--out a: exists already" in refused.stderr
+    assert refused.returncode == 2 and "a: exists already; choose another --out" in refused.stderr
     assert os.listdir(tmp_path / "a") == []
 
 
