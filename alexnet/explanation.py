@@ -11,7 +11,7 @@ from PIL import Image
 from minidl import Tensor, no_grad
 from minidl import functional as F
 from minidl.backend import Array, device_of, get_array_module, to_device, to_numpy
-from minidl.nn import Conv2d, Module, ReLU
+from minidl.nn import Conv2d, Module, ReLU, Tanh
 from minidl.partition import ceil_div
 
 from . import pictures
@@ -53,17 +53,19 @@ def explain(network: Module, image: Array, label: int) -> Explanation:
 
 
 def _gradients(network: Module, image: Array, label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(d logit / d image (C, H, W), the maps after the last convolution's ReLU (K, h, w), d logit / d these maps)."""
-    chain = [layer for _, layer in layers(network)]
-    last = max(i for i, layer in enumerate(chain) if isinstance(layer, Conv2d))
-    end = next(i for i in range(last, len(chain)) if isinstance(chain[i], ReLU))
-    x = leaf = Tensor(image, requires_grad=True)
-    maps = x
+    """(d logit / d image (C, H, W), the last convolution's maps (K, h, w) after its ReLU or tanh, d logit / d these maps).
+
+    A fully connected layer that is written as a convolution has maps of one position, and does not count.
+    """
+    x = maps = leaf = Tensor(image, requires_grad=True)
+    chosen = False  # whether the convolution that the layers belong to has maps to show
     with _still(network):
-        for i, layer in enumerate(chain):
+        for _, layer in layers(network):
             x = layer(x)
-            if i == end:
-                maps = x
+            if isinstance(layer, Conv2d):
+                chosen = maps is leaf or x.data[0, 0].size > 1
+            if chosen and isinstance(layer, ReLU | Tanh):
+                maps, chosen = x, False
                 maps.retain_grad()
         one = get_array_module(x.data).zeros_like(x.data)
         one[0, label] = 1

@@ -83,6 +83,20 @@ def test_grad_cam_matches_its_formula(network):
     np.testing.assert_allclose(found.reshape(6, 2, 6, 2).mean(axis=(1, 3))[1:-1, 1:-1], smoothed(cam)[1:-1, 1:-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("name, last", [("small-bn", "relu5"), ("four-layers-tanh", "act3"), ("cifar-lrn", "relu5")])
+def test_grad_cam_uses_the_last_maps_with_positions(name, last):
+    """In the small networks the fully connected layers are convolutions, whose maps have one position."""
+    network, x = models.create(name).eval(), image(shape=(1, 3, 32, 32), dtype="float32")
+    _, maps, slopes = explanation._gradients(network, x, 0)
+    expected = Tensor(x)
+    for layer_name, layer in models.layers(network):
+        expected = layer(expected)
+        if layer_name == last:
+            break
+    np.testing.assert_array_equal(maps, expected.data[0])
+    assert slopes.shape == maps.shape and slopes.any()
+
+
 def smoothed(a):
     """A map after its pixels are doubled by linear interpolation and averaged in pairs: weights 1/8, 3/4, 1/8."""
     for axis in (0, 1):
