@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from alexnet import datasets
+from alexnet.commands.arguments import number
 from alexnet.recipes import RECIPES, Recipe, find_recipe
+from minidl.errors import UserError
 
 
 def network(batch_norm: bool) -> nn.Sequential:
@@ -73,7 +75,7 @@ def main() -> None:
     p.add_argument("--model", choices=["cifar-bn", "cifar-lrn"], default="cifar-bn")
     p.add_argument("--recipe", choices=list(RECIPES), default="default")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--epochs", type=int, default=None, help="(default: the recipe's)")
+    p.add_argument("--epochs", type=number(int, 1, 10_000, "a number from 1 to 10,000"), help="(default: the recipe's)")
     p.add_argument("--limit-train", type=int, default=None)
     p.add_argument("--data-dir", default=None)
     args = p.parse_args()
@@ -82,8 +84,11 @@ def main() -> None:
         p.error("a plateau has no twin; choose another recipe")
     epochs = args.epochs or recipe.epochs
     torch.manual_seed(args.seed)
-    dataset = datasets.load("cifar10", args.data_dir)
-    train, test = dataset.train.first(args.limit_train, "--limit-train"), dataset.test
+    try:
+        dataset = datasets.load("cifar10", args.data_dir)
+        train, test = dataset.train.first(args.limit_train, "--limit-train"), dataset.test
+    except UserError as error:
+        p.error(str(error))
     mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (dataset.pixels.mean, dataset.pixels.std))
 
     def normalised(images: torch.Tensor) -> torch.Tensor:

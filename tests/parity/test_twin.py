@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,18 @@ def test_the_twin_averages_the_probabilities_of_both_views(twin):
     loss, accuracy, views = twin.evaluated(bright, images, torch.tensor([0, 0]), lambda view: view, 2)
     expected = torch.nn.functional.cross_entropy(images.reshape(2, 2), torch.tensor([0, 0])).item()
     assert (loss, accuracy, views) == (pytest.approx(expected), 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--epochs", "0"], "argument --epochs: '0' is not a number from 1 to 10,000"),
+        (["--data-dir", "/proc/nothing"], "error: cannot write to /proc/nothing: No such file or directory; choose"),
+        (["--recipe", "alexnet-2012"], "error: a plateau has no twin; choose another recipe"),
+    ],
+)
+def test_the_twin_refuses_wrong_options(twin, options, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["twin.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        twin.main()
+    assert ended.value.code == 2 and message in capsys.readouterr().err
