@@ -4,10 +4,13 @@
 
 PyTorch draws the order, crops, reflections, initial weights and dropout, so the result equals train.py's only on average. Prints
 a line for each epoch, with the accuracy of one view and of the mean of an image and its reflection; then train.py's last line.
+With --out DIR, the settings and the epochs are in DIR/config.json and DIR/metrics.jsonl, under the names of a run of train.py.
 """
 
 import argparse
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -78,6 +81,7 @@ def main() -> None:
     p.add_argument("--epochs", type=number(int, 1, 10_000, "a number from 1 to 10,000"), help="(default: the recipe's)")
     p.add_argument("--limit-train", type=int, default=None)
     p.add_argument("--data-dir", default=None)
+    p.add_argument("--out", type=Path, metavar="DIR", help="a new folder for config.json and metrics.jsonl")
     args = p.parse_args()
     recipe = find_recipe(args.recipe, "cifar10", args.model)
     if recipe.schedule == "plateau":
@@ -87,8 +91,14 @@ def main() -> None:
     try:
         dataset = datasets.load("cifar10", args.data_dir)
         train, test = dataset.train.first(args.limit_train, "--limit-train"), dataset.test
-    except UserError as error:
+        if args.out:
+            args.out.mkdir(parents=True)
+    except (UserError, OSError) as error:
         p.error(str(error))
+    if args.out:
+        settings = {key: vars(args)[key] for key in ("model", "recipe", "seed", "limit_train")}
+        settings |= {"epochs": epochs, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        (args.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (dataset.pixels.mean, dataset.pixels.std))
 
     def normalised(images: torch.Tensor) -> torch.Tensor:
@@ -116,18 +126,22 @@ def main() -> None:
             optimizer.step()
             schedule.step()
             total, hits = total + loss.item() * len(places), hits + int((logits.argmax(1) == labels[places]).sum())
-        seconds = time.perf_counter() - started
-        loss, accuracy, views = evaluated(net, tested, right, normalised, recipe.batch_size)
+        row = {"epoch": epoch + 1, "train_loss": total / len(images), "train_accuracy": hits / len(images)}
+        row["seconds"] = round(time.perf_counter() - started, 3)
+        row |= evaluated(net, tested, right, normalised, recipe.batch_size)
         print(
-            f"epoch {epoch + 1}/{epochs}: train loss {total / len(images):.4f} accuracy {hits / len(images):.4f}, "
-            f"test loss {loss:.4f} accuracy {accuracy:.4f}, two views {views:.4f}, {seconds:.1f} s",
+            "epoch {epoch}/{epochs}: train loss {train_loss:.4f} accuracy {train_accuracy:.4f}, test loss {test_loss:.4f} "
+            "accuracy {test_accuracy:.4f}, two views {test_accuracy_views:.4f}, {seconds:.1f} s".format(epochs=epochs, **row),
             flush=True,
         )
-    print(f"test loss: {loss:.4f} - accuracy: {accuracy:.4f}")
+        if args.out:
+            with (args.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    print(f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}")
 
 
 @torch.no_grad()
-def evaluated(net, images, labels, normalised, batch_size) -> tuple[float, float, float]:
+def evaluated(net, images, labels, normalised, batch_size) -> dict[str, float]:
     """Loss and accuracy of one view, and accuracy of the mean probabilities of an image and its reflection."""
     net.eval()
     loss, hits, hits_of_two = 0.0, 0, 0
@@ -136,7 +150,8 @@ def evaluated(net, images, labels, normalised, batch_size) -> tuple[float, float
         loss += F.cross_entropy(one, right, reduction="sum").item()
         hits += int((one.argmax(1) == right).sum())
         hits_of_two += int(((one.softmax(1) + other.softmax(1)).argmax(1) == right).sum())
-    return loss / len(images), hits / len(images), hits_of_two / len(images)
+    sums = {"test_loss": loss, "test_accuracy": hits, "test_accuracy_views": hits_of_two}
+    return {name: value / len(images) for name, value in sums.items()}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 
 import alexnet
 import minidl.functional as F
-from alexnet import augment, builders
+from alexnet import augment, builders, datasets
 from alexnet.commands import train
+from alexnet.datasets import Dataset, Split
 from minidl import Tensor, nn, random
 from minidl.optim import OneCycleLR
 
 torch = pytest.importorskip("torch")
 STEPS = 4
+TOLD = set("epoch train_loss train_accuracy seconds test_loss test_accuracy test_accuracy_views".split())
 
 
 @pytest.fixture
@@ -96,9 +99,33 @@ def test_the_twin_averages_the_probabilities_of_both_views(twin):
     bright = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))  # each pixel is a logit
     bright[1].weight.data = torch.eye(2)
     images = torch.tensor([[[[3.0, 1.0]]], [[[0.0, 2.0]]]])
-    loss, accuracy, views = twin.evaluated(bright, images, torch.tensor([0, 0]), lambda view: view, 2)
+    found = twin.evaluated(bright, images, torch.tensor([0, 0]), lambda view: view, 2)
     expected = torch.nn.functional.cross_entropy(images.reshape(2, 2), torch.tensor([0, 0])).item()
-    assert (loss, accuracy, views) == (pytest.approx(expected), 0.5, 1.0)
+    assert found == {"test_loss": pytest.approx(expected), "test_accuracy": 0.5, "test_accuracy_views": 1.0}
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """40 random images in place of CIFAR-10."""
+    draws = np.random.default_rng(0)
+    split = Split(draws.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % 10)
+    monkeypatch.setattr(datasets, "load", lambda *_: Dataset("cifar10", tuple("abcdefghij"), split, split))
+
+
+def test_the_twin_writes_its_epochs(twin, images, tmp_path, monkeypatch, capsys):
+    options = ["--out", str(tmp_path / "out"), "--epochs", "2", "--limit-train", "30"]
+    monkeypatch.setattr(sys, "argv", ["twin.py", *options])
+    twin.main()
+    settings = json.loads((tmp_path / "out/config.json").read_text())
+    assert (settings["model"], settings["recipe"], settings["epochs"], settings["limit_train"]) == ("cifar-bn", "default", 2, 30)
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2] and set(rows[0]) == TOLD
+    *_, line, last = capsys.readouterr().out.splitlines()
+    assert line.startswith("epoch 2/2: ") and f"two views {rows[1]['test_accuracy_views']:.4f}" in line
+    assert last == f"test loss: {rows[1]['test_loss']:.4f} - accuracy: {rows[1]['test_accuracy']:.4f}"
+    with pytest.raises(SystemExit):
+        twin.main()
+    assert "File exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
