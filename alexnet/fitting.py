@@ -52,115 +52,145 @@ def fit(
     is true, NotFiniteError if the loss is NaN or infinite, and TrainingError if a file cannot be written. Called by all ranks;
     only rank 0 prints, reads and writes. Its last line on standard output is the result.
     """
-    config, epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
-    model = build_model(config)
-    if config.init and rank == 0 and not (resume and folder.checkpoints()):
-        start_from(config, model)
-    freeze(config, model)
-    table = format_summary(summary(model, input_shape(config))) if rank == 0 else ""
-    way = parallelism.way(config, model)
-    parallelism.divide(model, way, communicators)
-    model = model.to(device)
-    if way == "towers":  # both ranks read all images, and rank 0 their labels
-        train_loader, test_loader = build_loaders(config, dataset, 0, 1, labelled=rank == 0)
-    else:
-        train_loader, test_loader = build_loaders(config, dataset, rank, communicators.size)
-    optimizer = build_optimizer(config, model)
-    scheduler, plateau = build_schedules(config, optimizer, len(train_loader))
-    weights = class_weights(config, train_loader.labels)
-    if weights is not None:
-        weights = to_device(weights, device)
-    saver = Saver(folder, dataset, train_loader, model, optimizer, plateau, communicators)
-    progress = Progress()
-    restored = b""
-    if resume and rank == 0:
-        facts = saver.restore()
-        restored = json.dumps(msgspec.to_builtins(facts)).encode()
-        if differences := config.differences(Config.from_flat(facts.config)):
-            entry.tell(f"resuming with {differences}")
-    saver.distribute()
-    parallel = DataParallel(model, optimizer, communicators)  # sends all ranks what rank 0 has loaded
-    if resume:
-        facts = msgspec.convert(json.loads(from_rank_0(communicators, device, restored)), Facts)
-        progress = saver.restore_schedules(facts, scheduler)
-        if rank == 0:
-            try:
-                folder.resume_at(progress.epoch, progress.step)
-            except OSError as error:
-                raise UserError(f"{folder.path}: cannot write there: {error.strerror or error}") from None
-    if rank == 0:
-        print(table, flush=True)
-        images = f"{len(train_loader.labels):,} training and {len(test_loader.labels):,} test images of {dataset.name}"
-        devices = f"{communicators.size} devices ({way}), " if communicators.size > 1 else ""
-        threads = f"{config.threads} thread{'s' * (config.threads > 1)}"
-        print(f"{images}, {devices}{threads}; files in {folder.path}", flush=True)
-        if progress.epoch == epochs:
-            entry.tell(f"the run is finished, {epochs} of {epochs} epochs; --epochs {epochs + 1} trains it longer")
-    reporter = Reporter(folder, dataset.classes, test_loader, progress.step) if rank == 0 else None
-
-    def add_sample(row: dict[str, Any]) -> None:
-        saver.add_statistics(row)
-        if reporter:
-            reporter.sample(row)
-
-    statistics = LayerStatistics(model, optimizer, communicators, max(FEWEST_STEPS, len(train_loader) // SAMPLES), add_sample)
-
-    def save(row: dict[str, Any] | None = None) -> dict[str, Any]:
-        statistics.flush()
-        whole = saver.whole()
-        if rank == 0:
-            saver.save(progress, row, whole)
-        return whole
-
+    run = _Run(folder, dataset, device, resume, communicators)
     evaluation = None
     try:
         if sum_over_ranks(communicators, device, float(stop())):
             raise Stopped
-        while progress.epoch < epochs:
-            train_one_epoch(
-                model,
-                optimizer,
-                scheduler,
-                train_loader,
-                progress,
-                seed=config.seed,
-                stop=stop,
-                due=lambda: rank == 0 and saver.due(),
-                save=save,
-                parallel=parallel,
-                statistics=statistics,
-                class_weights=weights,
-                label_smoothing=config.recipe.label_smoothing,
-            )
-            evaluation, of_views = evaluate(model, test_loader, stop, communicators)
-            row = _metrics(progress, evaluation, of_views)
-            if plateau is not None:
-                plateau.step(1 - row["test_accuracy"])
-            progress = Progress(progress.epoch + 1, progress.step)
-            whole = save(row)
-            if reporter:
-                print(
-                    f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f} accuracy "
-                    f"{row['train_accuracy']:.4f}, test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
-                    f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
-                    flush=True,
-                )
-                reporter.metrics(row, progress.step)
-                if progress.epoch < epochs:
-                    reporter.update(evaluation, saver.whole_network(whole))
-            del whole
+        while run.progress.epoch < run.epochs:
+            evaluation = run.epoch(stop)
         if evaluation is None:
-            evaluation, _ = evaluate(model, test_loader, stop, communicators)
+            evaluation, _ = evaluate(run.model, run.test_loader, stop, communicators)
     except Stopped:
-        save()
-        if reporter:
-            reporter.stop()
+        run.save()
+        if run.reporter:
+            run.reporter.stop()
         raise
-    whole = saver.whole()
-    if reporter:
-        print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
-        reporter.end(evaluation, saver.whole_network(whole))
+    run.end(evaluation)
     return evaluation
+
+
+class _Run:
+    """What a rank trains with: network, images, optimiser and schedules, new or restored; on rank 0, also what writes the files.
+
+    Its methods are called by all ranks.
+    """
+
+    def __init__(self, folder: RunFolder, dataset: Dataset, device: str, resume: bool, communicators: Communicators):
+        self.folder, self.device, self.communicators = folder, device, communicators
+        self.config, self.epochs, rank = folder.config, folder.config.recipe.epochs, communicators.rank
+        config, model = self.config, build_model(self.config)
+        if config.init and rank == 0 and not (resume and folder.checkpoints()):
+            start_from(config, model)
+        freeze(config, model)
+        table = format_summary(summary(model, input_shape(config))) if rank == 0 else ""
+        way = parallelism.way(config, model)
+        parallelism.divide(model, way, communicators)
+        self.model = model.to(device)
+        if way == "towers":  # both ranks read all images, and rank 0 their labels
+            self.train_loader, self.test_loader = build_loaders(config, dataset, 0, 1, labelled=rank == 0)
+        else:
+            self.train_loader, self.test_loader = build_loaders(config, dataset, rank, communicators.size)
+        self.optimizer = build_optimizer(config, self.model)
+        self.scheduler, self.plateau = build_schedules(config, self.optimizer, len(self.train_loader))
+        weights = class_weights(config, self.train_loader.labels)
+        self.class_weights = None if weights is None else to_device(weights, device)
+        self.saver = Saver(folder, dataset, self.train_loader, self.model, self.optimizer, self.plateau, communicators)
+        self.progress = self._restore(resume)
+        if rank == 0:
+            print(table, flush=True)
+            self._print_sizes(dataset.name, way)
+        reporter = Reporter(folder, dataset.classes, self.test_loader, self.progress.step) if rank == 0 else None
+        saver = self.saver
+
+        def add_sample(row: dict[str, Any]) -> None:
+            saver.add_statistics(row)
+            if reporter:
+                reporter.sample(row)
+
+        every = max(FEWEST_STEPS, len(self.train_loader) // SAMPLES)
+        self.reporter = reporter
+        self.statistics = LayerStatistics(self.model, self.optimizer, communicators, every, add_sample)
+
+    def _restore(self, resume: bool) -> Progress:
+        """Give all ranks the same weights: those of the last checkpoint, or new ones. Returns the progress of the run then."""
+        rank, saver = self.communicators.rank, self.saver
+        restored = b""
+        if resume and rank == 0:
+            facts = saver.restore()
+            restored = json.dumps(msgspec.to_builtins(facts)).encode()
+            if differences := self.config.differences(Config.from_flat(facts.config)):
+                entry.tell(f"resuming with {differences}")
+        saver.distribute()
+        self.parallel = DataParallel(self.model, self.optimizer, self.communicators)  # sends all ranks what rank 0 has loaded
+        if not resume:
+            return Progress()
+        facts = msgspec.convert(json.loads(from_rank_0(self.communicators, self.device, restored)), Facts)
+        progress = saver.restore_schedules(facts, self.scheduler)
+        if rank == 0:
+            try:
+                self.folder.resume_at(progress.epoch, progress.step)
+            except OSError as error:
+                raise UserError(f"{self.folder.path}: cannot write there: {error.strerror or error}") from None
+        return progress
+
+    def _print_sizes(self, name: str, way: str) -> None:
+        images = f"{len(self.train_loader.labels):,} training and {len(self.test_loader.labels):,} test images of {name}"
+        devices = f"{self.communicators.size} devices ({way}), " if self.communicators.size > 1 else ""
+        threads = f"{self.config.threads} thread{'s' * (self.config.threads > 1)}"
+        print(f"{images}, {devices}{threads}; files in {self.folder.path}", flush=True)
+        if self.progress.epoch == self.epochs:
+            entry.tell(f"the run is finished, {self.epochs} of {self.epochs} epochs; --epochs {self.epochs + 1} trains it longer")
+
+    def epoch(self, stop: Callable[[], bool]) -> Evaluation:
+        """Train for an epoch, or the rest of one, evaluate, and save. Raises Stopped once stop() is true."""
+        train_one_epoch(
+            self.model,
+            self.optimizer,
+            self.scheduler,
+            self.train_loader,
+            self.progress,
+            seed=self.config.seed,
+            stop=stop,
+            due=lambda: self.communicators.rank == 0 and self.saver.due(),
+            save=self.save,
+            parallel=self.parallel,
+            statistics=self.statistics,
+            class_weights=self.class_weights,
+            label_smoothing=self.config.recipe.label_smoothing,
+        )
+        evaluation, of_views = evaluate(self.model, self.test_loader, stop, self.communicators)
+        row = _metrics(self.progress, evaluation, of_views)
+        if self.plateau is not None:
+            self.plateau.step(1 - row["test_accuracy"])
+        self.progress = Progress(self.progress.epoch + 1, self.progress.step)
+        whole = self.save(row)
+        if self.reporter:
+            print(
+                f"epoch {row['epoch']}/{self.epochs}: train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}, "
+                f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
+                f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s",
+                flush=True,
+            )
+            self.reporter.metrics(row, self.progress.step)
+            if self.progress.epoch < self.epochs:
+                self.reporter.update(evaluation, self.saver.whole_network(whole))
+        return evaluation
+
+    def save(self, row: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Save a checkpoint, and before it the metrics of a complete epoch. Returns the checkpoint's arrays, on rank 0."""
+        self.statistics.flush()
+        whole = self.saver.whole()
+        if self.communicators.rank == 0:
+            self.saver.save(self.progress, row, whole)
+        return whole
+
+    def end(self, evaluation: Evaluation) -> None:
+        """Print the result of a run that is done, and write its report."""
+        whole = self.saver.whole()
+        if self.reporter:
+            print(f"test loss: {evaluation.loss:.4f} - accuracy: {evaluation.accuracy:.4f}", flush=True)
+            self.reporter.end(evaluation, self.saver.whole_network(whole))
 
 
 def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]:
