@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl.files import read_regular
+
 from . import page
 from .findings import Findings, Mistake, Output
 
 ENVIRONMENT = ("backend", "devices", "world_size", "threads", "dtype", "precision")  # and the versions; the rest are settings
+MOST_BYTES = 1 << 30  # of a report that is there already
 MOST_EPOCHS, MOST_SAMPLES = 2000, 300  # shown on the page
 MOST_IN_MATRIX = 100  # classes
 MOST_PAIRS = 12  # confused classes
@@ -61,7 +64,7 @@ def write(
 def has_pictures(path: Path) -> bool:
     """Whether there is a report of a network that was tested."""
     try:
-        return b'"findings":null' not in path.read_bytes()
+        return b'"findings":null' not in read_regular(path, MOST_BYTES)
     except OSError:
         return False
 

@@ -115,6 +115,9 @@ def test_a_report_with_pictures_is_not_replaced_by_one_without(run):
     file.rename(run / "first.html")
     for _ in range(2):
         assert "no pictures" in call(report, run)[1]
+    file.unlink()
+    os.mkfifo(file)  # reading it would wait for ever
+    assert "is not a regular file; remove it" in refused(report, run)
 
 
 def test_no_report_is_written_while_the_run_is_in_use(run):
