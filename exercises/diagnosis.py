@@ -66,7 +66,7 @@ class Mistake:
             return None
         if np.isclose(k, 1, rtol=1e-5):
             return self.what, self.hint
-        rest = f"With that repaired, it will still be the true one {times(k, e.sizes)}."
+        rest = f"With that repaired, yours will still be the true one {times(k, e.sizes)}."
         return f"{self.what}, and a factor is wrong too", f"{self.hint} {rest}"
 
 
@@ -215,6 +215,8 @@ def _of_the_right_shapes(parts, case: Case, output_shape: tuple[int, ...]) -> li
 
 def _hint_for_shape(shape: tuple[int, ...], name: str, case: Case, output_shape: tuple[int, ...]) -> str:
     wanted = case.inputs[name].shape
+    if 0 in shape:
+        return "It is empty. A slice p:-p is empty if p is 0; p : n - p, with the length n of the axis, is not."
     if shape == wanted[::-1]:
         return "It is transposed. Which index of the product is summed over, and which stays?"
     if shape == output_shape:

@@ -269,6 +269,7 @@ HALF_REPAIRED = [
     (8, "(self.n, self.c, self.rows, self.columns)", "(..., self.rows, self.columns)", "all images and channels get the same"),
     (9, "dxpad[self.seen_by(i, j)] +=", "dxpad[self.seen_by(i, j)] =", "patches are overwritten"),
     (9, "dxpad[:, :, p : H - p, p : W - p]", "dxpad", "larger than x"),
+    (9, "dxpad[:, :, p : H - p, p : W - p]", "dxpad[:, :, p:-p, p:-p]", "It is empty. A slice p:-p is empty if p is 0"),
     (9, "grad, self.weight[:, :, i, j]", "grad, self.weight[:, :, -1 - i, -1 - j]", "the kernel is flipped"),
     (10, "total[:, self.around(j)] += t[:, j : j + 1]", "total[:, j] += t[:, j]", "denominators of the neighbours are missing"),
     (10, "total[:, self.around(j)] += t[:, j : j + 1]", "total[:, j] = t[:, self.around(j)].sum(axis=1)", "from the wrong side"),
