@@ -3,7 +3,7 @@
     y = x m / (1 - p),   m = 0 with probability p, else 1
 
 with an m drawn for each element of x, of any shape. A network has several dropout layers, and all their forwards run before
-the first backward. This class is wrong in such a network. Repair it; you may change more than backward.
+the first backward. The class below is wrong. Repair it; you may change more than backward.
 """
 
 import numpy as np
