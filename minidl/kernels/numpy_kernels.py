@@ -142,11 +142,12 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
     grad, argmax = to_batch_last(grad), to_batch_last(argmax)
     N, C, H, W = x_shape
     (top, bottom), (left, right) = padding
+    is_padded = np.any(padding)
     dx = np.empty((C, H, W, N), grad.dtype)
 
     def work(channels):
         block = dx[channels]
-        if top or bottom or left or right:
+        if is_padded:
             block = scratch("padded", (len(block), top + H + bottom, left + W + right, N), grad.dtype)
         count = _pooling_phases(block, stride)
         dealt = block[None]
@@ -166,7 +167,7 @@ def max_pool2d_backward(grad, argmax, x_shape, kernel_size, stride, padding):
         for first in range(count if count > 1 else 0):
             columns = block[:, :, first::count]
             np.copyto(columns, dealt[first, :, :, : columns.shape[2]])
-        if block.base is not dx:
+        if is_padded:
             dx[channels] = block[:, top : top + H, left : left + W]
 
     parallel(work, array_chunks(dx))

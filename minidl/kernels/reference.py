@@ -107,6 +107,7 @@ def _pad(x, padding, value=0.0):
 def max_pool2d(x, kernel_size, stride, padding, size, *_):
     """y[n, c, h, w] = max over i, j of x[n, c, h s + i, w s + j], and its position i KW + j.
 
+    padding is ((top, bottom), (left, right)); `ceil_mode` adds to bottom and right.
     Among equal maxima the position is that of the first. Padding is never the maximum. NaN counts as the largest; among
     several NaN the position is that of the last.
     """
