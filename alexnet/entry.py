@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -80,7 +80,8 @@ def _call(command: str, arguments: list[str]) -> tuple[int, str]:
         return 2, f"error: cannot start: {describe(error)}"
     handle_signals(clean_up_and_end, end_at_once)
     try:
-        return module.main(arguments), ""
+        with _interrupted_all_the_same():
+            return module.main(arguments), ""
     except UserError as error:
         return 2, f"error: {error}" if mpi.first_on_machine() else ""  # all ranks have the same error
     except TrainingError as error:
@@ -192,6 +193,20 @@ def end_at_once(signum: int) -> None:
 def clean_up_and_end(signum: int) -> None:
     """Raise Interrupted, so that a function that is writing a file removes it."""
     raise Interrupted(signum)
+
+
+@contextlib.contextmanager
+def _interrupted_all_the_same() -> Iterator[None]:
+    """Raise Interrupted also if another error came in its place: in its import, a compiled module turns any into ImportError."""
+    try:
+        yield
+    except Exception as error:
+        before: BaseException | None = error
+        while before and not isinstance(before, Interrupted):
+            before = before.__cause__ or before.__context__
+        if before:
+            raise before from None
+        raise
 
 
 def end_with(message: str, status: int) -> NoReturn:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -170,6 +171,25 @@ def test_an_unforeseen_error_is_one_line(monkeypatch, capsys, error, status, lin
             monkeypatch.setenv("MINIDL_TRACEBACK", "1")
         assert entry._call("train", []) == (status, line)
         assert capsys.readouterr().err.startswith("Traceback") == (shown and status == 1)
+
+
+def test_a_signal_counts_also_if_another_error_comes_in_its_place(monkeypatch):
+    """A compiled module, in whose import a signal comes, raises ImportError, which a command reports as a missing package."""
+
+    def main(arguments):
+        try:
+            try:
+                entry.clean_up_and_end(signal.SIGINT)
+            except entry.Interrupted as error:
+                raise ImportError("initialization failed") from error
+        except ImportError:
+            raise UserError("pip install it first") from None
+
+    monkeypatch.setattr(entry, "handle_signals", lambda *_: None)
+    monkeypatch.setattr(train, "main", main)
+    with pytest.raises(entry.Interrupted) as interrupted:
+        entry._call("train", [])
+    assert interrupted.value.signum == signal.SIGINT
 
 
 def test_only_as_many_threads_are_used_as_can_be_started(monkeypatch):
