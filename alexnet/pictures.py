@@ -3,6 +3,7 @@
 import logging
 import os
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from minidl.partition import ceil_div
 
 MOST_NAMES = 30  # class names along a confusion matrix
 ACROSS = 6  # images in a row
+# Fonts with the letters that matplotlib's own lacks, such as those of Korean: of Linux, Windows and macOS.
+FONTS = ("NanumGothic", "Noto Sans CJK JP", "Noto Sans KR", "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS")
 
 
 def draw(
@@ -128,7 +131,16 @@ def show(axes: Any, image: np.ndarray) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with replacing(path) as part:
+    """Write a figure atomically. A letter that none of the fonts has is a box. Raises OSError."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import get_font_names
+    from matplotlib.text import Text
+
+    families = [*rcParams["font.family"], *(font for font in FONTS if font in get_font_names())]
+    for text in figure.findobj(Text):
+        text.set_fontfamily(families)
+    with replacing(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(part, format="png")
 
 

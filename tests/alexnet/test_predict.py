@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import get_font_names
 from PIL import Image
 from safetensors.numpy import save_file
 
-from alexnet import models, prediction, weights
+from alexnet import models, pictures, prediction, weights
 from alexnet.builders import build_loaders, load_dataset
 from alexnet.commands import evaluate, export, predict
 from alexnet.run import RunFolder
@@ -199,6 +200,20 @@ def test_a_grid_of_answers_is_drawn(place, tmp_path, images):
     status, _, _ = call(predict, place / "run", *files, "--grid", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as picture:
         assert status == 0 and picture.format == "PNG" and min(picture.size) > 200
+
+
+def test_names_without_a_font_cause_no_warnings(tmp_path):
+    """A warning fails the test. No font has the second letter."""
+    pictures.draw_grid(tmp_path / "grid.png", [(np.zeros((3, 8, 8), np.uint8), "한\U000fffff", 1.0)])
+    assert (tmp_path / "grid.png").stat().st_size
+
+
+@pytest.mark.skipif(not set(pictures.FONTS) & set(get_font_names()), reason="needs a font with Korean letters")
+def test_korean_names_are_drawn_with_a_font_that_has_them(tmp_path):
+    for name in "한글":
+        pictures.draw_grid(tmp_path / name, [(np.zeros((3, 8, 8), np.uint8), name, 1.0)])
+    with Image.open(tmp_path / "한") as one, Image.open(tmp_path / "글") as other:
+        assert one.tobytes() != other.tobytes()
 
 
 @pytest.mark.parametrize("backend", ["module://of_a.notebook", "nonsense"])
