@@ -5,6 +5,7 @@
 The last line on standard output is the page's path. Exit status: 0 done, 2 wrong usage or a damaged run.
 """
 
+import os
 from pathlib import Path
 
 from minidl.errors import UserError
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     p.add_argument("--out", type=Path, metavar="FILE", default=Path("compare.html"), help="the page (default compare.html)")
     args = p.parse_args(arguments)
-    places = [path.resolve() for path in args.runs]
+    places = [os.path.realpath(path) for path in args.runs]
     if twice := [path for path, place in zip(args.runs, places, strict=True) if places.count(place) > 1]:
         raise UserError(f"{twice[0]} is given twice")
     if args.out.exists() and args.out.suffix.lower() not in (".html", ".htm"):

@@ -202,6 +202,11 @@ def test_the_same_run_twice_is_refused(run, tmp_path):
     assert refused(compare, run, tmp_path / "link") == f"{run} is given twice"
 
 
+def test_a_link_to_itself_is_not_a_run(run, tmp_path):
+    (tmp_path / "link").symlink_to("link")
+    assert refused(compare, run, tmp_path / "link") == f"{tmp_path}/link: this is not a run, there is no such folder"
+
+
 @pytest.mark.parametrize(
     "paths, names",
     [
