@@ -10,6 +10,7 @@ Exit status: 0 done, 1 a run failed, 2 wrong usage or data; stopped and saved: 1
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from minidl.errors import NotFiniteError, UserError
@@ -54,6 +55,9 @@ def main(arguments: list[str]) -> int:
     unknown = [name for name in asked if name not in (*STUDIES, ALL)]
     if unknown:
         raise UserError(f"there is no part {unknown[0]!r}; there are {', '.join(STUDIES)}, and {ALL}")
+    keep = getattr(args, "keep", None)
+    if keep is not None and os.path.realpath(keep) == os.path.realpath(args.runs):
+        raise UserError(f"--keep {keep}: this is the folder of the runs; give another")
     if mpi.started():
         raise UserError("reproduce starts its processes itself; run it without mpiexec, and give --devices")
     given = argparse.Namespace(**{name: vars(args)[name] for name in ("backend", "devices", "data_dir") if name in args})
@@ -61,7 +65,6 @@ def main(arguments: list[str]) -> int:
         _print_plan(train.config(given), args.runs)
         return 0
     names = list(STUDIES) if ALL in asked else list(dict.fromkeys(asked))
-    keep = getattr(args, "keep", None)
     failed = False
     try:
         for arm, seed in dict.fromkeys(run for name in names for run in STUDIES[name].runs()):

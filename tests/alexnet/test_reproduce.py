@@ -492,6 +492,13 @@ def test_keep_copies_config_and_metrics(small, tmp_path):
         call(tmp_path, "half", "--keep", str(tmp_path / "file/kept"))
 
 
+def test_the_runs_are_not_replaced_by_their_copies(small, tmp_path):
+    (tmp_path / "link").symlink_to("runs")
+    with pytest.raises(UserError, match=f"^--keep {tmp_path}/link: this is the folder of the runs; give another$"):
+        call(tmp_path, "half", "--keep", str(tmp_path / "link"))
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("option", ["--runs", "--keep", "--data-dir"])
 def test_a_folder_without_a_name_is_refused(option):
     with pytest.raises(UserError, match=f"argument {option}: give the name of a folder"):
