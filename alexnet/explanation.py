@@ -23,6 +23,7 @@ from .weights import Weights
 WINDOW = 1 / 5  # side of the square that covers a part / shorter side of the image
 STEP = 1 / 3  # distance from one square to the next / side of the square
 BATCH_SIZE = 32
+LONGEST_NAME = 50  # characters of an image's name that its picture's name has: a file's name has at most 255 bytes
 
 
 @dataclasses.dataclass
@@ -121,7 +122,7 @@ def write(folder: Path, number: int, weights: Weights, prediction: Prediction) -
     label = int(prediction.probabilities.argmax())
     device = device_of(next(weights.network.parameters()).data)
     maps = explain(weights.network, to_device(prepare(weights, images), device), label)
-    path = folder / f"{number:03d}-{Path(prediction.file).stem}.png"
+    path = folder / f"{number:03d}-{Path(prediction.file).stem[:LONGEST_NAME]}.png"
     seen = Views(weights.preparation.image_size)(images, None, 0)[0]
     title = f"{weights.classes[label]}, {prediction.probabilities[label]:.1%}"
     pictures.draw_explanation(path, seen, title, maps.gradient, maps.grad_cam, maps.occlusion)

@@ -252,6 +252,12 @@ def test_explanations_are_drawn(place, tmp_path):
         assert picture.size[0] > 800
 
 
+def test_an_image_with_a_long_name_is_explained(place, tmp_path):
+    image = shutil.copy(place / "data/val/red/red-0.png", tmp_path / f"{'한' * 83}.png")  # 253 bytes
+    assert call(predict, place / "run", image, "--explain", tmp_path / "why")[0] == 0
+    assert [file.name for file in (tmp_path / "why").iterdir()] == [f"001-{'한' * 50}.png"]
+
+
 # --- evaluate ---------------------------------------------------------------------------------------------------------------
 
 
