@@ -64,6 +64,9 @@ def run(command: str, arguments: list[str]) -> int:
             ignore_signals()
     except Interrupted as error:
         status, line = 128 + error.signum, "stopped before anything began"
+    lost = getattr(sys.stdout, "error", None)
+    if status == 0 and command != "train" and isinstance(lost, OSError) and not isinstance(lost, BrokenPipeError):
+        status, line = 2, f"error: cannot write to standard output: {lost.strerror or lost}"
     if line:
         tell(line)
     return status
@@ -231,6 +234,7 @@ class Output:
 
     def __init__(self, stream: Any):
         self.stream, self.given_up = stream, False
+        self.error: Exception | None = None  # the reason
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
@@ -242,10 +246,13 @@ class Output:
         self._unless_given_up("flush")
 
     def _unless_given_up(self, method: str, *args: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            if not self.given_up:
-                self.given_up = True
+        if not self.given_up:
+            self.given_up = True
+            try:
                 getattr(self.stream, method)(*args)
+            except (OSError, ValueError) as error:
+                self.error = error
+            else:
                 self.given_up = False
 
     def __getattr__(self, name: str) -> Any:

@@ -13,11 +13,14 @@ from minidl import functional as F
 from minidl.backend import device_of, to_device, to_numpy
 from minidl.data import Normalize
 from minidl.errors import UserError
+from minidl.files import read_regular
 
 from .image_files import ImageError, images_below, read_image
 from .training import average
 from .views import Views
 from .weights import Weights
+
+MOST_CLASSES_BYTES = 1 << 26  # of a file with the names of the classes
 
 
 @dataclasses.dataclass
@@ -93,7 +96,7 @@ def predict(
 def read_classes(path: Path, count: int) -> list[str]:
     """Names of classes, one per line. Raises UserError if their number is not that of the network's classes."""
     try:
-        names = path.read_text(encoding="utf-8").splitlines()
+        names = read_regular(path, MOST_CLASSES_BYTES).decode().splitlines()
     except (OSError, UnicodeError) as error:
         raise UserError(f"--classes {path}: {getattr(error, 'strerror', None) or 'it is not text in UTF-8'}") from None
     names = [name.strip() for name in names if name.strip()]

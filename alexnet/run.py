@@ -100,6 +100,8 @@ class RunFolder:
             return cls(path, Config.from_json(read_regular(file, MOST_CONFIG_BYTES)))
         except FileNotFoundError:
             raise UserError(f"{path}: this is not a run, there is no {file}") from None
+        except PermissionError:
+            raise UserError(f"{file}: no permission to read it") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{file} is damaged ({reason(error)}); put it back as it was, or start a new run") from None
 

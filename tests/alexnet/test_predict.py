@@ -180,7 +180,7 @@ def test_class_names_can_be_read_from_a_file(place, tmp_path):
     (tmp_path / "names.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match="it has 2 lines, but the network has 3 classes"):
         answers(place / "run", place / "data/val", "--classes", tmp_path / "names.txt")
-    for name in ("none.txt", "latin.txt"):
+    for name in ("none.txt", "latin.txt", "/dev/zero"):
         (tmp_path / "latin.txt").write_bytes(b"\xff\xfe\xfa")
         with pytest.raises(UserError, match="--classes"):
             answers(place / "run", place / "data/val", "--classes", tmp_path / name)

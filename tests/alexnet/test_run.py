@@ -80,6 +80,12 @@ def test_a_run_that_another_process_has_changed_since_it_was_read_is_refused(fol
     RunFolder.read(folder).hold()  # it is not locked
 
 
+def test_a_run_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
+    monkeypatch.setattr("alexnet.run.read_regular", mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(UserError, match="config.json: no permission to read it$"):
+        RunFolder.read(folder)
+
+
 def test_a_run_that_is_damaged_after_it_was_read_is_not_locked(folder):
     one, config = RunFolder.read(folder), (folder / "config.json").read_bytes()
     (folder / "config.json").write_bytes(b"x")

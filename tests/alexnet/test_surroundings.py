@@ -208,6 +208,15 @@ def test_only_as_many_threads_are_used_as_can_be_started(monkeypatch):
 
 
 @POSIX
+def test_an_answer_that_cannot_be_written_is_an_error(tmp_path):
+    """A reader that has seen enough, such as head, is none."""
+    assert shell(RUN, tmp_path)[0] == 0
+    ask = f"cd {ROOT}; {sys.executable} -m alexnet evaluate {tmp_path}/a --json"
+    full, enough = in_pairs(lambda command: shell(command, tmp_path), [f"{ask} > /dev/full", f"{ask} | true"]).values()
+    assert full == (2, "", "alexnet evaluate: error: cannot write to standard output: No space left on device\n")
+    assert enough == (0, "", "")
+
+
 def test_messages_that_cannot_be_written_are_no_traceback(tmp_path):
     cases = {
         f"{TRAIN} --lr no 2>&-": 2,
