@@ -136,7 +136,8 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib.font_manager import get_font_names
     from matplotlib.text import Text
 
-    families = [*rcParams["font.family"], *(font for font in FONTS if font in get_font_names())]
+    installed = set(get_font_names())
+    families = [*rcParams["font.family"], *(font for font in FONTS if font in installed)]
     for text in figure.findobj(Text):
         text.set_fontfamily(families)
     with replacing(path) as part, warnings.catch_warnings():
