@@ -22,6 +22,8 @@ BLOCK = re.compile(r"<!-- (deck|table|verdicts|jpeg|tuning|rates): ([\w-]+) -->\
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
 HASH = re.compile(r"\b(m|p|image)[0-9a-f]{10}\b")
 
+VIEWS = ("test_loss", "test_accuracy", "test_accuracy_views")
+
 Runs = dict[tuple[str, int], Rows]
 
 
@@ -46,17 +48,26 @@ def rows_of(cells: Iterable[Iterable[str]]) -> str:
 
 
 def deck(name: str) -> str:
-    """The last line of each run, its minutes of training and its images per second."""
+    """The last line of each run, its minutes of training and its images per second; the means of an arm with several runs."""
     head = ["run", "last line", "two views", "threads", "minutes of training", "images/s"]
     found = []
-    for (arm, seed), rows in sorted(runs(name).items(), key=lambda run: list(ARMS).index(run[0][0])):
-        last, speeds = rows[-1], [row["images_per_second"] for row in rows]
-        line = f"`test loss: {last['test_loss']:.4f} - accuracy: {last['test_accuracy']:.4f}`"
-        minutes = sum(row["seconds"] for row in rows) / 60
-        speed = f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
-        config = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config
-        views = f"{last['test_accuracy_views']:.4f}" if config.recipe.test_views > 1 else ""
-        found.append([f"{ARMS[arm].label}, seed {seed}", line, views, str(config.threads), f"{minutes:.0f}", speed])
+    for arm in STUDIES[name].arms:
+        seeds = {seed: rows for (other, seed), rows in runs(name).items() if other == arm}
+        for seed, rows in seeds.items():
+            last, speeds = rows[-1], [row["images_per_second"] for row in rows]
+            line = f"`test loss: {last['test_loss']:.4f} - accuracy: {last['test_accuracy']:.4f}`"
+            minutes = sum(row["seconds"] for row in rows) / 60
+            speed = f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
+            config = RunFolder.read(RESULTS / reproduction.run_name(arm, seed)).config
+            views = f"{last['test_accuracy_views']:.4f}" if config.recipe.test_views > 1 else ""
+            found.append([f"{ARMS[arm].label}, seed {seed}", line, views, str(config.threads), f"{minutes:.0f}", speed])
+        if len(seeds) > 1:
+            loss, one, two = (
+                f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
+                for values in ([rows[-1][key] for rows in seeds.values()] for key in VIEWS)
+            )
+            mean = f"**{ARMS[arm].label}, mean ± standard deviation**"
+            found.append([mean, f"loss {loss}, accuracy {one}", two, "", "", ""])
     return rows_of([head, *found])
 
 

@@ -98,6 +98,16 @@ def test_a_kept_run_is_complete_and_matches_its_study(run):
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "metrics.jsonl"]
 
 
+def test_a_network_with_several_seeds_has_a_mean(results):
+    kept = sorted((DOCS / "results").glob("cifar-bn-default-*/metrics.jsonl"))
+    last = [json.loads(file.read_text().splitlines()[-1]) for file in kept]
+    loss, one, two = (
+        f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+        for values in ([row[key] for row in last] for key in ("test_loss", "test_accuracy", "test_accuracy_views"))
+    )
+    assert f"loss {loss}, accuracy {one} | {two} |" in results.deck("deck") and len(kept) == 3
+
+
 def test_runs_on_images_compressed_twice_are_paired_by_seed(results, monkeypatch, tmp_path):
     """A run without a partner is left out."""
     monkeypatch.setattr(results, "RESULTS", tmp_path)
