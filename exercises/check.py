@@ -15,6 +15,7 @@ from diagnosis import NotYet, examine
 
 HERE = Path(__file__).resolve().parent
 MINE = HERE / "mine"
+WIDTH = 100  # characters of a line of the verdict
 
 
 def main(arguments: list[str]) -> int:
@@ -50,10 +51,10 @@ def verdict(number: int, path: Path) -> tuple[bool, str]:
     try:
         found = examine(exercise, load(path, exercise.function))
     except NotYet as trouble:
-        what = f"{title}, is not right yet: {trouble.what.removesuffix('.')}."
-        table = "\n".join(f"    {line}".rstrip() for line in trouble.table)
+        what = textwrap.fill(f"{title}, is not right yet: {trouble.what.removesuffix('.')}.", WIDTH)
+        table = "\n".join(textwrap.indent(textwrap.fill(line, WIDTH - 4), "    ") for line in trouble.table)
         changed = path.read_bytes() != (HERE / f"exercise_{number:02}.py").read_bytes()
-        hint = textwrap.fill(f"Hint: {trouble.hint} {trouble.second_hint if changed else ''}", 100)
+        hint = textwrap.fill(f"Hint: {trouble.hint} {trouble.second_hint if changed else ''}", WIDTH)
         file = f"File: {name(path)}{line_of(trouble.__cause__, path)}"
         return False, "\n\n".join(part for part in (what, table, hint, file) if part)
     return True, f"{title}, is right: {found}."

@@ -47,6 +47,7 @@ def verdict(folder: Path, source: str, number: int) -> str:
     (folder / "mine.py").write_text(source, encoding="utf-8")
     right, text = check.verdict(number, folder / "mine.py")
     assert not right
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("File: "))
     return text.replace("\n", " ")
 
 
