@@ -4,13 +4,15 @@
 
 PyTorch draws the order, crops, reflections, initial weights and dropout, so the result equals train.py's only on average. Prints
 a line for each epoch, with the accuracy of one view and of the mean of an image and its reflection; then train.py's last line.
-With --out DIR, the settings and the epochs are in DIR/config.json and DIR/metrics.jsonl, under the names of a run of train.py.
+With --out DIR, the settings and the epochs are in DIR/config.json and DIR/metrics.jsonl, under the names of a run of train.py,
+and the same command resumes a run that was stopped, after its last whole epoch.
 """
 
 import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from alexnet import datasets
 from alexnet.commands.arguments import number
 from alexnet.recipes import RECIPES, Recipe, find_recipe
 from minidl.errors import UserError
+from minidl.files import replacing
 
 
 def network(batch_norm: bool) -> nn.Sequential:
@@ -81,7 +84,7 @@ def main() -> None:
     p.add_argument("--epochs", type=number(int, 1, 10_000, "a number from 1 to 10,000"), help="(default: the recipe's)")
     p.add_argument("--limit-train", type=int, default=None)
     p.add_argument("--data-dir", default=None)
-    p.add_argument("--out", type=Path, metavar="DIR", help="a new folder for config.json and metrics.jsonl")
+    p.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, new or to be resumed")
     args = p.parse_args()
     recipe = find_recipe(args.recipe, "cifar10", args.model)
     if recipe.schedule == "plateau":
@@ -91,14 +94,16 @@ def main() -> None:
     try:
         dataset = datasets.load("cifar10", args.data_dir)
         train, test = dataset.train.first(args.limit_train, "--limit-train"), dataset.test
-        if args.out:
-            args.out.mkdir(parents=True)
-    except (UserError, OSError) as error:
-        p.error(str(error))
-    if args.out:
         settings = {key: vars(args)[key] for key in ("model", "recipe", "seed", "limit_train")}
         settings |= {"epochs": epochs, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        (args.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        if args.out and args.out.exists():
+            if json.loads((args.out / "config.json").read_text()) != settings:
+                p.error(f"--out {args.out} has a run with other settings; choose another folder")
+        elif args.out:
+            args.out.mkdir(parents=True)
+            (args.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    except (UserError, OSError) as error:
+        p.error(str(error))
     mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (dataset.pixels.mean, dataset.pixels.std))
 
     def normalised(images: torch.Tensor) -> torch.Tensor:
@@ -114,7 +119,8 @@ def main() -> None:
     else:
         rates = [group["lr"] for group in optimizer.param_groups]
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs * steps, cycle_momentum=False)
-    for epoch in range(epochs):
+    rows = restored(args.out, net, optimizer, schedule)
+    for epoch in range(len(rows), epochs):
         net.train()
         started, total, hits = time.perf_counter(), 0.0, 0
         sides = torch.rand(len(images)) < 0.5
@@ -134,10 +140,29 @@ def main() -> None:
             "accuracy {test_accuracy:.4f}, two views {test_accuracy_views:.4f}, {seconds:.1f} s".format(epochs=epochs, **row),
             flush=True,
         )
+        rows.append(row)
         if args.out:
-            with (args.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
-    print(f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}")
+            save(args.out, rows, net, optimizer, schedule)
+    print(f"test loss: {rows[-1]['test_loss']:.4f} - accuracy: {rows[-1]['test_accuracy']:.4f}")
+
+
+def save(out: Path, rows: list[dict[str, float]], *parts: Any) -> None:
+    """Write metrics.jsonl, and a checkpoint with the states of the network, the optimiser and the schedule."""
+    with replacing(out / "metrics.jsonl") as part:
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with replacing(out / "checkpoint.pt") as part:
+        torch.save({"rows": rows, "parts": [each.state_dict() for each in parts], "random": torch.get_rng_state()}, part)
+
+
+def restored(out: Path | None, *parts: Any) -> list[dict[str, float]]:
+    """The epochs of the last checkpoint, none if there is none. Gives the parts and the random numbers their states."""
+    if out is None or not (out / "checkpoint.pt").exists():
+        return []
+    saved = torch.load(out / "checkpoint.pt", weights_only=True)
+    for each, state in zip(parts, saved["parts"], strict=True):
+        each.load_state_dict(state)
+    torch.set_rng_state(saved["random"])
+    return saved["rows"]
 
 
 @torch.no_grad()

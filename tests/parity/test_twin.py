@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from minidl.optim import OneCycleLR
 
 torch = pytest.importorskip("torch")
 STEPS = 4
+EVALUATION = {"test_loss": 7.0, "test_accuracy": 0.25, "test_accuracy_views": 0.5}
 TOLD = set("epoch train_loss train_accuracy seconds test_loss test_accuracy test_accuracy_views".split())
 
 
@@ -123,9 +125,27 @@ def test_the_twin_writes_its_epochs(twin, images, tmp_path, monkeypatch, capsys)
     *_, line, last = capsys.readouterr().out.splitlines()
     assert line.startswith("epoch 2/2: ") and f"two views {rows[1]['test_accuracy_views']:.4f}" in line
     assert last == f"test loss: {rows[1]['test_loss']:.4f} - accuracy: {rows[1]['test_accuracy']:.4f}"
+    monkeypatch.setattr(sys, "argv", ["twin.py", *options, "--seed", "1"])
     with pytest.raises(SystemExit):
         twin.main()
-    assert "File exists" in capsys.readouterr().err
+    assert "has a run with other settings; choose another folder" in capsys.readouterr().err
+
+
+def test_a_stopped_twin_resumes_after_its_last_epoch(twin, images, tmp_path, monkeypatch):
+    """Stopped in its second epoch, it has the same epochs as a whole run."""
+
+    def train(name):
+        monkeypatch.setattr(sys, "argv", ["twin.py", "--out", str(tmp_path / name), "--epochs", "3", "--limit-train", "30"])
+        twin.main()
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) | {"seconds": 0} for line in lines]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(twin, "evaluated", mock.Mock(side_effect=[EVALUATION, KeyboardInterrupt]))
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped")
+    stopped, whole = train("stopped"), train("whole")
+    assert stopped[0] == whole[0] | EVALUATION and stopped[1:] == whole[1:] and len(whole) == 3
 
 
 @pytest.mark.parametrize(
