@@ -102,7 +102,7 @@ def main() -> None:
         elif args.out:
             args.out.mkdir(parents=True)
             (args.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:
         p.error(str(error))
     mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (dataset.pixels.mean, dataset.pixels.std))
 

@@ -35,8 +35,9 @@ def launch(size: int, target: Callable[..., Any], *args, stop: Callable[[], bool
     target and args must be picklable, so target is a function of a module. When `stop` becomes true, the stop given to target
     becomes true in rank 0. timeout: seconds that a rank waits for the others in a collective.
 
-    A UserError in a process is raised here too, and a UserError is raised if the system cannot start the processes. Any other
-    failure of a process raises TrainingError, which names the rank and the signal or exception; the traceback is its cause.
+    A UserError or TrainingError in a process is raised here too, and a UserError is raised if the system cannot start the
+    processes. Any other failure of a process raises TrainingError, which names the rank and the signal or exception; the
+    traceback is its cause.
     No process is left when this returns or raises, and the processes end when this one ends. They do not receive the signals
     that ask to stop.
     """
