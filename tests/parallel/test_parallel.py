@@ -19,7 +19,8 @@ import pytest
 
 from alexnet.commands import train
 from alexnet.recipes import RECIPES
-from minidl import Tensor, nn
+from alexnet.run import RunFolder
+from minidl import Tensor, checkpoint, nn
 from minidl.errors import NotFiniteError, TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi
 from minidl.parallel.communicator import timeout
@@ -343,7 +344,10 @@ def test_a_signal_saves_the_run_and_ends_all_processes(tmp_path, signum, group, 
         code, errors, _ = run.ends()
         assert code == status and "stopped and saved; resume with: python train.py --resume run" in errors, errors
         gone(workers)
-    assert len(list((tmp_path / "run/checkpoints").iterdir())) in (1, 2)
+    folder = RunFolder.read(tmp_path / "run")
+    files = folder.checkpoints()
+    assert 1 <= len(files) <= 3 and sorted((tmp_path / "run/checkpoints").iterdir()) == sorted(files)  # the newest two, the best
+    assert checkpoint.load(files[-1])[1]["progress"]["epoch"] == len(folder.metrics()) >= 1
 
 
 @LINUX
