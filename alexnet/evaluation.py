@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
         with opened(config, download=False) as (config, dataset):
             yield dataset.test.first(config.limit_test, "--limit-test")
         return
-    in_folder = job.data not in ("cifar10", "digits")
+    in_folder = job.data not in ("cifar10", "digits") and os.path.isdir(job.data)
     if in_folder:
         dataset = image_folders.load_test(Path(job.data), loaded.preparation.resize)
     else:

@@ -86,6 +86,14 @@ def folder_name(text: str) -> Path:
     return Path(text)
 
 
+def check_picture(option: str, file: Path) -> None:
+    """Raise UserError, before any work, if the option's file is not a PNG file or has no folder."""
+    if file.suffix.lower() != ".png":
+        raise UserError(f"{option} {file}: give a name that ends with .png")
+    if not file.parent.is_dir():
+        raise UserError(f"cannot write {file}: there is no folder {file.parent}; make it first")
+
+
 def device_list(text: str) -> list[int]:
     """A type for argparse: "0,1" becomes [0, 1]."""
     devices = [int(device) if device.isdecimal() and len(device) < 5 else -1 for device in text.split(",")]

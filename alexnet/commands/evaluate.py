@@ -18,7 +18,7 @@ from minidl.parallel.communicator import timeout
 from .. import entry, evaluation, pictures
 from ..recipes import MOST
 from ..views import VIEWS
-from .arguments import Parser, add_devices, add_source, number
+from .arguments import Parser, add_devices, add_source, check_picture, number
 
 
 def main(arguments: list[str]) -> int:
@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> int:
     add_devices(p, "GPUs, or processes that share the CPU; they divide the images")
     args = vars(p.parse_args(arguments))
     as_json, out = args.pop("json", False), args.pop("out", None)
-    if out is not None and out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: give a name that ends with .png")
+    if out is not None:
+        check_picture("--out", out)
     job = evaluation.Job(**args)
     job.check()
     entry.handle_signals(_end, _end)

@@ -26,7 +26,7 @@ from ..image_files import ImageError
 from ..prediction import Prediction
 from ..recipes import MOST
 from ..views import VIEWS
-from .arguments import Parser, add_devices, add_source, number
+from .arguments import Parser, add_devices, add_source, check_picture, number
 
 MOST_IN_GRID = 100  # images
 
@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> int:
     p.set_defaults(backend="numpy", devices=[0])
     args = p.parse_args(arguments)
     grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)
-    if grid is not None and grid.suffix.lower() != ".png":
-        raise UserError(f"--grid {grid}: give a name that ends with .png")
+    if grid is not None:
+        check_picture("--grid", grid)
     if len(args.devices) > 1:
         raise UserError("--devices: predict computes on one device; give one number")
     files = prediction.find_files(args.images)

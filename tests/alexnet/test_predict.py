@@ -361,6 +361,7 @@ def test_a_picture_of_an_evaluation_is_drawn(place, tmp_path):
     "options, message",
     [
         (["--data", "cifar"], "there is no such data set and no such folder|there are no images|cannot read"),
+        (["--data", ""], "--data : there is no such data set and no such folder"),
         (["--data", "digits"], "the network has no class '0'; it has blue, green, red: rename the folder"),
         (["--out", "a.jpg"], "--out a.jpg: give a name that ends with .png"),
         (["--out", "/nowhere/a.png"], "cannot write /nowhere/a.png"),
@@ -369,6 +370,13 @@ def test_a_picture_of_an_evaluation_is_drawn(place, tmp_path):
 def test_evaluate_refuses_wrong_options(place, options, message):
     with pytest.raises(UserError, match=message):
         call(evaluate, place / "run", *options)
+
+
+@pytest.mark.parametrize("command, option, source", [(predict, "--grid", "data"), (evaluate, "--out", "")])
+def test_a_picture_without_a_folder_is_refused_before_the_work(place, monkeypatch, command, option, source):
+    monkeypatch.setattr(command, "launch" if command is evaluate else "prediction", None)
+    with pytest.raises(UserError, match="cannot write /nowhere/a.png: there is no folder /nowhere; make it first"):
+        call(command, place / "run", *([place / source] if source else []), option, "/nowhere/a.png")
 
 
 def test_images_of_another_size_are_refused(tmp_path, place):
