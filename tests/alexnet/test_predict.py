@@ -15,7 +15,7 @@ from matplotlib.font_manager import get_font_names
 from PIL import Image
 from safetensors.numpy import save_file
 
-from alexnet import models, pictures, prediction, weights
+from alexnet import evaluation, models, pictures, prediction, weights
 from alexnet.builders import build_loaders, load_dataset
 from alexnet.commands import evaluate, export, predict
 from alexnet.run import RunFolder
@@ -24,6 +24,7 @@ from minidl import Tensor, no_grad
 from minidl import functional as F
 from minidl.errors import UserError
 from minidl.nn import init
+from minidl.parallel import ALONE
 from tests.helpers import experiments, folders
 from tests.helpers.experiments import TINY
 
@@ -355,6 +356,18 @@ def test_a_picture_of_an_evaluation_is_drawn(place, tmp_path):
     status, _, _ = call(evaluate, place / "run", "--data", tmp_path / "swapped", "--out", tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert status == 0 and picture.size[1] > picture.size[0] > 500
+
+
+def test_the_mistakes_are_the_most_certain_ones(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_MISTAKES", 3)
+    folders.make(tmp_path / "data", {"blue": 6, "red": 6})
+    for seed, file in enumerate(sorted((tmp_path / "data").glob("*/*.png"))):
+        folders.picture(folders.COLORS["green"], seed).save(file)
+    found = evaluation.evaluate(ALONE, lambda: False, evaluation.Job(place / "run", str(tmp_path / "data")))
+    of_all = found.evaluation.probabilities[found.evaluation.predictions != found.labels]
+    certain = [probability for *_, probability in found.mistakes]
+    assert len(of_all) > 3 and certain == sorted(of_all, reverse=True)[:3]
+    assert {(wrong, told) for _, wrong, told, _ in found.mistakes} <= {("blue", "green"), ("red", "green")}
 
 
 @pytest.mark.parametrize(

@@ -214,11 +214,14 @@ def test_the_quantiles_are_those_of_students_t():
         assert (density.sum() - density[0]) * dx == pytest.approx(0.95, abs=5e-5)
 
 
-def test_the_interval_covers_the_difference_in_95_percent_of_cases():
-    """In many draws of n = 3 from two distributions whose means differ by 1."""
-    draws = np.random.default_rng(0).standard_normal((20_000, 2, 3)) + [[0.0], [1.0]]
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 6)])
+def test_the_interval_covers_the_difference_in_95_percent_of_cases(sizes):
+    """In many draws from two distributions whose means differ by 1."""
+    draws = np.random.default_rng(0)
+    lower, higher = (draws.normal(mean, 1, (20_000, size)).tolist() for mean, size in enumerate(sizes))
     claim = Claim("", "a", "b")
-    hits = [(v := verdicts.judge(claim, {"a": a, "b": b})).low <= 1 <= v.high for a, b in draws.tolist()]
+    found = [verdicts.judge(claim, {"a": a, "b": b}) for a, b in zip(lower, higher, strict=True)]
+    hits = [v.low <= 1 <= v.high for v in found]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.005)
 
 
@@ -486,7 +489,10 @@ def test_keep_copies_config_and_metrics(small, tmp_path):
     kept = tmp_path / "kept/one-0"
     assert sorted(path.name for path in kept.iterdir()) == ["config.json", "metrics.jsonl"]
     run, copy = RunFolder.read(tmp_path / "runs/one-0"), RunFolder.read(kept)
-    assert copy.config == dataclasses.replace(run.config, data_dir=None) and copy.metrics() == run.metrics()
+    assert copy.config == run.config and copy.metrics() == run.metrics()
+    run.config = dataclasses.replace(run.config, data_dir="/a/place/of/this/machine")
+    reproduction.keep(run, tmp_path / "kept")
+    assert RunFolder.read(kept).config.data_dir is None
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write there"):
         call(tmp_path, "half", "--keep", str(tmp_path / "file/kept"))

@@ -347,3 +347,18 @@ def test_a_loss_that_is_not_finite_does_not_change_the_weights(device):
         training.train_one_epoch(net, optimizer, schedule, loader, training.Progress(), seed=0)
     for p, value in zip(net.parameters(), before, strict=True):
         np.testing.assert_array_equal(to_numpy(p.data), value)
+
+
+@pytest.mark.parametrize(
+    "bias, loss, layer",
+    [
+        (np.nan, "nan", r"the first layer whose output is NaN or infinite is fc \(Linear\), and so are its weights"),
+        (3e38, "inf", "the outputs of all layers are finite, the loss itself overflowed"),
+    ],
+)
+def test_an_evaluation_refuses_a_loss_that_is_not_finite(device, bias, loss, layer):
+    """The loss of class 0 is log(1 + e^(-2 * 3e38)) - 2 * 3e38, beyond float32, if fc's biases are -3e38 and 3e38."""
+    net, _, _, loader = parts(device=device)
+    net.fc.bias.data[:2] = net.fc.bias.data.dtype.type(-bias), net.fc.bias.data.dtype.type(bias)
+    with np.errstate(all="ignore"), pytest.raises(NotFiniteError, match=f"^the loss on test images is {loss}; {layer}"):
+        training.evaluate(net, loader)
