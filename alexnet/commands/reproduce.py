@@ -5,7 +5,7 @@
     python -m alexnet reproduce all        all parts
 
 A part that was stopped or killed resumes where it stopped. The same command in a second terminal takes runs that the first has
-not begun. A run whose loss is NaN or infinite is left, and the others go on. The weights of the small runs are not kept.
+not begun. A run whose loss is NaN or infinite is left, and the others continue. The weights of the small runs are not kept.
 Exit status: 0 done, 1 a run failed, 2 wrong usage or data; stopped and saved: 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM.
 """
 
@@ -114,7 +114,7 @@ def _train(given: argparse.Namespace, path: Path, config: Config, run: RunFolder
             return launch.resume(run, train.resumed_config(given, run.config), advice=False)
         return launch.start(config, path, advice=False)
     except NotFiniteError as error:
-        entry.tell(f"{path} diverged, the other runs go on: {error}")
+        entry.tell(f"{path} diverged, the other runs continue: {error}")
         return 1
     except UserError:
         if not FolderLock.in_use(path):  # otherwise another process was faster

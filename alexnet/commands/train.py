@@ -2,7 +2,7 @@
 
     python train.py                                 AlexNet with batch normalisation on CIFAR-10, ten epochs
     python train.py --model cifar-lrn               with local response normalisation instead
-    python train.py --data digits                   on the handwritten digits that come with minidl: no download, two minutes
+    python train.py --data digits                   on the handwritten digits that come with minidl: no download, a minute or two
     python train.py --data FOLDER                   on your images: FOLDER/train and FOLDER/val, each with one folder per class
     python train.py --resume runs/NAME              resume a run that was stopped
     python train.py --resume runs/NAME --epochs 20  train a finished run for longer, up to 20 epochs in all

@@ -369,7 +369,7 @@ def test_a_run_that_diverges_is_left_out(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(reproduction.ARMS, "one", dataclasses.replace(arm, recipe=recipe))
     assert call(tmp_path, "small") == 1
     out, err = capsys.readouterr()
-    assert re.findall(r"(\S+) diverged, the other runs go on: the loss is (?:nan|inf)", err) == [
+    assert re.findall(r"(\S+) diverged, the other runs continue: the loss is (?:nan|inf)", err) == [
         str(tmp_path / "runs" / name) for name in ("one-0", "one-1")
     ]
     assert re.search(r"the one +0\nthe other +1  ", out)
