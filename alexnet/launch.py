@@ -93,8 +93,7 @@ def _run(config: Config, dataset: Dataset | None, make_folder: Callable[[], RunF
     try:
         evaluation = launch(config.world_size, _train, folder, dataset, resume, stop=lambda: bool(received), timeout=timeout())
     except UserError:
-        if not resume:
-            folder.remove()
+        _remove_if_unused(folder, resume)
         raise
     except Exception as error:
         raise _failed(folder, error) from None
@@ -123,13 +122,19 @@ def _run_under_mpi(
         folder = folder or RunFolder(path, config)
         evaluation = _train(communicators, lambda: bool(received), folder, dataset, resume)
     except Exception as error:
-        if isinstance(error, UserError) and folder and not resume:
-            folder.remove()
+        if isinstance(error, UserError) and folder:
+            _remove_if_unused(folder, resume)
         time.sleep(1 if rank else 0)
         entry.tell(f"rank {rank}: {error if isinstance(error, UserError) else _failed(folder, error)}")
         mpi.abort(2 if isinstance(error, UserError) else 1)
     communicators.main.barrier()
     return 0 if rank else _end(folder, evaluation, advice, received)
+
+
+def _remove_if_unused(folder: RunFolder, resume: bool) -> None:
+    """Remove the folder of a new run that could not begin."""
+    if not resume and not folder.checkpoints():
+        folder.remove()
 
 
 def _tell_if_not_locked(folder: RunFolder) -> None:

@@ -46,11 +46,14 @@ class Reporter:
     def end(self, evaluation: Evaluation, network: Module) -> None:
         """Write the report and the pictures of a finished run. network: the whole network."""
         self._close()
+        self._try("curves.png", lambda: self._draw(evaluation, network))
+        self._report(evaluation, network, running=False)
+
+    def _draw(self, evaluation: Evaluation, network: Module) -> None:
         rows, labels = self.folder.metrics(), self.loader.labels
         problems = pictures.draw(self.folder.path, rows, labels, evaluation.predictions, self.classes, network)
         for name, error in problems.items():
             self._warn(name, error)
-        self._report(evaluation, network, running=False)
 
     def stop(self) -> None:
         """Write the report of a run that was stopped during an epoch."""

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import stat
@@ -546,6 +547,27 @@ def test_a_run_whose_metrics_are_damaged_meanwhile_keeps_its_folder(tmp_path, mo
     assert status == 1 and "metrics.jsonl is damaged" in message
     (folder / "metrics.jsonl").write_bytes((folder / "metrics.jsonl").read_bytes().rstrip(b"\n") + b"\n")
     assert experiments.run("--resume", folder) == (0, "")
+
+
+def test_a_finished_run_is_kept_if_its_metrics_are_damaged_before_the_pictures(tmp_path, monkeypatch):
+    """A UserError removes the folder of a new run, but not its checkpoints."""
+    told = []
+    monkeypatch.setattr("alexnet.entry.tell", told.append)
+    monkeypatch.setattr(fitting.Reporter, "_close", lambda self: append(self.folder.path / "metrics.jsonl", b"\n"))
+    assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "a") == (0, "")
+    assert len(told) == 2 and all(re.search("warning: cannot write .*: .*metrics.jsonl is damaged", line) for line in told)
+    (tmp_path / "a/metrics.jsonl").write_bytes((tmp_path / "a/metrics.jsonl").read_bytes().rstrip(b"\n") + b"\n")
+    assert experiments.run("--resume", tmp_path / "a", "--epochs", 2)[0] == 0
+
+
+def test_a_new_run_with_a_checkpoint_is_not_removed(tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError("it cannot go on")
+
+    monkeypatch.setattr(fitting.Reporter, "end", fail)
+    assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "a") == (2, "it cannot go on")
+    monkeypatch.undo()
+    assert experiments.run("--resume", tmp_path / "a", "--epochs", 2)[0] == 0
 
 
 def test_the_result_is_printed_before_pictures_are_drawn(tmp_path, capsys, monkeypatch):
