@@ -113,8 +113,8 @@ def check_fits(config: Config, dataset: Dataset) -> None:
     least, size = models.LEAST_IMAGE_SIZE[config.model], _crop_size(config, dataset)
     if size < least:
         raise UserError(
-            f"--model {config.model} takes images of at least {least} x {least}, but {dataset.name} has {size} x {size}; "
-            "choose a cifar model"
+            f"--model {config.model} takes images of at least {least} x {least}, but here they would be {size} x {size}; choose "
+            "another model, recipe or image size"
         )
     dataset.train.first(config.limit_train, "--limit-train")
     dataset.test.first(config.limit_test, "--limit-test")
@@ -241,19 +241,21 @@ def freeze(config: Config, model: Module) -> None:
 
 
 def start_from(config: Config, model: Module) -> None:
-    """Load the weights of config.init. A last layer of another size keeps its initial weights, and a note is printed.
+    """Load the weights of config.init. For another number of classes, the last layer keeps its initial weights, and a note is
+    printed.
 
-    Raises UserError if the weights are those of another network.
+    Raises UserError if the weights are those of another network, or for another size of images.
     """
     loaded = dict(weights.read(Path(config.init or "")).network.state_dict())
     own = model.state_dict()
     last = [name for name, layer in models.layers(model) if isinstance(layer, Linear)][-1]
-    if f"{last}.weight" in loaded and loaded[f"{last}.weight"].shape != own[f"{last}.weight"].shape:
-        before, now = len(loaded[f"{last}.weight"]), len(own[f"{last}.weight"])
+    if f"{last}.weight" in loaded and (before := len(loaded[f"{last}.weight"])) != (now := len(own[f"{last}.weight"])):
         print(f"{last} keeps its initial weights: it has {now} classes, but in {config.init} {before}", flush=True)
         loaded = {name: array for name, array in loaded.items() if not name.startswith(f"{last}.")}
         loaded |= {name: array for name, array in own.items() if name.startswith(f"{last}.")}
     try:
         model.load_state_dict(loaded)
     except ValueError as error:
-        raise UserError(f"--init {config.init}: {error}; give the network of the weights with --model") from None
+        raise UserError(
+            f"--init {config.init}: {error}; give the weights' network and image size with --model and --image-size"
+        ) from None

@@ -25,6 +25,7 @@ from .views import PaddingMode
 KEY = "minidl"  # of minidl's metadata in a file
 VERSION = 1  # of the metadata's format
 MOST_BYTES = 4 << 30  # of a file
+MOST_CLASSES = 1_000_000
 
 
 class Metadata(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,7 +33,7 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True):
 
     version: int
     model: str
-    classes: Annotated[list[Text], Meta(min_length=1, max_length=1_000_000)]
+    classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST_CLASSES)]
     preparation: Preparation
     padding: Annotated[int, Meta(ge=0, le=1000)]
     reflection: bool
@@ -89,9 +90,10 @@ def _of_run(folder: RunFolder, which: str) -> Weights:
     config, files = folder.config, folder.checkpoints()
     if config.classes is None or config.preparation is None:
         raise UserError(f"{folder.path} was written by an earlier version, without the names of its classes; --resume it once")
-    if which == "best" and (rows := folder.metrics()):
-        best = max(rows, key=lambda row: row["test_accuracy"])["epoch"]
-        files = [file for file in files if place(file)[0] == best][:1]
+    if which == "best":
+        accuracies = {row["epoch"]: row["test_accuracy"] for row in folder.metrics()}
+        tested = [file for file in files if place(file)[0] in accuracies]  # the last epoch may not be saved yet
+        files = [max(tested, key=lambda file: accuracies[place(file)[0]])] if tested else files
     if not files:
         raise UserError(f"{folder.path} has no checkpoint; a run saves one after every epoch, and when it is stopped")
     problems: list[str] = []
@@ -162,7 +164,10 @@ def _about(told: str | None, state: dict[str, np.ndarray]) -> dict[str, Any]:
         return {key: getattr(about, key) for key in ("model", "classes", "preparation", "padding", "reflection", "padding_mode")}
     if "classifier.6.weight" not in state:
         raise ValueError("it does not name its network, and lacks the names of torchvision's, such as classifier.6.weight")
-    classes = [str(i) for i in range(len(state["classifier.6.weight"]))]
+    shape = state["classifier.6.weight"].shape
+    if len(shape) != 2 or not 1 <= shape[0] <= MOST_CLASSES:
+        raise ValueError(f"classifier.6.weight is {shape}")
+    classes = [str(i) for i in range(shape[0])]
     return {"model": "alexnet-torchvision", "classes": classes, "preparation": TORCHVISION}
 
 

@@ -115,8 +115,8 @@ def parser() -> argparse.ArgumentParser:
         "--image-size",
         type=number(int, 1, MOST_SIZE, "an integer from 1 to 2048"),
         metavar="N",
-        help="height and width of the network's input, for a FOLDER of images (default 224 for alexnet-* and net-145, 32 for the "
-        "others)",
+        help="height and width of the network's input, for a FOLDER of images (default: that of --init; else 224 for alexnet-* "
+        "and net-145, 32 for the others)",
     )
     p.add_argument(
         "--init",
@@ -185,7 +185,7 @@ def config(args: argparse.Namespace) -> Config:
     precision = settings["precision"]
     if precision != "fp32" and (settings["backend"], settings["dtype"]) != ("cupy", "float32"):
         raise UserError(f"--precision {precision} is for GPUs and float32: it needs --backend cupy and --dtype float32")
-    preparation = None
+    loaded = preparation = None
     if "init" in asked:
         settings["init"] = str(asked["init"])
         loaded = weights.read(asked["init"])
@@ -199,7 +199,8 @@ def config(args: argparse.Namespace) -> Config:
     else:
         folder = os.path.expanduser(data)
         settings["data"] = os.path.abspath(folder) if os.path.isdir(folder) else data
-        size = asked.get("image_size", IMAGE_SIZE[model])
+        usual = loaded.preparation.image_size if loaded and loaded.model == model else IMAGE_SIZE[model]
+        size = asked.get("image_size", usual)
         recipe = find_recipe(asked.get("recipe"), data, model, size)
         mean, std = (preparation.mean, preparation.std) if preparation else ([0.0] * 3, [1.0] * 3)
         preparation = Preparation(3, round(size / recipe.crop), size, mean, std)

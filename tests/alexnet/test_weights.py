@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from unittest import mock
@@ -85,6 +86,18 @@ def test_the_best_or_the_newest_checkpoint_can_be_chosen(run):
         )
 
 
+def test_the_best_checkpoint_is_one_that_exists(run):
+    """A kill between an epoch's metrics and its checkpoint leaves an epoch without one."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row, accuracy in zip(rows, [0.1] * (len(rows) - 2) + [0.9, 1.0], strict=True):
+        row["test_accuracy"] = accuracy
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before, last = experiments.checkpoints(run)[-2:]
+    last.unlink()
+    expected = serialization.load(before)["model.fc2.weight"]
+    np.testing.assert_array_equal(state_of(weights.read(run, "best"))["fc2.weight"], expected)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(run, monkeypatch):
     told = []
     monkeypatch.setattr(weights.entry, "tell", told.append)
@@ -160,6 +173,13 @@ def torchvision_state(num_classes=7):
     with init.skipped():
         state = alexnet.create("alexnet-torchvision", num_classes).state_dict()
     return {name: np.zeros(array.shape, np.float32) for name, array in state.items()}
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (0, 4096), (300_000_000, 0)])
+def test_torchvisions_last_layer_of_a_wrong_shape_is_refused(tmp_path, shape):
+    save_file({"classifier.6.weight": np.zeros(shape, np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=re.escape(f"classifier.6.weight is {shape}")):
+        weights.read(tmp_path / "a.safetensors")
 
 
 def test_torchvisions_weights_are_read(tmp_path):
@@ -407,9 +427,9 @@ def shades(tmp_path):
 
 
 def start(data, init_from, out, *options):
-    return experiments.run(
-        "--data", data, "--init", init_from, "--batch-size", 8, "--epochs", 1, "--lr", 1e-9, "--out", out, *options
-    )
+    """A new run of one epoch, from weights, or without if init_from is None."""
+    source = ["--model", "tiny"] if init_from is None else ["--init", init_from]
+    return experiments.run("--data", data, *source, "--batch-size", 8, "--epochs", 1, "--lr", 1e-9, "--out", out, *options)
 
 
 @pytest.mark.parametrize("kind", ["run", "file"])
@@ -453,7 +473,24 @@ def test_a_run_from_weights_is_resumed_without_them(run, tmp_path, shades, epoch
 def test_weights_of_another_network_are_refused(run, tmp_path, shades):
     status, message = start(shades, run, tmp_path / "new", "--model", "cifar-bn")
     assert status == 2 and message.startswith(f"--init {run}: the state does not fit this network: missing ")
-    assert message.endswith("give the network of the weights with --model") and not (tmp_path / "new").exists()
+    assert message.endswith("give the weights' network and image size with --model and --image-size")
+    assert not (tmp_path / "new").exists()
+
+
+def test_images_get_the_size_that_the_weights_were_trained_with(tmp_path, shades):
+    assert start(shades, None, tmp_path / "large", "--image-size", 20) == (0, "")
+    assert start(shades, tmp_path / "large", tmp_path / "new") == (0, "")
+    assert RunFolder.read(tmp_path / "new").config.preparation.image_size == 20
+    before, after = (state_of(weights.read(tmp_path / name)) for name in ("large", "new"))
+    np.testing.assert_allclose(after["fc2.weight"], before["fc2.weight"], atol=1e-6)
+
+
+def test_weights_for_images_of_another_size_are_refused(tmp_path, shades):
+    """The last layer, which depends on the size, must not be replaced in silence."""
+    assert start(shades, None, tmp_path / "large", "--image-size", 20) == (0, "")
+    status, message = start(shades, tmp_path / "large", tmp_path / "new", "--image-size", 12)
+    assert status == 2 and message.startswith(f"--init {tmp_path / 'large'}: the state does not fit this network: fc2.weight")
+    assert message.endswith("image size with --model and --image-size") and not (tmp_path / "new").exists()
 
 
 def test_weights_for_other_channels_are_refused(run, tmp_path):
