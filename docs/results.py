@@ -18,7 +18,7 @@ from alexnet.verdicts import MEASURES, Rows
 
 RESULTS = Path(__file__).parent / "results"
 COLORS = ["#3366aa", "#cc6633", "#338855", "#8855aa", "#777777", "#aa3355"]
-BLOCK = re.compile(r"<!-- (deck|table|verdicts|jpeg|tuning|rates): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (deck|twin|table|verdicts|jpeg|tuning|rates): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
 HASH = re.compile(r"\b(m|p|image)[0-9a-f]{10}\b")
 
@@ -37,7 +37,7 @@ def runs(study: str) -> Runs:
 
 def with_results(text: str) -> str:
     """The text of a page with an up-to-date table after each mark."""
-    makers = {"deck": deck, "table": table, "verdicts": told, "jpeg": jpeg, "tuning": tuning, "rates": rates}
+    makers = {"deck": deck, "twin": twin, "table": table, "verdicts": told, "jpeg": jpeg, "tuning": tuning, "rates": rates}
     return BLOCK.sub(lambda mark: f"<!-- {mark[1]}: {mark[2]} -->\n\n{makers[mark[1]](mark[2])}\n\n<!-- end -->", text)
 
 
@@ -69,6 +69,20 @@ def deck(name: str) -> str:
             mean = f"**{ARMS[arm].label}, mean ± standard deviation**"
             found.append([mean, f"loss {loss}, accuracy {one}", two, "", "", ""])
     return rows_of([head, *found])
+
+
+def twin(arm: str) -> str:
+    """The last epoch of each run of an arm and of its PyTorch twin, and the difference of their means."""
+    ours = {f"minidl, seed {seed}": rows[-1] for (name, seed), rows in runs("deck").items() if name == arm}
+    theirs = {}
+    for path in sorted((RESULTS / "twin").glob(f"{arm}-*/config.json")):
+        config = json.loads(path.read_text())
+        last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
+        theirs[f"PyTorch {config['torch'].partition('+')[0]}, seed {config['seed']}"] = last
+    lines = [[label, *(f"{row[key]:.4f}" for key in VIEWS)] for label, row in (ours | theirs).items()]
+    less = (statistics.fmean(r[key] for r in theirs.values()) - statistics.fmean(r[key] for r in ours.values()) for key in VIEWS)
+    lines.append(["**PyTorch minus the mean of minidl**", *(f"**{difference:+.4f}**" for difference in less)])
+    return rows_of([["", "test loss", "accuracy", "two views"], *lines])
 
 
 def table(name: str) -> str:

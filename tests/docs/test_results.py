@@ -16,7 +16,7 @@ from alexnet.cifar10_pickle import read_batch
 from alexnet.commands import train
 from alexnet.datasets import Split
 from alexnet.run import RunFolder
-from alexnet.studies import STUDIES
+from alexnet.studies import ARMS, STUDIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = sorted(path.parent for place in (".", "jpeg") for path in (DOCS / "results" / place).glob("*/config.json"))
@@ -106,6 +106,35 @@ def test_a_network_with_several_seeds_has_a_mean(results):
         for values in ([row[key] for row in last] for key in ("test_loss", "test_accuracy", "test_accuracy_views"))
     )
     assert f"loss {loss}, accuracy {one} | {two} |" in results.deck("deck") and len(kept) == 3
+
+
+TWINS = sorted((DOCS / "results/twin").iterdir())
+
+
+@pytest.mark.parametrize("run", TWINS, ids=lambda run: run.name)
+def test_a_kept_twin_is_complete(run):
+    config = json.loads((run / "config.json").read_text())
+    wanted = ARMS[run.name.rpartition("-")[0]]
+    assert (config["model"], config["recipe"], config["limit_train"]) == (wanted.model, wanted.recipe.name, None)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, wanted.recipe.epochs + 1))
+    assert config["epochs"] == wanted.recipe.epochs and run.name.endswith(f"-{config['seed']}")
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "metrics.jsonl"]
+
+
+def test_the_twin_is_compared_with_the_mean(results):
+    last = {
+        kind: np.mean(
+            [
+                [json.loads(file.read_text().splitlines()[-1])[key] for key in results.VIEWS]
+                for file in (DOCS / "results").glob(f"{kind}cifar-bn-default-*/metrics.jsonl")
+            ],
+            axis=0,
+        )
+        for kind in ("", "twin/")
+    }
+    difference = " | ".join(f"**{value:+.4f}**" for value in last["twin/"] - last[""])
+    assert results.twin("cifar-bn-default").endswith(f"| {difference} |") and np.abs(last["twin/"] - last[""]).max() < 0.005
 
 
 def test_runs_on_images_compressed_twice_are_paired_by_seed(results, monkeypatch, tmp_path):
