@@ -128,7 +128,7 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
         return
     in_folder = job.data not in ("cifar10", "digits") and os.path.isdir(job.data)
     if in_folder:
-        dataset = image_folders.load_test(Path(job.data), loaded.preparation.resize)
+        dataset = image_folders.load_test(Path(job.data), loaded.preparation)
     else:
         dataset = datasets.load(job.data, job.data_dir)
     try:

@@ -1,5 +1,6 @@
 """Data sets in folders: each class has a folder, and its images are anywhere below that."""
 
+import functools
 import hashlib
 import os
 import threading
@@ -19,6 +20,7 @@ from . import entry
 from .datasets import Dataset, Split
 from .image_files import class_folders, read_image
 from .pixels import Pixels, moments
+from .preparation import Preparation
 
 TRAINING, TEST = "train", ("val", "valid", "validation", "test")  # names of folders; the first existing one has the test images
 CACHE_BYTES, CACHE_SHARE = 2 << 30, 0.25  # limits of the cache of decoded images: bytes, share of the memory; the smaller counts
@@ -29,17 +31,19 @@ NICE = 5  # the readers' priority
 
 
 class Readers:
-    """Processes that read images (3, side, side) for a data set. They start at the first image, and end when the data set's
-    images are deleted.
+    """Processes that read images (channels, side, side) for a data set. They start at the first image, and end when the data
+    set's images are deleted.
 
     cache_bytes: the memory left for the cache of images. sharers: how many processes on this machine have such a cache.
+    channels, draft: as in read_image.
     """
 
-    def __init__(self, side: int, sharers: int):
-        self.side = side
+    def __init__(self, side: int, sharers: int, channels: int = 3, draft: bool = True):
+        self.shape = channels, side, side
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.cache_bytes = int(min(CACHE_BYTES, CACHE_SHARE * memory)) // sharers
-        self.workers = Workers(get_num_threads(), _read, (3, side, side), name="image reader", nice=NICE)
+        read = functools.partial(_read, draft=draft)
+        self.workers = Workers(get_num_threads(), read, self.shape, name="image reader", nice=NICE)
 
     def read(self, paths: Sequence[str], out: np.ndarray, measured: bool) -> list[Any]:
         """Fill out[i] with the image in paths[i]. Returns for each its moments if `measured`, else None; or a Failure."""
@@ -53,15 +57,15 @@ class Readers:
         self.close()
 
 
-def _read(task: tuple[str, bool], row: np.ndarray) -> list[int] | None:
+def _read(task: tuple[str, bool], row: np.ndarray, draft: bool) -> list[int] | None:
     """In a reader process: fill row with an image, and return its moments if they are wanted."""
     path, measured = task
-    row[...] = read_image(path, row.shape[1])
+    row[...] = read_image(path, row.shape[1], len(row), draft)
     return moments(row) if measured else None
 
 
 class ImageFiles:
-    """Images (N, 3, side, side) uint8 that are read when they are indexed: images[0], images[:8], images[[7, 1]].
+    """Images (N, C, side, side) uint8 that are read when they are indexed: images[0], images[:8], images[[7, 1]].
 
     They are kept in memory if there is room for all of them.
     """
@@ -70,7 +74,7 @@ class ImageFiles:
 
     def __init__(self, root: Path, names: Sequence[str], readers: Readers):
         self.root, self.names, self.readers = root, names, readers
-        self.shape = (len(names), 3, readers.side, readers.side)
+        self.shape = (len(names), *readers.shape)
         self._kept: np.ndarray | None = None
         self._has = np.zeros(len(names), bool)
         self._keeping = threading.Lock()  # for threads that read at the same time
@@ -94,7 +98,7 @@ class ImageFiles:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def read(self, indices: np.ndarray, measured: bool = False) -> tuple[np.ndarray, list[Any]]:
-        """(images (n, 3, side, side), the results of Readers.read for them)."""
+        """(images (n, C, side, side), the results of Readers.read for them)."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         results: list[Any] = [None] * len(indices)
         has = self._has[indices]
@@ -168,10 +172,10 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     return Dataset(str(root), tuple(classes), train, _split(root, test, tested, readers))
 
 
-def load_test(root: Path, side: int) -> Dataset:
+def load_test(root: Path, preparation: Preparation) -> Dataset:
     """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with one folder per class."""
     root = Path(os.path.abspath(root))
-    readers = Readers(side, 1)
+    readers = Readers(preparation.resize, 1, preparation.channels, preparation.draft)
     folder = next((root / name for name in TEST if _has_folders(root / name)), root)
     classes = _classes(folder)
     none = Split(ImageFiles(root, [], readers), np.zeros(0, np.int64))
@@ -239,7 +243,7 @@ def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) ->
     skipped: list[str] = []
     while True:
         train, test = dataset.train.first(limit_train, "--limit-train"), dataset.test.first(limit_test, "--limit-test")
-        pixels = Pixels(3)
+        pixels = Pixels(dataset.image_shape[0])
         unreadable: dict[str, str] = {}
         with tqdm(desc="reading images", total=len(train) + len(test), unit="img", disable=None, leave=False) as bar:
             for files in (_files(train), _files(test)):
