@@ -86,7 +86,7 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
     device, communicators = join(job.backend, job.devices, "fp32", threads, communicators)
     loaded = weights.read(job.source, job.checkpoint)
     preparation, dtype = loaded.preparation, next(loaded.network.parameters()).dtype
-    with _images(job, loaded) as split:
+    with _images(job, loaded, communicators) as split:
         loader = DataLoader(
             split.images,
             split.labels,
@@ -117,10 +117,10 @@ def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -
 
 
 @contextlib.contextmanager
-def _images(job: Job, loaded: Weights) -> Iterator[Split]:
-    """The images to test on; their labels are indices of the network's classes."""
+def _images(job: Job, loaded: Weights, communicators: Communicators) -> Iterator[Split]:
+    """The images to test on, the same on all ranks; their labels are indices of the network's classes."""
     if job.data is None:
-        config = RunFolder.read(job.source).config
+        config = dataclasses.replace(RunFolder.read(job.source).config, devices=list(job.devices))
         if job.data_dir is not None:
             config = moved(config, job.data_dir)
         with opened(config, download=False) as (config, dataset):
@@ -128,7 +128,7 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
         return
     in_folder = job.data not in ("cifar10", "digits") and os.path.isdir(job.data)
     if in_folder:
-        dataset = image_folders.load_test(Path(job.data), loaded.preparation)
+        dataset = image_folders.load_test(Path(job.data), loaded.preparation, sharers=communicators.size)
     else:
         dataset = datasets.load(job.data, job.data_dir)
     try:
@@ -137,7 +137,7 @@ def _images(job: Job, loaded: Weights) -> Iterator[Split]:
             shapes = [" x ".join(map(str, shape)) for shape in (dataset.image_shape, _stored(loaded))]
             raise UserError(f"--data {job.data}: its images are {shapes[0]}, but those of the network {shapes[1]}")
         if in_folder:
-            image_folders.survey(dataset, None, None)
+            image_folders.survey(dataset, None, None, quiet=communicators.rank > 0)
         yield Split(dataset.test.images, labels[dataset.test.labels])
     finally:
         dataset.close()

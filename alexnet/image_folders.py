@@ -172,10 +172,13 @@ def load(root: Path, side: int, sharers: int = 1) -> Dataset:
     return Dataset(str(root), tuple(classes), train, _split(root, test, tested, readers))
 
 
-def load_test(root: Path, preparation: Preparation) -> Dataset:
-    """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with one folder per class."""
+def load_test(root: Path, preparation: Preparation, sharers: int = 1) -> Dataset:
+    """A folder to test on: FOLDER/val (or valid, validation, test), or else the folder itself, with one folder per class.
+
+    sharers: as in Readers.
+    """
     root = Path(os.path.abspath(root))
-    readers = Readers(preparation.resize, 1, preparation.channels, preparation.draft)
+    readers = Readers(preparation.resize, sharers, preparation.channels, preparation.draft)
     folder = next((root / name for name in TEST if _has_folders(root / name)), root)
     classes = _classes(folder)
     none = Split(ImageFiles(root, [], readers), np.zeros(0, np.int64))
@@ -234,18 +237,19 @@ def _files(split: Split) -> ImageFiles:
 # --- before a run begins --------------------------------------------------------------------------------------------------
 
 
-def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) -> tuple[Pixels, list[str]]:
+def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None, quiet: bool = False) -> tuple[Pixels, list[str]]:
     """Read every image that the run will use. Returns (pixel statistics of the training images, files that cannot be read).
 
     The latter are named in warnings, and left out of the data set. Raises UserError if there are too many, or if a class loses
-    all its images.
+    all its images. quiet: print no progress and no warnings, as on all ranks but one.
     """
+    quiet = quiet or not mpi.first_on_machine()
     skipped: list[str] = []
     while True:
         train, test = dataset.train.first(limit_train, "--limit-train"), dataset.test.first(limit_test, "--limit-test")
         pixels = Pixels(dataset.image_shape[0])
         unreadable: dict[str, str] = {}
-        with tqdm(desc="reading images", total=len(train) + len(test), unit="img", disable=None, leave=False) as bar:
+        with tqdm(desc="reading images", total=len(train) + len(test), unit="img", disable=quiet or None, leave=False) as bar:
             for files in (_files(train), _files(test)):
                 for start in range(0, len(files), BLOCK):
                     indices = np.arange(start, min(start + BLOCK, len(files)))
@@ -258,7 +262,7 @@ def survey(dataset: Dataset, limit_train: int | None, limit_test: int | None) ->
                             pixels.add(result, images[0, 0].size)
         if not unreadable:
             return pixels, skipped
-        for name in list(unreadable)[: max(0, NAMED - len(skipped)) if mpi.first_on_machine() else 0]:
+        for name in list(unreadable)[: 0 if quiet else max(0, NAMED - len(skipped))]:
             entry.tell(f"warning: {_files(train).root / name} is left out: {unreadable[name]}")
         skipped += unreadable
         most = max(MOST_SKIPPED, int(MOST_SKIPPED_SHARE * (len(train) + len(test))))

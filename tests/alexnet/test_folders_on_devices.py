@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def test_an_evaluation_is_the_same_on_two_devices(alone):
     one, two = json.loads(one.stdout), json.loads(two.stdout)
     np.testing.assert_allclose(two.pop("loss"), one.pop("loss"), rtol=1e-9)
     assert one == two
+
+
+def test_an_unreadable_file_is_named_once_on_two_devices(data, alone, tmp_path):
+    shutil.copytree(data / "val", tmp_path / "val")
+    (tmp_path / "val/red/red-0.png").write_bytes(b"x")
+    done = call(alone, "--data", tmp_path / "val", "--json", "--devices", "0,1", program="evaluate")
+    assert json.loads(done.stdout)["images"] == 8 and done.stderr.count("red-0.png is left out") == 1, done.stderr
 
 
 @LINUX

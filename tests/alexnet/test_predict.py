@@ -24,7 +24,8 @@ from minidl import Tensor, no_grad
 from minidl import functional as F
 from minidl.errors import UserError
 from minidl.nn import init
-from minidl.parallel import ALONE
+from minidl.parallel import ALONE, Communicators
+from minidl.parallel.communicator import Communicator
 from tests.helpers import experiments, folders
 from tests.helpers.experiments import TINY
 
@@ -370,6 +371,18 @@ def test_unreadable_files_are_left_out(place, tmp_path):
     (tmp_path / "val/red/red-0.png").write_bytes(b"x")
     status, out, told = call(evaluate, place / "run", "--data", tmp_path / "val", "--json")
     assert status == 0 and json.loads(out)["images"] == 14 and "red-0.png is left out" in told[0]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_ranks_of_an_evaluation_share_the_cache(place, given):
+    bytes_of = {}
+    for size in (1, 3):
+        job = evaluation.Job(place / "run", str(place / "data") if given else None, devices=range(size))
+        ranks = Communicator()
+        ranks.size = size
+        with evaluation._images(job, weights.read(job.source), Communicators(ranks, ranks)) as split:
+            bytes_of[size] = split.images[:].nbytes + split.images.readers.cache_bytes
+    assert bytes_of[3] == bytes_of[1] // 3
 
 
 def test_a_picture_of_an_evaluation_is_drawn(place, tmp_path):
