@@ -28,8 +28,7 @@ COMMANDS = {
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 THREAD_BYTES = 256 << 20  # address space of a thread: stack, heap and OpenBLAS's buffer
 SAME_SIGNAL = 0.2  # seconds within which a signal that comes twice counts once
-
-_name = "train.py"
+NAME = "MINIDL_PROGRAM"  # environment variable: the program's name in messages, also for the processes that it starts
 
 
 def main(arguments: list[str]) -> int:
@@ -51,9 +50,8 @@ def main(arguments: list[str]) -> int:
 
 def run(command: str, arguments: list[str]) -> int:
     """Import a command's module in alexnet/commands, call its main, and return the exit status."""
-    global _name
     handle_signals(end_at_once, end_at_once)
-    _name = "train.py" if command == "train" else f"alexnet {command}"
+    os.environ[NAME] = "train.py" if command == "train" else f"alexnet {command}"
     prepare_streams()
     limit_threads()
     sys.unraisablehook = _end_all_the_same
@@ -98,7 +96,11 @@ def _call(command: str, arguments: list[str]) -> tuple[int, str]:
 def tell(message: str, name: str | None = None) -> None:
     """Print one line on standard error; line breaks and unprintable characters are escaped."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(f"{name or _name}: {line}", file=sys.stderr, flush=True)
+    print(f"{name or _name()}: {line}", file=sys.stderr, flush=True)
+
+
+def _name() -> str:
+    return os.environ.get(NAME, "train.py")
 
 
 def describe(error: BaseException) -> str:
@@ -215,7 +217,7 @@ def _interrupted_all_the_same() -> Iterator[None]:
 def end_with(message: str, status: int) -> NoReturn:
     """End the process in a signal handler. It writes to the file descriptor, as the stream may be in the middle of a line."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{_name}: {message}\n".encode())
+        os.write(2, f"{_name()}: {message}\n".encode())
     os._exit(status)
 
 
