@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.errors import UserError
+from minidl.parallel import mpi
 
 from ..config import MOST_DEVICES
 
@@ -62,6 +63,15 @@ def add_devices(parser: argparse.ArgumentParser, what: str) -> None:
     kinds = "numpy for CPUs, cupy for GPUs (default numpy)"
     parser.add_argument("--backend", choices=["numpy", "cupy"], help=kinds)
     parser.add_argument("--devices", type=device_list, metavar="0", help=f"{what} (default 0)")
+
+
+def refuse_mpi(command: str) -> None:
+    """Raise UserError if mpiexec has started this process and others."""
+    if mpi.started():
+        raise UserError(
+            f"under mpiexec each process would do the whole work of {command}; run it without mpiexec, and choose devices with "
+            "--devices"
+        )
 
 
 def number(kind: type, at_least: float, at_most: float, name: str) -> Callable[[str], Any]:

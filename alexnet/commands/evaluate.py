@@ -18,7 +18,7 @@ from minidl.parallel.communicator import timeout
 from .. import entry, evaluation, pictures
 from ..recipes import MOST
 from ..views import VIEWS
-from .arguments import Parser, add_devices, add_source, check_picture, number
+from .arguments import Parser, add_devices, add_source, check_picture, number, refuse_mpi
 
 
 def main(arguments: list[str]) -> int:
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--batch-size", type=count, metavar="N", help="images in a batch (default: the run's)")
     add_devices(p, "GPUs, or processes that share the CPU; they divide the images")
     args = vars(p.parse_args(arguments))
+    refuse_mpi("evaluate")
     as_json, out = args.pop("json", False), args.pop("out", None)
     if out is not None:
         check_picture("--out", out)

@@ -26,7 +26,7 @@ from ..image_files import ImageError
 from ..prediction import Prediction
 from ..recipes import MOST
 from ..views import VIEWS
-from .arguments import Parser, add_devices, add_source, check_picture, number
+from .arguments import Parser, add_devices, add_source, check_picture, number, refuse_mpi
 
 MOST_IN_GRID = 100  # images
 
@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     add_devices(p, "number of the GPU")
     p.set_defaults(backend="numpy", devices=[0])
     args = p.parse_args(arguments)
+    refuse_mpi("predict")
     grid, explain = getattr(args, "grid", None), getattr(args, "explain", None)
     if grid is not None:
         check_picture("--grid", grid)

@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 
 from minidl.errors import NotFiniteError, UserError
-from minidl.parallel import mpi
 
 from .. import entry, launch, reproduction
 from ..config import Config
@@ -23,7 +22,7 @@ from ..reproduction import find, run_config, run_name, state
 from ..run import RunFolder
 from ..studies import ARMS, STUDIES
 from . import train
-from .arguments import Parser, add_devices, folder_name
+from .arguments import Parser, add_devices, folder_name, refuse_mpi
 
 ALL = "all"
 
@@ -58,8 +57,7 @@ def main(arguments: list[str]) -> int:
     keep = getattr(args, "keep", None)
     if keep is not None and os.path.realpath(keep) == os.path.realpath(args.runs):
         raise UserError(f"--keep {keep}: this is the folder of the runs; give another")
-    if mpi.started():
-        raise UserError("reproduce starts its processes itself; run it without mpiexec, and give --devices")
+    refuse_mpi("reproduce")
     given = argparse.Namespace(**{name: vars(args)[name] for name in ("backend", "devices", "data_dir") if name in args})
     if not asked:
         _print_plan(train.config(given), args.runs)

@@ -24,7 +24,7 @@ from minidl import Tensor, no_grad
 from minidl import functional as F
 from minidl.errors import UserError
 from minidl.nn import init
-from minidl.parallel import ALONE, Communicators
+from minidl.parallel import ALONE, Communicators, mpi
 from minidl.parallel.communicator import Communicator
 from tests.helpers import experiments, folders
 from tests.helpers.experiments import TINY
@@ -419,6 +419,14 @@ def test_the_mistakes_are_the_most_certain_ones(place, tmp_path, monkeypatch):
 def test_evaluate_refuses_wrong_options(place, options, message):
     with pytest.raises(UserError, match=message):
         call(evaluate, place / "run", *options)
+
+
+@pytest.mark.parametrize("command, images", [(predict, ["data"]), (evaluate, [])])
+def test_mpiexec_is_refused(place, monkeypatch, command, images):
+    monkeypatch.setattr(mpi, "started", lambda: True)
+    name = command.__name__.rpartition(".")[2]
+    with pytest.raises(UserError, match=f"each process would do the whole work of {name}; run it without mpiexec"):
+        call(command, place / "run", *(place / folder for folder in images))
 
 
 @pytest.mark.parametrize("command, option, source", [(predict, "--grid", "data"), (evaluate, "--out", "")])
