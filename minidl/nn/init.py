@@ -14,7 +14,7 @@ _skipped = contextvars.ContextVar("skipped", default=False)
 
 @contextlib.contextmanager
 def skipped() -> Iterator[None]:
-    """Make layers without initial weights inside this context, which saves time if their state is loaded next."""
+    """Make layers whose weights are 0 inside this context, which saves time if their state is loaded next."""
     token = _skipped.set(True)
     try:
         yield

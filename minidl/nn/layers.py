@@ -60,7 +60,7 @@ class Conv2d(Module):
             self.padding: Any = padding
         else:
             self.padding = pair(padding, "padding", at_least=0)
-        self.weight = Parameter(np.empty((out_channels, in_channels // groups, *self.kernel_size), np.float32))
+        self.weight = Parameter(np.zeros((out_channels, in_channels // groups, *self.kernel_size), np.float32))
         init.kaiming_normal_(self.weight)
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
         self.to(device, dtype)
@@ -84,7 +84,7 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: str | None = None, dtype: Any = None):
         _require_integers(self, 0, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
+        self.weight = Parameter(np.zeros((out_features, in_features), np.float32))
         init.kaiming_normal_(self.weight)
         self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
         self.to(device, dtype)

@@ -539,3 +539,12 @@ def test_pytorch_arguments_without_effect_are_accepted():
     with pytest.raises(ValueError, match="CrossEntropyLoss takes weight=None only"):
         nn.CrossEntropyLoss(weight=np.ones(3))
     assert nn.BatchNorm1d(2)([[1.0, 2.0], [3.0, 5.0]]).shape == (2, 2)
+
+
+def test_weights_that_are_not_drawn_are_zeros():
+    """And not what was in that memory, which may be NaN: casting it to float64 would warn."""
+    for _ in range(100):
+        garbage = [np.full((4, 9), np.nan, np.float32) for _ in range(9)]
+        del garbage
+        with nn.init.skipped():
+            assert not nn.Linear(9, 4).weight.data.any() and not nn.Conv2d(1, 4, 3).weight.data.any()
