@@ -1,7 +1,8 @@
 """One training step, and one forward pass, of each workload in minidl, PyTorch and TensorFlow.
 
 A contender is a tuple of functions: train and forward; minidl's also has layers. The networks, the batch and the update (SGD,
-momentum .9, weight decay 5e-4) are the same in all, except that TensorFlow's weight decay is not part of its momentum.
+momentum .9, weight decay 5e-4) are the same in all, with two exceptions. TensorFlow's weight decay is not part of its momentum.
+In W3, minidl has the paper's dropout, whose outputs are half of the others'.
 """
 
 import time
@@ -145,8 +146,12 @@ def tensorflow(workload, batch):
     from tensorflow.keras import layers
 
     _, classes, size, _ = WORKLOADS[workload]
-    local = layers.Lambda(lambda x: tf.nn.local_response_normalization(x, 2, 2.0, 1e-4 / 5, 0.75))
     groups = 2 if workload == "W3" else 1
+
+    def local(x):
+        """Normalises the channels of each tower by themselves."""
+        towers = tf.split(x, groups, axis=-1)
+        return tf.concat([tf.nn.local_response_normalization(tower, 2, 2.0, 1e-4 / 5, 0.75) for tower in towers], axis=-1)
 
     def block(outputs, kernel, stride=1, padding="same", groups=1, lrn=False):
         yield layers.Conv2D(outputs, kernel, stride, padding, groups=groups)
@@ -154,7 +159,7 @@ def tensorflow(workload, batch):
             yield layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
         yield layers.ReLU()
         if workload != "W1" and lrn:
-            yield local
+            yield layers.Lambda(local)
 
     net = tf.keras.Sequential(
         [
