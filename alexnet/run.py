@@ -54,7 +54,10 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class RunFolder:
-    """The folder runs/NAME. Its files are written atomically: a kill loses only the work since the last checkpoint.
+    """The folder runs/NAME. A kill loses only the work since the last checkpoint.
+
+    Its files are written atomically. metrics.jsonl, statistics.jsonl and event files are appended to instead; an incomplete
+    line at their end is ignored.
 
     A process that writes in it holds its lock, and so do the processes that this object is sent to. `locked` is False if the
     system or the file system has no locks.
