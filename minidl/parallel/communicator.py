@@ -144,7 +144,7 @@ class Patience:
     """
 
     def __init__(self, seconds: float):
-        self.left, self.asked, self.most = seconds, time.monotonic(), min(2.0, seconds / 4)
+        self.seconds, self.left, self.asked, self.most = seconds, seconds, time.monotonic(), min(2.0, seconds / 4)
 
     def ended(self) -> bool:
         now = time.monotonic()

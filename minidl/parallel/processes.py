@@ -117,7 +117,8 @@ def _watch(processes: list[BaseProcess], controls: list[Connection], stop: Calla
                     silence[rank] = Patience(timeout + 2 * GRACE)  # the other ranks time out first: they say more
                     continue
             elif silence[rank].ended():
-                report = "ended", f"did not respond for {timeout:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
+                seconds = silence[rank].seconds
+                report = "ended", f"did not respond for {seconds:g} s (set by MINIDL_TIMEOUT): it is stopped or hangs"
             else:
                 continue
             reports[rank] = report

@@ -23,6 +23,7 @@ from alexnet.run import RunFolder
 from minidl import Tensor, checkpoint, nn
 from minidl.errors import NotFiniteError, TrainingError, UserError
 from minidl.parallel import ALONE, launch, mpi
+from minidl.parallel import processes as launched
 from minidl.parallel.communicator import timeout
 from minidl.parallel.shared_memory import SLOT_BYTES
 from minidl.parallel.sync_batch_norm import synchronize_batch_norm
@@ -383,6 +384,13 @@ def test_a_suspended_run_may_pause_longer_than_the_timeout(tmp_path):
         assert status == 129 and errors == "train.py: stopped and saved; resume with: python train.py --resume run\n"
 
 
+def test_a_process_that_does_not_start_is_reported_with_the_limit_of_the_start(monkeypatch):
+    monkeypatch.setattr(launched, "START", 0.02)
+    monkeypatch.setattr(launched, "TICK", 0.005)
+    with pytest.raises(TrainingError, match=r"^rank \d did not respond for 0\.02 s "):
+        launch(2, ranks.fail, "hang", timeout=0.01)
+
+
 @LINUX
 def test_stopping_all_workers_ends_the_run(tmp_path):
     with Run(tmp_path, *TWO, MINIDL_TIMEOUT="1") as run:
@@ -390,7 +398,7 @@ def test_stopping_all_workers_ends_the_run(tmp_path):
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
         status, errors, _ = run.ends(30)
-        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 1 s .*\n", errors)
+        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 5 s .*\n", errors)
         gone(workers)
 
 
