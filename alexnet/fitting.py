@@ -196,7 +196,8 @@ class _Run:
 def load_network(folder: RunFolder, dataset: Dataset) -> tuple[Module, Progress]:
     """The network of a run's newest checkpoint that can be used, and the progress of the run then.
 
-    Without any checkpoint, it is the initial network. Raises UserError if there are checkpoints, but none can be used.
+    Without any checkpoint, it has the initial weights that the seed gives, also if the run starts from those of --init. Raises
+    UserError as Saver.restore does.
     """
     loader, _ = build_loaders(folder.config, dataset, 0, 1)
     model = build_model(folder.config)

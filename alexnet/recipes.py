@@ -31,7 +31,7 @@ class Recipe:
     weight_decay: Share
     bias_lr: Annotated[float, Meta(ge=0, le=1000)]  # the biases' learning rate, in multiples of lr
     bias_decay: bool  # whether weight decay is applied to biases too
-    # "one-cycle": up to lr and down to zero, changed at every step. "step": a tenth of lr after step_epochs. "plateau": a tenth
+    # "one-cycle": up to lr and down to zero, changed at every step. "step": a tenth after every step_epochs. "plateau": a tenth
     # whenever the test error has not fallen for step_epochs.
     schedule: Literal["one-cycle", "step", "plateau"]
     step_epochs: Annotated[int, Meta(ge=0, le=MOST)]

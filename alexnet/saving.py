@@ -166,8 +166,9 @@ class Saver:
     def restore(self) -> Facts:
         """Read the newest checkpoint that can be used, and print why newer ones cannot. Writes nothing. Called by rank 0.
 
-        distribute() then copies the arrays to the network and the optimiser. Without any checkpoint the run starts again. Raises
-        UserError if there are checkpoints, but none can be used.
+        distribute() then copies the arrays to the network and the optimiser. Without any checkpoint, the network stays as it is,
+        and the progress is that of the start. Raises UserError if there are checkpoints, but none can be used, or if there are
+        none, but more than one epoch in metrics.jsonl.
         """
         files, rows = self.folder.checkpoints(), self.folder.metrics()
         self.folder.statistics()
