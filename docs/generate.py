@@ -10,9 +10,10 @@ is replaced by the current source of that class or function. The text between tw
 
 is made by results.py from the runs that are kept in results/, and so are the plots there. The explorer's pages are made from the
 files in explorer/. Messages that troubleshooting.md does not explain yet are added at its end.
-Exit status: 0, or 1 if --check found something.
+Exit status: 0, 1 if --check found something, 2 wrong usage.
 """
 
+import argparse
 import importlib
 import inspect
 import re
@@ -96,4 +97,6 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main("--check" in sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, and print what is out of date")
+    sys.exit(main(parser.parse_args().check))

@@ -143,7 +143,16 @@ def test_links_work(page):
             assert anchor in anchors(file), f"{name(page)} links to {target}, and there is no such heading"
 
 
-def test_code_and_figures_are_up_to_date():
+def generate(*options):
     pytest.importorskip("pygraphviz")
-    done = subprocess.run([sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, DOCS / "generate.py", *options], capture_output=True, text=True, check=False)
+
+
+def test_code_and_figures_are_up_to_date():
+    done = generate("--check")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_docs_are_not_rewritten_for_a_wrong_option():
+    done = generate("--chekc")
+    assert done.returncode == 2 and "unrecognized arguments: --chekc" in done.stderr
