@@ -96,12 +96,13 @@ def main() -> None:
         train, test = dataset.train.first(args.limit_train, "--limit-train"), dataset.test
         settings = {key: vars(args)[key] for key in ("model", "recipe", "seed", "limit_train")}
         settings |= {"epochs": epochs, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        if args.out and args.out.exists():
+        if args.out and (args.out / "config.json").exists():
             if json.loads((args.out / "config.json").read_text()) != settings:
                 p.error(f"--out {args.out} has a run with other settings; choose another folder")
         elif args.out:
-            args.out.mkdir(parents=True)
-            (args.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+            args.out.mkdir(parents=True, exist_ok=True)
+            with replacing(args.out / "config.json") as part:
+                part.write_text(json.dumps(settings, indent=2) + "\n")
     except (UserError, OSError, ValueError) as error:
         p.error(str(error))
     mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (dataset.pixels.mean, dataset.pixels.std))

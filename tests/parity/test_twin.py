@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import json
 import sys
 from pathlib import Path
@@ -146,6 +147,23 @@ def test_a_stopped_twin_resumes_after_its_last_epoch(twin, images, tmp_path, mon
             train("stopped")
     stopped, whole = train("stopped"), train("whole")
     assert stopped[0] == whole[0] | EVALUATION and stopped[1:] == whole[1:] and len(whole) == 3
+
+
+def test_a_twin_that_could_not_begin_begins_again(twin, images, tmp_path, monkeypatch, capsys):
+    """After a full disk, the same command starts the run."""
+
+    def full(path, text):
+        path.write_bytes(text[:10].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "argv", ["twin.py", "--out", str(tmp_path / "out"), "--epochs", "1", "--limit-train", "30"])
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(SystemExit):
+            twin.main()
+    assert "No space left on device" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+    twin.main()
+    assert len((tmp_path / "out/metrics.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
