@@ -188,6 +188,25 @@ def processor():
         return platform.processor() or platform.machine()
 
 
+def with_table(readme, table):
+    """The file's text with this table between its two marks, included. Ends the program if it has no marks."""
+    try:
+        old = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"bench.py: cannot read {readme}: {error.strerror}")
+    if old.count(BEGIN) != 1 or old.count(END) != 1:
+        sys.exit(f"bench.py: {readme} lacks the marks {BEGIN} and {END}")
+    return old.partition(BEGIN)[0] + table + old.partition(END)[2]
+
+
+def write(path, text):
+    """Write a file atomically."""
+    from minidl.files import replacing  # here, because the other contenders do not load minidl
+
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def main():
     if sys.argv[1:2] == ["--serve"]:
         return serve(sys.argv[2], sys.argv[3], int(sys.argv[4]))
@@ -198,6 +217,10 @@ def main():
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     parser.add_argument("--readme", type=Path, help="put the table into this file, between its two marks")
     options = parser.parse_args()
+    if options.readme:
+        with_table(options.readme, "")  # so that it ends here, not after the measurement
+    if options.json and not options.json.parent.is_dir():
+        sys.exit(f"bench.py: there is no folder {options.json.parent} for --json")
     installed = {package: importlib.util.find_spec(package) is not None for package in ("torch", "tensorflow")}
     names = [OURS, *(PYTORCH if installed["torch"] else ()), *([TENSORFLOW] if installed["tensorflow"] else ())]
     if not installed["torch"]:
@@ -234,12 +257,9 @@ def main():
     if options.json:
         figures = {"versions": versions, "processor": processor(), "cores": os.cpu_count()}
         figures |= {"workloads": results, "one image": one_image, "images per second": batches}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write(options.json, json.dumps(figures, indent=2) + "\n")
     if options.readme:
-        old = options.readme.read_text()
-        if old.count(BEGIN) != 1 or old.count(END) != 1:
-            sys.exit(f"bench.py: {options.readme} lacks the marks {BEGIN} and {END}")
-        options.readme.write_text(old.partition(BEGIN)[0] + text + old.partition(END)[2])
+        write(options.readme, with_table(options.readme, text))
     return None
 
 
