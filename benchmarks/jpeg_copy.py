@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet import datasets
+from alexnet import cifar10_files, datasets
 from alexnet.datasets import Split
 from minidl.errors import UserError
 
 FRAME = 4  # half of a block of 8 pixels, a quarter of a colour block, which has half the resolution
-BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 
 
 def compressed(image: np.ndarray, quality: int) -> np.ndarray:
@@ -47,15 +46,16 @@ def main() -> int:
     args = p.parse_args()
     try:
         dataset = datasets.load("cifar10", args.data_dir)
-        place = args.target / "cifar-10-batches-py"
+        place = args.target / cifar10_files.FOLDER
         place.mkdir(parents=True)
+        *train, test = cifar10_files.NAMES
+        for name, part in zip(train, np.split(np.arange(len(dataset.train)), len(train)), strict=True):
+            write(place / name, dataset.train.chosen(part), args.quality)
+        write(place / test, dataset.test, args.quality)
+        (place / "batches.meta").write_bytes(pickle.dumps({"label_names": list(dataset.classes)}))
     except (UserError, OSError) as error:
         print(f"jpeg_copy.py: {error}", file=sys.stderr)
         return 2
-    for name, part in zip(BATCHES, np.split(np.arange(len(dataset.train)), len(BATCHES)), strict=True):
-        write(place / name, dataset.train.chosen(part), args.quality)
-    write(place / "test_batch", dataset.test, args.quality)
-    (place / "batches.meta").write_bytes(pickle.dumps({"label_names": list(dataset.classes)}))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks/bench.py writes."""
+"""What benchmarks/bench.py and benchmarks/jpeg_copy.py write. The images of a JPEG copy are tested in test_results.py."""
 
 import contextlib
 import errno
@@ -6,7 +6,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from alexnet import cifar10_files, datasets
+from alexnet.datasets import Dataset, Split
 
 
 @pytest.fixture
@@ -67,3 +71,36 @@ def test_the_benchmark_leaves_the_file_if_the_disk_is_full(bench, tmp_path, monk
     with pytest.raises(OSError, match="No space"):
         bench.write(readme, "the new table")
     assert readme.read_text() == "old" and list(tmp_path.iterdir()) == [readme]
+
+
+@pytest.fixture
+def jpeg_copy(monkeypatch):
+    """benchmarks/jpeg_copy.py, with ten random training images, and the first two as test images."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import jpeg_copy
+
+    train = Split(np.random.default_rng(0).integers(0, 256, (10, 3, 32, 32), dtype=np.uint8), np.arange(10))
+    dataset = Dataset("cifar10", tuple("abcdefghij"), train, train.chosen(np.arange(2)))
+    monkeypatch.setattr(datasets, "load", lambda *_: dataset)
+    monkeypatch.setattr(sys, "argv", ["jpeg_copy.py", "copy"])
+    return jpeg_copy
+
+
+def test_a_jpeg_copy_has_all_files(jpeg_copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cifar10_files, "BATCH", 2)
+    assert jpeg_copy.main() == 0
+    folder = tmp_path / "copy/cifar-10-batches-py"
+    assert {file.name for file in folder.iterdir()} == {*cifar10_files.NAMES, "batches.meta"}
+    (_, labels), (_, tested) = cifar10_files.read_folder(folder)
+    assert labels.tolist() == list(range(10)) and tested.tolist() == [0, 1]
+
+
+def test_a_full_disk_ends_a_jpeg_copy_with_one_line(jpeg_copy, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert jpeg_copy.main() == 2
+    assert capsys.readouterr().err == "jpeg_copy.py: [Errno 28] No space left on device\n"
