@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> int:
     if unknown:
         raise UserError(f"there is no part {unknown[0]!r}; there are {', '.join(STUDIES)}, and {ALL}")
     keep = getattr(args, "keep", None)
+    if keep is not None and not asked:
+        raise UserError(f"--keep {keep}: the plan has no runs to copy; name a part, or all")
     if keep is not None and os.path.realpath(keep) == os.path.realpath(args.runs):
         raise UserError(f"--keep {keep}: this is the folder of the runs; give another")
     refuse_mpi("reproduce")

@@ -505,6 +505,11 @@ def test_the_runs_are_not_replaced_by_their_copies(small, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_keep_is_refused_for_the_plan():
+    with pytest.raises(UserError, match="^--keep kept: the plan has no runs to copy; name a part, or all$"):
+        reproduce.main(["--keep", "kept"])
+
+
 @pytest.mark.parametrize("option", ["--runs", "--keep", "--data-dir"])
 def test_a_folder_without_a_name_is_refused(option):
     with pytest.raises(UserError, match=f"argument {option}: give the name of a folder"):
