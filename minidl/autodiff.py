@@ -33,7 +33,7 @@ class no_grad(contextlib.ContextDecorator):
 
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
-            raise TypeError("no_grad() would end before this generator begins; write `with no_grad():` inside it")
+            raise TypeError("no_grad() ends before this generator begins; write `with no_grad():` inside it, around no yield")
         return super().__call__(function)
 
 
@@ -164,7 +164,7 @@ class Function:
         like = next((x.data for x in inputs if isinstance(x, Tensor)), None)
         self.inputs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(as_array(x, like)) for x in inputs)
         self.buffers = (None,) * len(inputs)
-        self.needs_grad = tuple(x is not None and x.requires_grad and not _no_grads.get() for x in self.inputs)
+        self.needs_grad = tuple(x is not None and x.requires_grad and _no_grads.get() <= 0 for x in self.inputs)
         output = Tensor(self.forward(*[None if x is None else x.data for x in self.inputs]), any(self.needs_grad))
         share_changes(output, self.inputs)
         if output.requires_grad:

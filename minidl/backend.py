@@ -114,10 +114,19 @@ def as_array(value, like: Array = None) -> Array:
         fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(number, float))
         xp = get_array_module(like)
         return xp.asarray(number, dtype=like.dtype if fits else xp.float32 if isinstance(number, float) else None)
-    if hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__"):
-        return np.asarray(value) if isinstance(value, np.generic) else value
+    if hasattr(value, "__cuda_array_interface__"):
+        return value
+    if hasattr(value, "__array_interface__"):  # also NumPy's scalars and matrices, and Pillow's images
+        return np.asarray(value)
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def check_index(array: Array, key: Any) -> None:
+    """Raise IndexError if the key has integers that are out of range, in arrays on the host: CuPy would wrap them around."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if not isinstance(array, np.ndarray) and all(isinstance(part, (np.ndarray, list, slice, int)) for part in parts):
+        np.broadcast_to(np.False_, array.shape)[key]
 
 
 def to_device(array: Array, device: str) -> Array:

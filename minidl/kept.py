@@ -32,15 +32,15 @@ def detect_anomaly() -> Iterator[None]:
 class Kept:
     """A record of the arrays that forward kept as attributes of its function, to check that they are unchanged.
 
-    tensors: the inputs and the output. The record has the versions of those whose arrays were kept; within detect_anomaly
-    also copies of all kept arrays.
+    tensors: the inputs and the output. The record has the versions of those whose arrays, or views of them, were kept; within
+    detect_anomaly also copies of all kept arrays.
     """
 
     __slots__ = ("copies", "versions")
 
     def __init__(self, function: Any, tensors: Sequence[Any]):
-        kept = [id(array) for _, array in _arrays(function)]
-        self.versions = [t.version if t is not None and id(t.data) in kept else None for t in tensors]
+        kept = [array for _, array in _arrays(function)]
+        self.versions = [t.version if t is not None and any(_overlap(t.data, a) for a in kept) else None for t in tensors]
         self.copies = [array.copy() for _, array in _arrays(function)] if _detecting.get() else []
 
     def check(self, function: Any, tensors: Sequence[Any]) -> None:
@@ -65,6 +65,13 @@ def share_changes(output: Any, inputs: Sequence[Any]) -> None:
     for x in inputs:
         if x is not None and _owner(x.data) is _owner(output.data):
             output._changes = x._changes
+
+
+def _overlap(one: Array, other: Array) -> bool:
+    """Whether two arrays may have elements in common."""
+    if one is other or (one.base is None and other.base is None):
+        return one is other
+    return type(one) is type(other) and get_array_module(one).may_share_memory(one, other)
 
 
 def _owner(array: Array) -> Array:

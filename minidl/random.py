@@ -109,8 +109,8 @@ def part(first_sample: int, first_feature: int):
 def manual_seed(seed: int) -> None:
     """Set the seed of draws outside a context: initial weights, and masks that differ from call to call."""
     global _default, _host
+    _host = np.random.Generator(np.random.PCG64(seed))  # raises an error for a wrong seed
     _default = State(seed, 0)
-    _host = np.random.Generator(np.random.PCG64(seed))
 
 
 def host_generator() -> np.random.Generator:

@@ -95,7 +95,7 @@ def floating(*names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]
                 return function(*args, **kwargs)  # Python's own error then names the function
             optional = [name for name in names if signature.parameters[name].default is None and arguments.get(name) is None]
             tensors = {name: _floating(title, name, arguments[name]) for name in names if name not in optional}
-            _require_one_device(title, tensors)
+            require_one_device(title, tensors)
             widest = max((tensor.dtype for tensor in tensors.values()), key=lambda dtype: dtype.itemsize)
             computed = "float32" if widest == "float16" else widest
             for name, tensor in tensors.items():
@@ -118,7 +118,8 @@ def _floating(function: str, name: str, value: Any) -> Tensor:
     return tensor
 
 
-def _require_one_device(function: str, tensors: dict[str, Tensor]) -> None:
+def require_one_device(function: str, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError for tensors, by name, that are on different devices."""
     devices = {name: device_of(tensor.data) for name, tensor in tensors.items()}
     if len(set(devices.values())) > 1:
         listed = ", ".join(f"{name} on {device}" for name, device in devices.items())

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..autodiff import Function, Tensor
 from ..backend import Array, as_array, get_array_module
-from .arguments import floating
+from .arguments import floating, require_one_device
 
 
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
@@ -210,12 +210,14 @@ def _compare(comparison: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], T
     """An elementwise comparison, which returns booleans and has no gradient."""
 
     def compare(a, b):
-        try:
-            if not isinstance(b, (int, float)):  # NumPy compares a Python number even if the dtype cannot hold it
-                b = (b if isinstance(b, Tensor) else Tensor(as_array(b, a.data))).data
-            return Tensor(comparison(a.data, b))
-        except TypeError:  # b holds no numbers
-            return NotImplemented
+        if type(b) not in (bool, int, float):  # NumPy compares a Python number even if the dtype cannot hold it
+            try:
+                b = b if isinstance(b, Tensor) else Tensor(as_array(b, a.data))
+            except TypeError:  # it holds no numbers
+                return NotImplemented
+            require_one_device("a comparison", {"one": a, "the other": b})
+            b = b.data
+        return Tensor(comparison(a.data, b))
 
     return compare
 

@@ -42,7 +42,8 @@ def convolution_algorithm(name: str) -> Iterator[None]:
     """Choose the algorithm of convolutions inside `with convolution_algorithm("im2col"):`.
 
     "auto", the default, takes Winograd's algorithm for the shapes for which it is faster, else im2col. The results differ
-    by rounding only.
+    by rounding only, if the numbers are finite and below about 1e30. Winograd computes tiles of pixels together: a NaN or
+    infinite pixel makes its whole tile NaN, and a very large one makes the rest of its tile less accurate.
     """
     if name not in ("auto", "im2col"):
         raise ValueError(f'convolution_algorithm takes "auto" or "im2col"; got {name!r}')

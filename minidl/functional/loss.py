@@ -95,7 +95,7 @@ def cross_entropy(
     logits are the last layer's outputs, before softmax. reduction: "mean", "sum" or "none".
     """
     require_only("cross_entropy", weight=(weight, None), ignore_index=(ignore_index, -100))
-    labels = get_array_module(logits.data).asarray(labels.data if isinstance(labels, Tensor) else as_array(labels))
+    labels = get_array_module(logits.data).array(labels.data if isinstance(labels, Tensor) else as_array(labels))  # a copy
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy takes logits (N, C) and labels (N,); got {logits.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":

@@ -20,7 +20,7 @@ class BatchNorm(Function):
 
     def statistics(self, x: Array) -> tuple:
         """m, and for each channel the mean and the sum of squared deviations from it."""
-        return max(1, x.size // x.shape[1]), *self.kernels.channel_statistics(x)
+        return max(1, x.size // max(1, x.shape[1])), *self.kernels.channel_statistics(x)
 
     def over_batch(self, sums: Array) -> Array:
         """Sums over the whole batch, from the sums over x. Here x is the whole batch; SyncBatchNorm overrides this."""
@@ -90,7 +90,7 @@ def batch_norm(
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     if not eps >= 0:
         raise ValueError(f"batch_norm takes an eps of at least 0; got {eps}")
-    if training and x.ndim > 1 and x.data.size == x.shape[1]:
+    if training and x.ndim > 1 and x.data.size == x.shape[1] > 0:
         raise ValueError(f"batch_norm in training needs more than one value a channel; got x {x.shape}")
     if training and not x.data.size:
         running_mean = running_var = None  # an empty batch has no mean

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autodiff import Function, Tensor
-from ..backend import get_array_module
+from ..backend import check_index, get_array_module
 from .arguments import as_tensor, axis_of
 from .arithmetic import give_methods
 
@@ -51,6 +51,7 @@ class GetItem(Function):
 
     def forward(self, x):
         self.shape = x.shape
+        check_index(x, self.key)
         return x[self.key]
 
     def backward(self, grad):
@@ -123,7 +124,7 @@ def _unpacked(arguments: tuple) -> tuple:
 
 def _plain(key: Any) -> Any:
     """An index in which arrays replace Tensors."""
-    return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data if isinstance(key, Tensor) else key
+    return tuple(map(_plain, key)) if isinstance(key, tuple) else key.data.copy() if isinstance(key, Tensor) else key
 
 
 def _reshape(x: Tensor, *shape: Any) -> Tensor:

@@ -59,7 +59,8 @@ def gradcheck(
 
     Returns the report, with a line for each comparison, and prints it if verbose. Raises GradientError with the report if a
     gradient is wrong. Raises ValueError if the check is not possible, or if all derivatives are below atol, as any gradient
-    would then pass. The check does not change tensors or networks, and leaves no gradients.
+    would then pass. The check leaves tensors and a Module fn as they were, and leaves no gradients. A network that fn calls
+    keeps what its forward changed, such as running statistics.
     """
     if mode not in (None, "directions", "elements"):
         raise ValueError(f'gradcheck takes mode "directions" or "elements"; got {mode!r}')
@@ -153,7 +154,7 @@ def _directions(
 
 
 def _slope(loss: Callable[[], float], x: Tensor, direction: np.ndarray, step: float) -> float:
-    data = x.data
+    data, changes = x.data, x._changes
     change: Any = get_array_module(data).asarray(step * direction)
     try:
         x.data = data + change
@@ -161,4 +162,4 @@ def _slope(loss: Callable[[], float], x: Tensor, direction: np.ndarray, step: fl
         x.data = data - change
         return (above - loss()) / (2 * step)
     finally:
-        x.data = data
+        x.data, x._changes = data, changes

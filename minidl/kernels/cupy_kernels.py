@@ -28,6 +28,7 @@ from .shared import tanh_backward as tanh_backward
 from .windows import output_size
 
 COLUMN_BYTES = 256 << 20  # the size of one chunk of im2col's columns
+MOST_WINDOW = 1 << 16  # elements of a pooling window, as argmax is uint16
 
 
 def _length(x) -> int:
@@ -70,9 +71,12 @@ def matmul(a, b):
 
 def _place(values, bias, y, start):
     """y (O, total)[:, start : start + length] = values (O, length) + bias (O,), or without bias if that is None."""
-    each(
-        "place", y.dtype, values.size, product=values, bias=bias, y=y, length=values.size // len(y), start=start, total=_length(y)
-    )
+    length = values.size // len(y)
+    each("place", y.dtype, values.size, product=values, bias=_dense(bias), y=y, length=length, start=start, total=_length(y))
+
+
+def _dense(bias):
+    return None if bias is None else cp.ascontiguousarray(bias)
 
 
 # --- convolution -------------------------------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ def _read_tiles(x, size, m, padding, tiles):
 
 
 def _add_tiles(values, bias, x, size, m, padding, tiles):
-    each("add_tiles", x.dtype, x.size, tiles=values, bias=bias, x=x, **_tile_geometry(x, size, m, padding, tiles))
+    each("add_tiles", x.dtype, x.size, tiles=values, bias=_dense(bias), x=x, **_tile_geometry(x, size, m, padding, tiles))
 
 
 # --- pooling -----------------------------------------------------------------------------------------------------------
@@ -226,6 +230,8 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
 
     padding is ((top, bottom), (left, right)).
     """
+    if math.prod(kernel_size) > MOST_WINDOW:
+        raise ValueError(f"max_pool2d on a GPU takes windows of at most {MOST_WINDOW:,} elements; got {kernel_size}")
     x = to_batch_last(x)
     y = cp.empty((len(x), *size, x.shape[-1]), x.dtype)
     argmax = _like(y, np.uint16) if with_argmax else None

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minidl.functional as F
 from minidl import Function, Tensor, detect_anomaly, nn, no_grad, use_kernels
@@ -353,6 +354,43 @@ def test_an_in_place_change_of_an_array_that_backward_needs_is_an_error(make, sp
         y.sum().backward()
 
 
+def test_an_in_place_change_is_noticed_if_a_view_is_kept(make):
+    class Square(Function):
+        def forward(self, x):
+            self.x = x[:, None]
+            return x * x
+
+        def backward(self, grad):
+            return 2 * grad * self.x[:, 0]
+
+    x = make(3)
+    y = Square()(x)
+    x.data += 1
+    with pytest.raises(RuntimeError, match="Square needs its input 0"):
+        y.sum().backward()
+
+
+def test_labels_and_indices_can_be_changed_before_backward(device):
+    x = Tensor(to_device(np.ones((2, 3)), device), requires_grad=True)
+    labels, rows = Tensor(to_device(np.array([0, 1]), device)), Tensor(to_device(np.array([0, 0]), device))
+    loss, chosen = F.cross_entropy(x, labels, reduction="sum"), x[rows].sum()
+    labels.data += 1
+    rows.data += 1
+    loss.backward()
+    assert_allclose(x.grad, [[1 / 3 - 1, 1 / 3, 1 / 3], [1 / 3, 1 / 3 - 1, 1 / 3]])
+    x.grad = None
+    chosen.backward()
+    assert_array_equal(x.grad, [[2, 2, 2], [0, 0, 0]])
+
+
+def test_an_index_that_is_out_of_range_is_an_error(device):
+    x = Tensor(to_device(np.arange(3.0), device))
+    for key in (np.array([0, 5]), [0, 5], [-4], 3):
+        with pytest.raises(IndexError):
+            x[key]
+    assert_array_equal(x[[-1, 0]].data, [2, 0])
+
+
 def test_a_step_between_a_forward_and_its_backward_is_an_error():
     w = Tensor(np.ones((4, 3)), requires_grad=True)
     optimizer = SGD([w], lr=0.1)
@@ -468,6 +506,31 @@ def test_comparisons_are_element_by_element(make, device):
     with pytest.raises(TypeError):
         x < "x"  # noqa: B015
     assert {x: 1}[x] == 1 and x in {x}
+
+
+def test_a_number_of_numpy_compares_like_a_python_number():
+    x = Tensor([0.1, 0.2])
+    for number in (0.1, np.float64(0.1), np.float32(0.1)):
+        assert_array_equal((x == number).data, [True, False])
+        assert_array_equal((x > number).data, [False, True])
+
+
+def test_a_comparison_with_another_device_is_an_error(device):
+    """Python would answer False, because neither library knows the other's arrays."""
+    if device == "numpy":
+        pytest.skip("needs two devices")
+    x = Tensor(to_device(np.arange(3.0), device))
+    for other in (np.arange(3.0), Tensor(np.arange(3.0)), [0.0, 1.0, 2.0]):
+        for compare in (operator.eq, operator.ne, operator.lt):
+            with pytest.raises(ValueError, match="a comparison takes tensors on one device; got one on cupy:0, other on numpy"):
+                compare(x, other)
+
+
+def test_an_array_of_pillow_or_a_matrix_becomes_a_plain_array():
+    picture = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert_array_equal(Tensor(Image.fromarray(picture)).data, picture)
+    matrix = Tensor(np.array([[1, 2], [3, 4]]).view(np.matrix))
+    assert_array_equal((matrix * matrix).data, [[1, 4], [9, 16]])
 
 
 def test_only_a_single_number_has_a_truth_value():

@@ -74,6 +74,17 @@ def test_outside_a_context_every_call_differs_and_the_seed_repeats_them():
     np.testing.assert_array_equal(F.dropout(x).data, one.data)
 
 
+def test_a_wrong_seed_changes_nothing():
+    x = Tensor(np.ones((4, 40)))
+    random.manual_seed(5)
+    expected = F.dropout(x).data
+    random.manual_seed(5)
+    for seed in (1.5, "a", -1):
+        with pytest.raises((TypeError, ValueError)):
+            random.manual_seed(seed)
+    np.testing.assert_array_equal(F.dropout(x).data, expected)
+
+
 def test_the_fraction_of_zeros_is_p():
     for p in (0.1, 0.5, 0.9):
         y = F.dropout(Tensor(np.ones((100, 1000))), p, key=0).data

@@ -167,6 +167,37 @@ def test_max_pool2d_takes_windows_of_more_than_255_elements(make):
     check(lambda x: F.max_pool2d(x, 17), make(1, 1, 17, 17))
 
 
+def test_max_pool2d_sends_the_gradient_to_the_last_element_of_a_very_large_window(device):
+    """On a GPU, positions in a window are uint16, so a larger one is refused."""
+    for size in (256, 257):
+        x = np.zeros((1, 1, size, size))
+        x[0, 0, -1, -1] = 1
+        x = Tensor(to_device(x, device), requires_grad=True)
+        if size == 257 and device != "numpy":
+            with pytest.raises(ValueError, match="max_pool2d on a GPU takes windows of at most 65,536 elements; got"):
+                F.max_pool2d(x, size)
+        else:
+            F.max_pool2d(x, size).sum().backward()
+            assert x.grad[0, 0, -1, -1] == x.grad.sum() == 1
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "im2col"])
+def test_a_bias_need_not_be_contiguous(device, algorithm):
+    draws = np.random.default_rng(0)
+    x, weight, bias = (draws.standard_normal(shape).astype(np.float32) for shape in ((4, 8, 8, 8), (8, 8, 3, 3), (16,)))
+    x, weight, bias = (to_device(array, device) for array in (x, weight, bias))
+    with F.convolution_algorithm(algorithm):
+        y = F.conv2d(x, weight, Tensor(bias)[::2], padding=1)
+        close(y, F.conv2d(x, weight, Tensor(bias[::2].copy()), padding=1).data)
+    z = F.linear(x[:, :, 0, 0], weight[:, :, 0, 0], Tensor(bias)[::2])
+    close(z, F.linear(x[:, :, 0, 0], weight[:, :, 0, 0], Tensor(bias[::2].copy())).data)
+
+
+def test_batch_norm_without_channels(device):
+    x = Tensor(to_device(np.zeros((4, 0, 2, 2)), device))
+    assert F.batch_norm(x, None, None, training=True).shape == (4, 0, 2, 2)
+
+
 def test_max_pool2d_of_nan_is_nan(device):
     x = np.zeros((1, 1, 3, 3))
     x[0, 0, 1, 1] = np.nan

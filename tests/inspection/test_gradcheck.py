@@ -196,6 +196,16 @@ def test_a_network_is_checked_with_its_parameters_and_left_as_it_was():
         gradcheck(net, [Tensor(x.data)])
 
 
+def test_a_change_through_detach_is_noticed_after_a_check():
+    x = Tensor(np.ones(3), requires_grad=True)
+    other = x.detach()
+    gradcheck(lambda x: x * x, [x])
+    y = (x * x).sum()
+    other.data += 1
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
 def test_a_check_leaves_no_gradients_in_parameters_that_a_function_uses():
     net = nn.Linear(3, 2).to(dtype="float64")
     gradcheck(lambda x: net(x), [Tensor(np.ones((2, 3)), requires_grad=True)])

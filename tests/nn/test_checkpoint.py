@@ -5,6 +5,7 @@ import resource
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minidl
 from minidl import Tensor, checkpoint, nn
@@ -120,6 +121,7 @@ def test_a_failed_save_keeps_the_old_state(tmp_path, monkeypatch):
     [
         (nn.ReLU(), r"save takes names and arrays, such as net.state_dict\(\); got a ReLU"),
         ({"a": np.ones(2), "group": {"b": np.ones(2)}}, "one level deep; group is a dict"),
+        ({"picture": Image.new("L", (2, 2))}, "one level deep; picture is a Image"),
         ({"lr": 0.1}, "save takes arrays and Tensors by name, one level deep; lr is a float"),
         ({3: np.ones(2)}, "save takes names that are strings, other than __metadata__; got 3"),
         ({"__metadata__": np.ones(2)}, "other than __metadata__; got '__metadata__'"),
