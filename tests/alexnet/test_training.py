@@ -359,6 +359,6 @@ def test_a_loss_that_is_not_finite_does_not_change_the_weights(device):
 def test_an_evaluation_refuses_a_loss_that_is_not_finite(device, bias, loss, layer):
     """The loss of class 0 is log(1 + e^(-2 * 3e38)) - 2 * 3e38, beyond float32, if fc's biases are -3e38 and 3e38."""
     net, _, _, loader = parts(device=device)
-    net.fc.bias.data[:2] = net.fc.bias.data.dtype.type(-bias), net.fc.bias.data.dtype.type(bias)
+    net.fc.bias.data[:2] = to_device(np.array([-bias, bias], np.float32), device)
     with np.errstate(all="ignore"), pytest.raises(NotFiniteError, match=f"^the loss on test images is {loss}; {layer}"):
         training.evaluate(net, loader)

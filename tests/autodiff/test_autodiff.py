@@ -522,7 +522,9 @@ def test_a_comparison_with_another_device_is_an_error(device):
     x = Tensor(to_device(np.arange(3.0), device))
     for other in (np.arange(3.0), Tensor(np.arange(3.0)), [0.0, 1.0, 2.0]):
         for compare in (operator.eq, operator.ne, operator.lt):
-            with pytest.raises(ValueError, match="a comparison takes tensors on one device; got one on cupy:0, other on numpy"):
+            with pytest.raises(
+                ValueError, match="a comparison takes tensors on one device; got one on cupy:0, the other on numpy"
+            ):
                 compare(x, other)
 
 
