@@ -130,6 +130,7 @@ def _window(layer: Any) -> dict[str, Any]:
     return {"kernel_shape": list(kernel), "strides": list(_pair(layer.stride)), "pads": padding * 2}
 
 
+@np.errstate(over="ignore", invalid="ignore")  # NaN and infinity are reported by _compare, not by warnings
 def write(path: Path, weights: Weights) -> None:
     """Write the network as ONNX: "pixels" (N, C, H, W) float32 from 0 to 255 -> "logits" (N, classes).
 

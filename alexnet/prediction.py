@@ -12,7 +12,7 @@ from minidl import Tensor, no_grad
 from minidl import functional as F
 from minidl.backend import device_of, to_device, to_numpy
 from minidl.data import Normalize
-from minidl.errors import UserError
+from minidl.errors import NotFiniteError, UserError
 from minidl.files import read_regular
 
 from .image_files import ImageError, images_below, read_image
@@ -70,7 +70,10 @@ def prepare(weights: Weights, images: np.ndarray, views: int = 1) -> np.ndarray:
 def predict(
     weights: Weights, files: Sequence[str], views: int = 1, batch_size: int = 32
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
-    """For each file in order its prediction, or the error if it cannot be read. views: number averaged for each image."""
+    """For each file in order its prediction, or the error if it cannot be read. views: number averaged for each image.
+
+    Raises NotFiniteError if the probabilities for a file are NaN.
+    """
     preparation = weights.preparation
     device = device_of(next(weights.network.parameters()).data)
     for start in range(0, len(files), batch_size):
@@ -87,10 +90,13 @@ def predict(
                 logits = weights.network(Tensor(to_device(prepare(weights, np.stack(images), views), device)))
                 probabilities = iter(to_numpy(F.softmax(average(logits, len(images))).data))
         for file, image in batch:
-            if isinstance(image, np.ndarray):
-                yield Prediction(file, image, next(probabilities))
-            else:
+            if not isinstance(image, np.ndarray):
                 yield file, image
+                continue
+            of_classes = next(probabilities)
+            if not np.isfinite(of_classes).all():
+                raise NotFiniteError(f"the probabilities for {file} are NaN: the network's weights are damaged")
+            yield Prediction(file, image, of_classes)
 
 
 def read_classes(path: Path, count: int) -> list[str]:

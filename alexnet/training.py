@@ -215,6 +215,7 @@ class RunningSums:
         self.bar.update(batch.global_size)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # NaN and infinity are reported with their layer, not by warnings
 def evaluate(
     model: Module, loader: DataLoader, stop: Callable[[], bool] = never, communicators: Communicators = ALONE
 ) -> tuple[Evaluation, Evaluation]:

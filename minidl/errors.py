@@ -10,7 +10,7 @@ class TrainingError(Exception):
 
 
 class NotFiniteError(TrainingError):
-    """The loss is NaN or infinite."""
+    """The loss, or the output of a network, is NaN or infinite."""
 
 
 class CommunicationError(TrainingError):

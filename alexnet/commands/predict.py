@@ -5,7 +5,8 @@
     python -m alexnet predict runs/NAME *.jpg --json              for programs
     python -m alexnet predict runs/NAME photo.jpg --explain why   and draw into the folder why what each prediction depends on
 
-Exit status: 0 done, 2 wrong usage, a damaged run, or a file that is not an image; the other files are classified first.
+Exit status: 0 done, 1 the network computes NaN, 2 wrong usage, a damaged run, or a file that is not an image; the other files are
+classified first.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from .arguments import Parser, add_devices, add_source, check_picture, number, r
 MOST_IN_GRID = 100  # images
 
 
+@np.errstate(over="ignore", invalid="ignore")  # NaN and infinity are reported with their file, not by warnings
 def main(arguments: list[str]) -> int:
     """Predict, and return the exit status. Raises UserError for an error that the user can fix."""
     p = Parser("-m alexnet predict", __doc__)

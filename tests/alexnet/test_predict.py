@@ -22,7 +22,7 @@ from alexnet.run import RunFolder
 from alexnet.views import Views
 from minidl import Tensor, no_grad
 from minidl import functional as F
-from minidl.errors import UserError
+from minidl.errors import NotFiniteError, UserError
 from minidl.nn import init
 from minidl.parallel import ALONE, Communicators, mpi
 from minidl.parallel.communicator import Communicator
@@ -194,6 +194,23 @@ def test_predict_works_on_grey_digits(tmp_path):
     assert len(answers(tmp_path / "run", tmp_path / "a.png", "--top", 99)[0]["predictions"]) == 10
     assert len(Views(16, 10, 2, False)(np.zeros((1, 1, 16, 16)), None, 0)) == 5
     answers(tmp_path / "run", tmp_path / "a.png", "--views", 10)
+
+
+def test_nan_is_no_answer(place, tmp_path):
+    """The weights are finite, but the outputs overflow: each command ends with one line, and no warning fails this test."""
+    loaded = weights.read(place / "run")
+    state = loaded.network.state_dict()
+    last = list(state)[-2]
+    state[last][...] = np.float32(3e38) * np.sign(state[last])
+    weights.write(tmp_path / "a.safetensors", loaded)
+    for options in ([], ["--json"], ["--explain", tmp_path / "why"]):
+        with pytest.raises(NotFiniteError, match="the probabilities for .*red-0.png are NaN"):
+            call(predict, tmp_path / "a.safetensors", place / "data/val/red/red-0.png", *options)
+    with pytest.raises(NotFiniteError, match="the loss on test images is nan"):
+        evaluation.evaluate(ALONE, lambda: False, evaluation.Job(tmp_path / "a.safetensors", str(place / "data")))
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match="logits differ by nan"):
+        call(export, tmp_path / "a.safetensors", tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("images", [1, 3, 20])
