@@ -1,5 +1,9 @@
 import sys
 
-from .devices import main
+try:
+    from .devices import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:
+    status = 130
+sys.exit(status)

@@ -31,6 +31,7 @@ from .. import nn, random
 from ..autodiff import Tensor
 from ..backend import PRECISIONS, device_of, get_array_module, set_matmul_precision, to_device, to_numpy, use_device
 from ..errors import TrainingError, UserError
+from ..files import replacing
 from ..inspection import gradcheck
 from ..kernels import kernels_for
 from ..optim import SGD
@@ -216,7 +217,17 @@ def versions() -> dict[str, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises UserError for a wrong command line."""
+    """A parser that raises UserError for a wrong command line, and also for `--json=--`.
+
+    Python 3.12 and older parse that as an empty list.
+    """
+
+    def parse_args(self, *args, **options):
+        parsed = super().parse_args(*args, **options)
+        for name, value in vars(parsed).items():
+            if value == []:
+                self.error(f"argument --{name}: expected one argument")
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -255,15 +266,17 @@ def main(arguments=None) -> int:
     except UserError as error:
         print(f"minidl.selftest: error: {error}", file=sys.stderr)
         return 2
-    except TrainingError as error:
-        report |= {"checks": [{"device": "all", "name": "the run", "ok": False, "detail": str(error)}], "speed": []}
+    except Exception as error:
+        detail = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
+        report |= {"checks": [{"device": "all", "name": "the run", "ok": False, "detail": detail}], "speed": []}
     for line in report["checks"]:
         print(f"{'ok   ' if line['ok'] else 'WRONG'} {line['device']}: {line['name']}: {line['detail']}")
     for line in [report["versions"], *report["speed"]]:
         print(", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in line.items()))
     wrong = sum(not line["ok"] for line in report["checks"])
     try:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        with replacing(options.json) as part:
+            part.write_text(json.dumps(report, indent=2) + "\n")
     except OSError as error:
         print(f"minidl.selftest: error: --json {options.json}: cannot write there: {error.strerror}", file=sys.stderr)
         return 2

@@ -1,14 +1,18 @@
 """python -m minidl.selftest: its report, and that it finds wrong kernels."""
 
+import errno
 import json
+import runpy
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from minidl.errors import TrainingError
 from minidl.kernels import numpy_kernels
-from minidl.selftest import kernels
+from minidl.selftest import devices, kernels
 from minidl.selftest.devices import main
 
 
@@ -44,6 +48,40 @@ def test_a_wrong_kernel_is_found(tmp_path, monkeypatch, capsys):
     assert sum(line.startswith("WRONG") for line in lines) >= 1
 
 
+@pytest.mark.parametrize(
+    "error, told", [(MemoryError("full"), "MemoryError: full"), (TrainingError("rank 1 ended"), "rank 1 ended")]
+)
+def test_an_error_in_the_checks_is_reported(tmp_path, monkeypatch, capsys, error, told):
+    monkeypatch.setattr(devices, "speed", Mock(side_effect=error))
+    assert main(["--json", str(tmp_path / "report.json")]) == 1
+    assert f"WRONG all: the run: {told}" in capsys.readouterr().out.splitlines()
+    assert json.loads((tmp_path / "report.json").read_text())["checks"] == [
+        {"device": "all", "name": "the run", "ok": False, "detail": told}
+    ]
+
+
+def test_a_report_is_replaced_only_by_a_complete_one(tmp_path, monkeypatch, capsys):
+    def disk_is_full(path, text):
+        path.write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "report.json").write_text("an earlier report")
+    monkeypatch.setattr(devices, "trained", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("pathlib.Path.write_text", disk_is_full)
+    assert main(["--json", str(tmp_path / "report.json")]) == 2
+    assert "cannot write there: No space left on device" in capsys.readouterr().err
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an earlier report"]
+
+
+@pytest.mark.parametrize("where", ["trained", "launch"])
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys, where):
+    monkeypatch.setattr(devices, where, Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(sys, "argv", ["selftest"])
+    with pytest.raises(SystemExit, match="130"):
+        runpy.run_module("minidl.selftest", run_name="__main__")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_nan_is_found(monkeypatch):
     scale_and_shift = numpy_kernels.scale_and_shift
     assert kernels.difference("batch_norm", "numpy", "float32") < 1e-6
@@ -63,6 +101,8 @@ def test_nan_is_found(monkeypatch):
         (["--device", "0"], "unrecognized arguments: --device 0"),
         (["--backend", "tpu"], "invalid choice: 'tpu'"),
         (["--json", "/nowhere/report.json"], "cannot write there"),
+        (["--json=--"], "argument --json: expected one argument"),
+        (["--devices=--"], "argument --devices: expected one argument"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path, arguments, message):
