@@ -1,9 +1,11 @@
 """Check your copy of an exercise, `python exercises/check.py 3`, or its solution, `python exercises/check.py 3 --solution`.
 
 Your copy is in exercises/mine/. It is made from the exercise if it is not there.
-Exit status: 0 if it is right, 1 if it is not right yet, 2 for a wrong command line or a file that cannot be made or read.
+Exit status: 0 if it is right, 1 if it is not right yet, 2 for a wrong command line or a file that cannot be made or read, 130
+after Ctrl-C.
 """
 
+import os
 import shutil
 import sys
 import textwrap
@@ -13,6 +15,8 @@ from pathlib import Path
 from checks import EXERCISES
 from diagnosis import NotYet, examine
 
+from minidl.files import replacing
+
 HERE = Path(__file__).resolve().parent
 MINE = HERE / "mine"
 WIDTH = 100  # characters of a line of the verdict
@@ -20,13 +24,15 @@ WIDTH = 100  # characters of a line of the verdict
 
 def main(arguments: list[str]) -> int:
     solution = arguments[1:] == ["--solution"]
-    number = int(arguments[0]) if arguments and arguments[0].isdecimal() else 0
+    number = int(arguments[0]) if arguments and arguments[0].isdecimal() and len(arguments[0]) < 10 else 0
     if not 1 <= number <= len(EXERCISES) or len(arguments) != 1 + solution:
         given = " ".join(arguments) or "nothing"
-        print(f"give the number of an exercise, 1 to {len(EXERCISES)}: `make exercise N=3`; got {given}", file=sys.stderr)
+        print(f"give the number of an exercise, 1 to {len(EXERCISES)}: `make exercise N=3`; got {given:.50}", file=sys.stderr)
         return 2
     try:
         right, text = verdict(number, HERE / f"solutions/solution_{number:02}.py" if solution else your_copy(number))
+    except BrokenPipeError:  # of print
+        raise
     except OSError as error:
         print(f"the file of the exercise cannot be made or read: {error}", file=sys.stderr)
         return 2
@@ -39,7 +45,8 @@ def your_copy(number: int) -> Path:
     path = MINE / f"exercise_{number:02}.py"
     if not path.exists():
         MINE.mkdir(exist_ok=True)
-        shutil.copyfile(HERE / path.name, path)
+        with replacing(path) as part:
+            shutil.copyfile(HERE / path.name, part)
         print(f"Made {name(path)} for you. Change this file; delete it to start again.\n")
     return path
 
@@ -87,4 +94,12 @@ def name(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:  # the reader has gone; without this, Python flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)

@@ -1,7 +1,9 @@
 """The exercises are wrong as shipped, the solutions are right, and the check recognises each mistake."""
 
 import ast
+import errno
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -398,6 +400,46 @@ def test_git_ignores_the_copies():
     assert subprocess.run([*check_ignore, exercise_path(1)]).returncode == 1
 
 
+def test_a_copy_is_complete_or_not_there(tmp_path, monkeypatch, capsys):
+    def disk_is_full(source, target):
+        Path(target).touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(check, "MINE", tmp_path / "mine")
+    monkeypatch.setattr(shutil, "copyfile", disk_is_full)
+    assert check.main(["3"]) == 2 and "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The command that checks exercise 3 in a copy of the folder exercises."""
+    shutil.copytree(HERE, tmp_path / "exercises", ignore=shutil.ignore_patterns("mine"))
+    return {
+        "args": [sys.executable, "-B", str(tmp_path / "exercises/check.py"), "3"],
+        "env": os.environ | {"PYTHONPATH": str(ROOT)},
+        "stderr": subprocess.PIPE,
+        "timeout": 60,
+    }
+
+
+def test_ctrl_c_ends_without_a_traceback(command, tmp_path):
+    (tmp_path / "exercises/mine").mkdir()
+    (tmp_path / "exercises/mine/exercise_03.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(**command, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_is_no_error(command, unbuffered):
+    command["env"]["PYTHONUNBUFFERED"] = unbuffered
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as pipe:
+        done = subprocess.run(**command, stdout=pipe)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("folder", ["mine", "mine/exercise_03.py/"])
 def test_a_file_that_cannot_be_made_or_read_is_one_line_and_status_2(folder, tmp_path, monkeypatch, capsys):
     """There is a file in the place of the folder, or a folder in the place of the file."""
@@ -409,13 +451,13 @@ def test_a_file_that_cannot_be_made_or_read_is_one_line_and_status_2(folder, tmp
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["0"], ["13"], ["three"], ["-1"], ["3.0"], ["3", "4"], ["3", "--answer"], ["--solution"]]
+    "arguments", [[], ["0"], ["13"], ["three"], ["-1"], ["3.0"], ["3", "4"], ["3", "--answer"], ["--solution"], ["9" * 5000]]
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments, capsys):
     assert check.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert "the number of an exercise, 1 to 12" in err and (" ".join(arguments) or "nothing") in err
+    assert "the number of an exercise, 1 to 12" in err and (" ".join(arguments)[:50] or "nothing") in err and len(err) < 200
 
 
 @pytest.mark.parametrize("arguments, status, out", [(["3", "--solution"], 0, "Exercise 3, swish, is right"), (["13"], 2, "")])
