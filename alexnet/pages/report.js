@@ -82,7 +82,7 @@ function trainAndTest(title, what, format, text) {
       hovermode: "x unified",
       hoverdistance: -1,
       xaxis: epochAxis(metrics),
-      yaxis: what === "accuracy" ? { tickformat: ".0%" } : { rangemode: "tozero" },
+      yaxis: what === "accuracy" ? { tickformat: "~%" } : { rangemode: "tozero" },
     },
   }));
 }
@@ -100,6 +100,12 @@ function single(title, key, unit, format, text) {
     layout: { hovermode: "x", hoverdistance: -1, xaxis: epochAxis(metrics), yaxis: { rangemode: "tozero" } },
   }));
 }
+
+const stepAxis = () => ({
+  title: { text: "step" },
+  tickformat: ",d",
+  ...(statistics.at(-1).step - statistics[0].step < 12 ? { dtick: 1 } : {}),
+});
 
 /** By step if the layers were measured, by epoch if not. */
 function learningRate() {
@@ -120,7 +126,7 @@ function learningRate() {
     layout: {
       hovermode: "x",
       hoverdistance: -1,
-      xaxis: { title: { text: "step" }, tickformat: ",d" },
+      xaxis: stepAxis(),
       yaxis: { rangemode: "tozero", tickformat: "~g", exponentformat: "e" },
     },
   }));
@@ -180,7 +186,7 @@ function layerLayout(name, axis) {
   const yaxis = {
     log: { type: "log", exponentformat: "power", dtick: 1, minor: { ticks: "outside", ticklen: 3, tickcolor: colour("line") } },
     linear: { type: "linear", zeroline: true, zerolinecolor: colour("line") },
-    share: { type: "linear", tickformat: ".0%", rangemode: "tozero" },
+    share: { type: "linear", tickformat: "~%", rangemode: "tozero" },
   }[axis];
   const below = { orientation: "h", y: -0.16, x: 0, yanchor: "top" };
   return {
@@ -188,7 +194,7 @@ function layerLayout(name, axis) {
     hovermode: "closest",
     showlegend: true,
     legend: narrow.matches ? below : { y: 1, x: 1.01, tracegroupgap: 0 },
-    xaxis: { title: { text: "step" }, tickformat: ",d" },
+    xaxis: stepAxis(),
     yaxis,
   };
 }

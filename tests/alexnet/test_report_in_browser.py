@@ -112,6 +112,22 @@ def test_every_quantity_of_the_layers_can_be_chosen(written, show):
         assert drawn["Updates of biases, mean |Δb|"] == ["log", []]
 
 
+def test_the_labels_of_an_axis_differ(tmp_path, show):
+    """For accuracies that are close to each other, for small shares, and for few steps."""
+    rows = [{**row, "train_accuracy": 0.98, "test_accuracy": 0.99} for row in reports.metrics()]
+    statistics = reports.statistics(3)
+    for row in statistics:
+        row["layers"]["relu1"]["zeros"] = row["step"] / 300
+        row["layers"]["conv1"]["zeros"] = None
+    report.write(tmp_path / "report.html", reports.config(), rows, statistics)
+    with show(tmp_path / "report.html") as page:
+        page.locator("#layers select").select_option(label="Outputs that are zero")
+        for element in (chart(page, "Accuracy"), chart(page, "Learning rate"), page.locator("#layer-chart .chart")):
+            for axis in ("xtick", "ytick"):
+                labels = element.locator(f".{axis} text").all_text_contents()
+                assert len(labels) > 1 and len(set(labels)) == len(labels)
+
+
 def test_the_keyboard_reaches_everything(written, show):
     with show(written) as page:
         reached = set()
