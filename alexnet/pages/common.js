@@ -74,13 +74,14 @@ const charts = [];
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** Text for Plotly, escaped, as Plotly parses tags such as <b>. */
-const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+/** Text for Plotly, escaped, as Plotly parses tags such as <b>, and fills in values such as %{x}. */
+const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("%{", "%&#123;");
 
 /** The same, without its middle if it is too long for the chart: names that begin alike often end differently. */
 function brief(text) {
   const half = narrow.matches ? 7 : 13;
-  return literal(text.length > 2 * half + 2 ? `${text.slice(0, half)}…${text.slice(-half - 1)}` : text);
+  const letters = [...text]; // not text.slice, which can cut a letter such as an emoji in two
+  return literal(letters.length > 2 * half + 2 ? [...letters.slice(0, half), "…", ...letters.slice(-half - 1)].join("") : text);
 }
 
 /** Draw a chart, and redraw it when the colours or the width change. draw: returns its traces and layout. */

@@ -67,7 +67,7 @@ function curves() {
         showlegend: true,
         legend: { orientation: "h", x: 0, y: -0.14, yanchor: "top" },
         xaxis: epochAxis(runs.reduce((longest, run) => (run.metrics.length > longest.length ? run.metrics : longest), [])),
-        yaxis: what === "accuracy" ? { tickformat: ".0%" } : {},
+        yaxis: what === "accuracy" ? { tickformat: "~%" } : {},
       },
     }));
   }
@@ -78,7 +78,8 @@ function runCurve(run, i, part, what, format) {
     legendgroup: String(i),
     showlegend: part === "test",
     line: { color: runColour(i), width: part === "test" ? 2.2 : 1.4, dash: part === "test" ? "solid" : "dash" },
-    marker: { size: part === "test" ? 6 : 4, symbol: MARKS[markOf(i)] },
+    marker: { size: part === "test" ? 6 : 4, symbol: MARKS[markOf(i)], maxdisplayed: markOf(i) && 20 },
+    ...(markOf(i) ? { mode: "lines+markers" } : {}), // also if it is long: another run has the same colour
     hovertemplate: `<b>${literal(run.name)}</b><br>${part} ${what} %{y:${format}} in epoch %{x}<extra></extra>`,
   });
 }

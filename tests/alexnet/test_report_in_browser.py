@@ -211,3 +211,35 @@ def test_a_comparison_is_drawn(tmp_path, show, size, scheme):
         page.mouse.move(*middle(page, point))
         loss.locator(".hoverlayer text").first.wait_for()
         assert "slow" in loss.locator(".hoverlayer").text_content()
+
+
+def test_runs_with_the_same_colour_have_different_marks(tmp_path, show):
+    """Also long runs, whose first eight have no marks."""
+    runs = [comparison.Run(tmp_path / f"run {i}", reports.config(70), reports.metrics(70)) for i in range(10)]
+    comparison.write(tmp_path / "compare.html", runs)
+    with show(tmp_path / "compare.html") as page:
+        marks = [trace.locator(".point").count() for trace in chart(page, "Loss").locator(".scatterlayer .trace").all()]
+        assert marks[:16] == [0] * 16 and all(10 <= count <= 40 for count in marks[16:])
+
+
+def test_the_accuracies_of_similar_runs_have_different_labels(tmp_path, show):
+    rows = [{**row, "train_accuracy": 0.98, "test_accuracy": 0.99} for row in reports.metrics()]
+    comparison.write(tmp_path / "compare.html", [comparison.Run(tmp_path / "a", reports.config(), rows)])
+    with show(tmp_path / "compare.html") as page:
+        labels = chart(page, "Accuracy").locator(".ytick text").all_text_contents()
+        assert len(labels) > 1 and len(set(labels)) == len(labels)
+
+
+def test_any_name_of_a_run_is_shown_as_it_is(tmp_path, show):
+    names = ["lr%{x}of%{y}&#37;", "\N{SMILING FACE WITH OPEN MOUTH}" * 40]
+    runs = [comparison.Run(tmp_path / name, reports.config(), reports.metrics()) for name in names]
+    comparison.write(tmp_path / "compare.html", runs[:1])
+    with show(tmp_path / "compare.html") as page:
+        loss = chart(page, "Loss")
+        assert loss.locator(".legendtext").text_content() == names[0]
+        page.mouse.move(*middle(page, loss.locator(".scatterlayer .trace").nth(1).locator(".points path").nth(1)))
+        loss.locator(".hoverlayer text").first.wait_for()
+        assert names[0] in loss.locator(".hoverlayer").text_content()
+    comparison.write(tmp_path / "compare.html", runs[1:])
+    with show(tmp_path / "compare.html") as page:
+        assert chart(page, "Loss").locator(".legendtext").text_content() == f"{names[1][:13]}…{names[1][:14]}"
