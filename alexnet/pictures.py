@@ -93,9 +93,10 @@ def _draw_confusion(axes: Any, labels: np.ndarray, predictions: np.ndarray, clas
                 axes.text(j, i, count, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.5 else "black")
 
 
-def shortened(name: str, most: int = 24) -> str:
-    """A name short enough for a picture, as plain text: for matplotlib, $ would begin a formula."""
-    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
+def shortened(name: str, most: int = 24, width: int | None = None) -> str:
+    """A name short enough for a picture, as plain text: for matplotlib, $ would begin a formula. width: of its lines."""
+    short = name if len(name) <= most else name[: most - 1] + "…"
+    return (textwrap.fill(short, width) if width else short).replace("$", r"\$")
 
 
 def draw_evaluation(
@@ -185,7 +186,7 @@ def draw_grid(path: Path, images: Sequence[tuple[np.ndarray, str, float]]) -> No
         show(axes, image)
         axes.set_axis_on()  # only visible axes get room for the label; ticks and frame are hidden
         axes.set(xticks=[], yticks=[], frame_on=False)
-        axes.set_xlabel(f"{textwrap.fill(shortened(name, 44), 24)}\n{probability:.0%}", fontsize=9)
+        axes.set_xlabel(f"{shortened(name, 44, 24)}\n{probability:.0%}", fontsize=9)
     _save(figure, path)
 
 

@@ -221,6 +221,13 @@ def test_a_grid_of_answers_is_drawn(place, tmp_path, images):
         assert status == 0 and picture.format == "PNG" and min(picture.size) > 200
 
 
+def test_dollars_at_the_end_of_a_line_begin_no_formula(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: labels.append(figure.axes[0].get_xlabel()))
+    pictures.draw_grid(tmp_path / "grid.png", [(np.zeros((3, 8, 8), np.uint8), f"{'a' * 23}$b$", 1.0)])
+    assert labels == [f"{'a' * 23}\\$\nb\\$\n100%"]
+
+
 def test_names_without_a_font_cause_no_warnings(tmp_path):
     """A warning fails the test. No font has the second letter."""
     pictures.draw_grid(tmp_path / "grid.png", [(np.zeros((3, 8, 8), np.uint8), "한\U000fffff", 1.0)])
