@@ -61,7 +61,8 @@ def run(command: str, arguments: list[str]) -> int:
         finally:
             ignore_signals()
     except Interrupted as error:
-        status, line = 128 + error.signum, "stopped before anything began"
+        status = 128 + error.signum
+        line = "stopped before anything began" if command == "train" else "stopped before it was done"
     lost = getattr(sys.stdout, "error", None)
     if status == 0 and command != "train" and isinstance(lost, OSError) and not isinstance(lost, BrokenPipeError):
         status, line = 2, f"error: cannot write to standard output: {lost.strerror or lost}"

@@ -57,3 +57,17 @@ def test_ignored_signals_stay_ignored(tmp_path):
             break
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "") and output.splitlines()[-1].startswith("test loss")
+
+
+@pytest.mark.parametrize(
+    "command, told",
+    [("train", "train.py: stopped before anything began\n"), ("predict", "alexnet predict: stopped before it was done\n")],
+)
+def test_a_command_says_how_far_it_came(command, told):
+    code = (
+        f"import os, signal, sys, time; from alexnet import entry; from alexnet.commands import {command} as module; "
+        "module.main = lambda arguments: (print('an answer'), os.kill(os.getpid(), signal.SIGINT), time.sleep(60)); "
+        f"sys.exit(entry.run({command!r}, []))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "an answer\n", told)
