@@ -186,9 +186,13 @@ def _download(place: Path) -> None:
         with bar, _folder(place), replacing(place / cifar10_files.ARCHIVE) as part:
             pooch.HTTPDownloader(progressbar=bar, timeout=30)(CIFAR10_URL, str(part), None)
             if pooch.file_hash(part, "md5") != CIFAR10_MD5:
-                raise UserError(f"the file from {CIFAR10_URL} is not CIFAR-10 (wrong md5); try again, or use --data digits")
+                raise UserError(
+                    f"the file from {CIFAR10_URL} is not CIFAR-10 (wrong md5); try again, or run train.py --data digits"
+                )
     except (requests.RequestException, ValueError):
-        raise UserError(f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or use --data digits") from None
+        raise UserError(
+            f"cannot download CIFAR-10: get {CIFAR10_URL} and put it into {place}, or run train.py --data digits"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot write to {place}: {error.strerror or error}; choose another place with --data-dir") from None
 

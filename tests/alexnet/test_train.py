@@ -414,8 +414,8 @@ def test_no_network_is_one_line(tmp_path):
     refused = train("--data-dir", "data", cwd=tmp_path, env=proxies("http://127.0.0.1:9"))
     assert refused.returncode == 2
     assert re.fullmatch(
-        r"train.py: error: cannot download CIFAR-10: get https://\S+/cifar-10-python.tar.gz and put it into \S+/data, or use "
-        r"--data digits\n",
+        r"train.py: error: cannot download CIFAR-10: get https://\S+/cifar-10-python.tar.gz and put it into \S+/data, or run "
+        r"train.py --data digits\n",
         refused.stderr,
     )
     assert os.listdir(tmp_path) == []
