@@ -87,7 +87,7 @@ def _call(command: str, arguments: list[str]) -> tuple[int, str]:
     except UserError as error:
         return 2, f"error: {error}" if mpi.first_on_machine() else ""  # all ranks have the same error
     except TrainingError as error:
-        return 1, f"training failed: {error}"
+        return 1, f"{'training failed' if command in ('train', 'reproduce') else 'error'}: {error}"
     except OSError as error:  # a path on the command line, before there was a run
         return 2, f"error: {error.strerror or error}: {error.filename or 'the current folder'}"
     except Exception as error:

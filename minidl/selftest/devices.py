@@ -249,6 +249,8 @@ def main(arguments=None) -> int:
         devices = [int(device) for device in options.devices.split(",")]
         if len(set(devices)) < len(devices) or min(devices) < 0 or options.megabytes < 1:
             raise ValueError
+        if not options.json.parent.is_dir() or (options.json.exists() and not options.json.is_file()):
+            parser.error(f"--json {options.json}: cannot write there: give a file in a folder that exists")
     except UserError as error:
         print(f"minidl.selftest: error: {error} (--help lists the options)", file=sys.stderr)
         return 2
