@@ -79,11 +79,14 @@ def test_answers_are_given_as_json(place):
 
 
 def test_answers_are_given_in_words(place):
-    file = place / "data/val/red/red-0.png"
-    status, out, _ = call(predict, place / "run", file, "--top", 2)
-    first, *lines = out.splitlines()
-    assert status == 0 and first == str(file) and len(lines) == 2
-    assert lines[0].split()[1] == "red" and lines[0].split()[0].endswith("%")
+    """The numbers of --json, in percent."""
+    files = [str(place / f"data/val/{name}/{name}-0.png") for name in COLORS]
+    status, out, _ = call(predict, place / "run", *files, "--top", 2)
+    expected = []
+    for answer in answers(place / "run", *files, "--top", 2):
+        expected.append(answer["file"])
+        expected += [f"    {one['probability']:6.2%}  {one['class']}" for one in answer["predictions"]]
+    assert status == 0 and out.splitlines() == expected and len(expected) == 9
 
 
 def test_images_are_prepared_as_for_training(place):
@@ -317,11 +320,19 @@ def test_evaluate_uses_the_settings_of_the_run(place, tmp_path, options):
 
 
 def test_evaluate_works_on_digits(tmp_path):
+    """What it prints in words are the numbers of --json."""
     assert experiments.run(*TINY, "--epochs", 1, "--out", tmp_path / "run") == (0, "")
     last, found = experiments.metrics(tmp_path / "run")[-1], evaluated(tmp_path / "run")
     np.testing.assert_allclose(found["loss"], last["test_loss"], rtol=1e-6)
     assert found["images"] == 20
-    assert evaluated(tmp_path / "run", "--data", "digits")["images"] == 360
+    found = evaluated(tmp_path / "run", "--data", "digits")
+    assert found["images"] == 360 and 0 < found["top1"] < found["top5"] < 1
+    heading, *rows, result, closing = call(evaluate, tmp_path / "run", "--data", "digits")[1].splitlines()
+    assert heading.split() == ["class", "images", "right"]
+    counts = {name: {"images": int(images), "right": int(right)} for name, images, right in map(str.split, rows)}
+    assert counts == found["classes"]
+    assert result == f"360 images, top-1 {found['top1']:.4f}, top-5 {found['top5']:.4f}"
+    assert closing == f"test loss: {found['loss']:.4f} - accuracy: {found['top1']:.4f}"
 
 
 def test_evaluate_works_on_another_folder(place, tmp_path):

@@ -68,6 +68,19 @@ def test_the_last_line_is_the_result(finished):
     assert last == f"test loss: {row['test_loss']:.4f} - accuracy: {row['test_accuracy']:.4f}"
 
 
+def test_the_line_of_an_epoch_has_its_numbers(finished):
+    folder, done = finished
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    for line, row in zip(lines, rows, strict=True):
+        assert row["train_loss"] != row["test_loss"] and row["train_accuracy"] != row["test_accuracy"]
+        assert line == (
+            f"epoch {row['epoch']}/2: train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}, "
+            f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.4f}, "
+            f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s"
+        )
+
+
 def test_the_summary_comes_first_and_without_a_terminal_there_are_no_bars(finished):
     _, done = finished
     first = done.stdout.splitlines()
