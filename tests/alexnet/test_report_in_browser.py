@@ -1,5 +1,6 @@
 """The report and the comparison in Chromium, offline: they look right, and react to the mouse and the keyboard."""
 
+import numpy as np
 import pytest
 
 from alexnet import comparison, report
@@ -31,6 +32,34 @@ def axis_range(page, element):
     return page.evaluate("element => element.layout.xaxis.range", element.element_handle())
 
 
+def rows(page, selector):
+    """The texts of the cells of a table's body, row by row."""
+    cells = "rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))"
+    return page.locator(f"{selector} tbody tr").evaluate_all(cells)
+
+
+def traces(page, heading):
+    """What the chart in the card with this heading draws."""
+    return chart(page, heading).evaluate(
+        "e => e.data.map(({ name, x, y, z, text, customdata, line }) => ({ name, x, y, z, text, customdata, line }))"
+    )
+
+
+def fixed(value):
+    return f"{value:.4f}"
+
+
+def percent(value, digits=2):
+    return f"{100 * value:.{digits}f} %"
+
+
+def metrics(epochs):
+    """Of a run whose best epoch is the last but one."""
+    made = reports.metrics(epochs)
+    made[-2]["test_accuracy"], made[-1]["test_accuracy"] = made[-1]["test_accuracy"], made[-2]["test_accuracy"]
+    return made
+
+
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
@@ -56,6 +85,90 @@ def test_a_report_is_drawn(written, show, size, scheme):
         background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         assert max(background) < 40 if scheme == "dark" else min(background) > 220
         assert page.evaluate(FAINT) == []
+
+
+def test_the_tiles_curves_and_epochs_have_the_runs_numbers(tmp_path, show):
+    of_epochs = metrics(3)
+    last = of_epochs[-1]
+    report.write(tmp_path / "report.html", reports.config(), of_epochs, reports.statistics())
+    with show(tmp_path / "report.html") as page:
+        texts = "tiles => tiles.map((tile) => [...tile.children].map((text) => text.textContent))"
+        assert page.locator("#tiles > div").evaluate_all(texts) == [
+            ["Test accuracy", percent(last["test_accuracy"]), f"train {percent(last['train_accuracy'])}"],
+            ["Test loss", fixed(last["test_loss"]), f"train {fixed(last['train_loss'])}"],
+            ["Best epoch", "2", f"test accuracy {percent(of_epochs[1]['test_accuracy'])}"],
+            ["Training time", "37.5 s", "last epoch 13.5 s"],
+            ["Speed", "103", "images a second"],
+        ]
+        assert page.locator("#state span").all_text_contents()[:2] == ["finished", "epoch 3 of 3"]
+        for heading, what in (("Loss", "loss"), ("Accuracy", "accuracy")):
+            drawn = traces(page, heading)
+            for trace, part, dash in zip(drawn, ("train", "test"), ("dash", "solid"), strict=True):
+                assert (trace["name"], trace["line"]["dash"], trace["x"]) == (part, dash, [1, 2, 3])
+                assert trace["y"] == [row[f"{part}_{what}"] for row in of_epochs]
+        assert [trace["y"] for trace in traces(page, "Throughput")] == [[101, 102, 103]]
+        (rate,) = traces(page, "Learning rate")
+        assert (rate["x"], rate["y"]) == ([1, 2, 3, 4, 5, 6], [0.02] * 6)
+        assert rows(page, "#epochs") == [
+            [
+                f"{row['epoch']}",
+                fixed(row["train_loss"]),
+                percent(row["train_accuracy"]),
+                fixed(row["test_loss"]),
+                percent(row["test_accuracy"]),
+                f"{row['lr']:.3g}",
+                f"{row['seconds']:.1f}",
+                f"{row['images_per_second']:.0f}",
+            ]
+            for row in of_epochs
+        ]
+        assert rows(page, "#layer-table") == [
+            ["conv1", "0.1", "1.67e-4", "0.00167", "0", "–", "0.167", "-0.5", "0.0 %"],
+            ["relu1", "–", "–", "–", "–", "–", "–", "0.25", "50.0 %"],
+        ]
+
+
+def test_the_confusion_and_the_mistakes_are_those_of_the_network(written, show):
+    found = reports.found()
+    names, counts = found.classes, found.confusion
+    assert (counts != counts.T).any()
+    with show(written) as page:
+        assert page.locator("#confusion .lead").text_content().startswith(f"{counts.trace()} of {counts.sum()} test images")
+        matrix, texts = traces(page, "True class by predicted class")
+        assert matrix["z"] == (counts / counts.sum(axis=1, keepdims=True)).tolist()
+        assert matrix["customdata"] == [
+            [[true, predicted, f"{counts[i, j]}", f"{counts[i].sum()}"] for j, predicted in enumerate(names)]
+            for i, true in enumerate(names)
+        ]
+        cells = [(j, i, f"{count}") for (i, j), count in np.ndenumerate(counts) if count]
+        assert list(zip(texts["x"], texts["y"], texts["text"], strict=True)) == cells
+        layout = chart(page, "True class by predicted class").evaluate("e => [e.layout.xaxis, e.layout.yaxis]")
+        assert [axis["title"]["text"] for axis in layout] == ["predicted", "true"]
+        assert all(axis["ticktext"] == list(names) for axis in layout)
+        pairs = {
+            (true, predicted, f"{counts[i, j]}", percent(counts[i, j] / counts[i].sum(), 1))
+            for i, true in enumerate(names)
+            for j, predicted in enumerate(names)
+            if i != j and counts[i, j]
+        }
+        assert set(map(tuple, rows(page, "#confusion"))) == pairs
+        cards = page.locator("#mistakes figure").evaluate_all(
+            "cards => cards.map((card) => [card.querySelector('img').alt, "
+            "...[...card.querySelector('figcaption').children].map((line) => line.textContent)])"
+        )
+        assert cards == [
+            [
+                f"Test image {mistake.place}: {names[mistake.label]}, predicted {names[mistake.prediction]}",
+                f"predicted{names[mistake.prediction]}\u00a0{percent(mistake.probability, 1)}",
+                f"true{names[mistake.label]}\u00a0{percent(mistake.label_probability, 1)}",
+                f"loss {mistake.loss:.2f}, image {mistake.place}",
+            ]
+            for mistake in found.mistakes
+        ]
+        likely = np.argsort(-found.probabilities, kind="stable")
+        bars = [text for i in likely for text in (names[i], "", percent(found.probabilities[i], 1))]
+        assert page.locator(".bars > *").all_text_contents() == bars
+        assert page.locator(".sample h3").text_content() == f"True: {names[found.label]}"
 
 
 def test_an_open_page_follows_the_colour_scheme(written, show):
@@ -129,14 +242,27 @@ def test_the_labels_of_an_axis_differ(tmp_path, show):
 
 
 def test_the_keyboard_reaches_everything(written, show):
+    """Also what is in folded parts, and tables that may need to be scrolled."""
     with show(written) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+        page.evaluate("window.targets = [...document.querySelectorAll('[tabindex], .scroll, a[href], button, select, summary')]")
         reached = set()
-        for _ in range(80):
+        while True:
             page.keyboard.press("Tab")
-            focused = page.evaluate("[document.activeElement.tagName, getComputedStyle(document.activeElement).outlineStyle]")
-            reached.add(focused[0])
-            assert focused[0] == "BODY" or focused[1] != "none"
-        assert reached >= {"A", "SUMMARY", "SELECT"}
+            index, tag, outline = page.evaluate(
+                "[targets.indexOf(document.activeElement), document.activeElement.tagName, "
+                "getComputedStyle(document.activeElement).outlineStyle]"
+            )
+            assert tag == "BODY" or outline != "none"
+            if index in reached:
+                break
+            reached.add(index)
+        missing = page.evaluate(
+            "i => targets.filter((_, k) => !i.includes(k)).map((e) => e.outerHTML.slice(0, 80))", list(reached)
+        )
+        assert missing == []
+        reached_tags = set(page.evaluate("i => targets.filter((_, k) => i.includes(k)).map((e) => e.tagName)", list(reached)))
+        assert reached_tags >= {"A", "DIV", "SELECT", "SUMMARY"}
 
 
 def test_a_run_that_has_just_started_has_a_report(tmp_path, show):
@@ -243,3 +369,51 @@ def test_any_name_of_a_run_is_shown_as_it_is(tmp_path, show):
     comparison.write(tmp_path / "compare.html", runs[1:])
     with show(tmp_path / "compare.html") as page:
         assert chart(page, "Loss").locator(".legendtext").text_content() == f"{names[1][:13]}…{names[1][:14]}"
+
+
+def test_a_comparison_has_the_numbers_of_its_runs(tmp_path, show):
+    """The first has the better loss and accuracy on the test images, the second on the training images."""
+    first, second = metrics(5), metrics(2)
+    for row in second:
+        row["train_loss"] /= 100
+        row["train_accuracy"] = 1 - 0.01 * row["train_accuracy"]
+    runs = [
+        comparison.Run(tmp_path / "slow", reports.config(5, lr=0.01), first),
+        comparison.Run(tmp_path / "fast", reports.config(3, lr=0.1), second),
+    ]
+    comparison.write(tmp_path / "compare.html", runs)
+    with show(tmp_path / "compare.html") as page:
+        expected = []
+        for name, state, epochs, seconds, of_epochs in (
+            ("slow", "finished", "5 of 5", "1 min", first),
+            ("fast", "stopped", "2 of 3", "24.0 s", second),
+        ):
+            last, best = of_epochs[-1], of_epochs[-2]
+            expected.append(
+                [
+                    f"●{name}",
+                    state,
+                    epochs,
+                    percent(last["test_accuracy"]),
+                    fixed(last["test_loss"]),
+                    percent(best["test_accuracy"]),
+                    f"{best['epoch']}",
+                    percent(last["train_accuracy"]),
+                    fixed(last["train_loss"]),
+                    seconds,
+                    f"{last['images_per_second']:.0f}",
+                ]
+            )
+        assert rows(page, "#result-table") == expected
+        bold = "rows => rows.map((row) => [...row.cells].flatMap((cell, i) => (cell.querySelector('.best') ? [i] : [])))"
+        assert page.locator("#result-table tbody tr").evaluate_all(bold) == [[3, 4, 5, 10], [7, 8]]
+        for heading, what in (("Loss", "loss"), ("Accuracy", "accuracy")):
+            drawn = traces(page, heading)
+            assert [trace["name"] for trace in drawn] == ["slow", "slow", "fast", "fast"]
+            assert [trace["line"]["dash"] for trace in drawn] == ["dash", "solid"] * 2
+            assert [trace["y"] for trace in drawn] == [
+                [row[f"{part}_{what}"] for row in run.metrics] for run in runs for part in ("train", "test")
+            ]
+        assert rows(page, "#differing") == [["lr", "0.01", "0.1"], ["epochs", "5", "3"]]
+        settings = {name: values for name, *values in rows(page, "#all-settings")}
+        assert settings["lr"] == ["0.01", "0.1"] and settings["model"] == ["cifar-bn"] * 2 and settings["data dir"] == ["–"] * 2
