@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -28,9 +29,10 @@ from minidl.errors import NotFiniteError, UserError
 from minidl.nn import init
 from minidl.optim import SGD
 from minidl.parallel import DataParallel, collectives, hybrid, mpi, towers
-from minidl.parallel.communicator import timeout
+from minidl.parallel.communicator import Communicator, timeout
 from minidl.parallel.sharding import rows_of, sharded_parameters, shards, whole_arrays
 from minidl.partition import shard
+from minidl.selftest import devices
 
 
 def sums(communicators, stop, shapes, dtype):
@@ -199,6 +201,22 @@ def sent_in_a_step(communicators, stop, model, image_size, parallel, batch_size)
     communicator.all_reduce(sent)
     kept = sum(p.data.nbytes + p.grad_buffer.nbytes for p in optimizer.parameters)
     return int(sent[0]), kept + sum(v.nbytes for v in optimizer.momentum_buffers)
+
+
+def selftest_with_a_wrong(communicators, stop, name, expected):
+    """The checks of the self-test if rank 1 gets a wrong last element from one of the collectives: all_reduce or exchange."""
+    collective = getattr(Communicator, name)
+
+    def wrong(self, *args, **options):
+        result = collective(self, *args, **options)
+        if name == "all_reduce":
+            result.wait()
+        array = args[0] if name == "all_reduce" else result[0]
+        array.reshape(-1)[array.size - self.rank :] += 1
+        return result
+
+    with mock.patch.object(Communicator, name, wrong):
+        return devices.check(communicators, stop, "numpy", [0, 1], expected, 1)
 
 
 def fail(communicators, stop, how):
