@@ -337,6 +337,107 @@ def total(page):
     return told(page.locator("#explanation .filled b").last)
 
 
+def arithmetic(text):
+    """(result, tolerance) of the formula with numbers that stands before the equals sign of an explanation's HTML.
+
+    tolerance: how much the result may be wrong because each number in it is rounded to three digits.
+    """
+    text = text.partition(" = ")[0].replace("−", "-")
+    for pattern, new in (
+        (r"·10<sup>(.*?)</sup>", r"e\1"),
+        (r"<sup>(.*?)</sup>", r"**\1"),
+        ("·", "*"),
+        (r"\(\d+ smaller terms?: ", "("),
+    ):
+        text = re.sub(pattern, new, text)
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text)  # every second one is a number
+
+    def result(factors):
+        numbers = [f"{factor * float(part)!r}" for factor, part in zip(factors, parts[1::2], strict=True)]
+        return eval("".join(a + b for a, b in zip(parts[::2], [*numbers, ""], strict=True)), {"max": max})
+
+    count = len(parts) // 2
+    exact = result([1] * count)
+    return exact, 1e-9 + sum(abs(result([1.005 if k == i else 1 for k in range(count)]) - exact) for i in range(count))
+
+
+# For each element that the layer computes: [panel, place, terms]; for a parameter the terms of all images. As JSON.
+TERMS = """() => {
+  const own = explorer.state.image;
+  const seen = [];
+  for (const of of ["x", "w", "b", "y"])
+    for (const { place } of panels[of]?.layout ?? []) {
+      if (termsOf(panels[of], place) === null) continue;
+      const isParameter = of === "w" || of === "b";
+      const terms = isParameter ? labels.flatMap((_, n) => ((explorer.state.image = n), termsOf(panels[of], place)))
+        : termsOf(panels[of], place);
+      seen.push([of, place, terms]);
+    }
+  explorer.state.image = own;
+  return JSON.stringify(seen);
+}"""
+
+
+def computed(kind, back, terms):
+    """An element from the factors of its terms, by the formula that the page shows."""
+    used = [term for term in terms if not term.get("cut")]
+    first = dict(map(tuple, terms[0]["factors"])) if terms else {}
+    match kind, back:
+        case "relu", False:
+            return max(first["x"], 0)
+        case "lrn", False:
+            return first["x"] / first["s"] ** 0.75
+        case "lrn", True:
+            others = [dict(map(tuple, term["factors"])) for term in terms if term.get("neighbour")]
+            neighbours = sum(one["dyj"] * one["xj"] / one["sj"] ** 1.75 for one in others)
+            return first["dy"] / first["s"] ** 0.75 - 0.5 * others[0]["x"] * neighbours
+        case "pool", False:
+            return max(term["factors"][0][1] for term in terms)
+        case "bn", False:
+            return first["gamma"] * (first["x"] - first["mean"]) / first["std"] + first["beta"]
+        case "bn", True:
+            mean, part = terms[1]["factors"][0][1], dict(map(tuple, terms[2]["factors"]))
+            return first["gamma"] / first["std"] * (first["dy"] - mean - part["xhat"] * part["weighted"])
+        case "drop", _:
+            return sum(term["factors"][0][1] / (1 - term["factors"][1][1]) for term in used)
+        case _:
+            return sum(np.prod([value for _, value in term["factors"]]) for term in used)
+
+
+@pytest.mark.parametrize("layer", LAYERS[:-1])
+@pytest.mark.parametrize("back", [False, True])
+def test_the_terms_of_every_element_give_its_number(show, layer, back):
+    """So does the formula with their factors. The factors are the numbers of the framed elements."""
+    with show(PAGES["en"]) as page:
+        page.locator("#images input").nth(3).check(force=True)
+        walk_to(page, layer, back)
+        numbers, seen = page.evaluate("explorer.numbers()"), json.loads(page.evaluate(TERMS))
+    place, kind = LAYERS.index(layer), layer.rstrip("123456")
+    weight, bias = (f"{layer}.{parameter}" for parameter in ("weight", "bias"))
+    expected = {
+        "x": numbers["gradients"][place],
+        "y": numbers["values"][place + 1],
+        "w": numbers["grads"].get(weight),
+        "b": numbers["grads"].get(bias),
+    }
+    sources = {
+        "x": ("x", numbers["values"][place]),
+        "dy": ("y", numbers["gradients"][place + 1]),
+        "W": ("w", numbers["params"].get(weight)),
+        "b": ("b", numbers["params"].get(bias)),
+    }
+    assert {of for of, *_ in seen} == ({"x", "w", "b"} if back and weight in numbers["params"] else {"x"} if back else {"y"})
+    for of, p, terms in seen:
+        close = pytest.approx(expected[of][p], rel=1e-9, abs=1e-12)
+        assert sum(term["value"] for term in terms if not term.get("cut")) == close, (of, p)
+        assert computed("product" if of in "wb" else kind, back, terms) == close, (of, p)
+        for term in terms:
+            for letter, value in term["factors"]:
+                source, values = sources.get(letter, ("", None))
+                framed = [values[one["place"]] for one in term["from"] if one["of"] == source]
+                assert not framed or value in framed, (of, p, letter)
+
+
 def test_an_output_shows_its_window_kernel_and_sum(show):
     with show(PAGES["en"]) as page:
         assert "∂" not in page.locator("#explanation").inner_text()
@@ -415,6 +516,10 @@ def test_a_parameter_collects_over_places_and_images(show, layer, panel, kind):
             page.locator("#images input").nth(n).check(force=True)
             page.locator(f"[data-panel={panel}] rect.cell[data-place='1']").hover()
             own.append(told(page.locator("#explanation .filled b").first))
+            html = page.locator("#explanation .filled").inner_html().partition("<br>")[0]
+            if " = " in html:
+                result, tolerance = arithmetic(html)
+                assert own[-1] == pytest.approx(result, rel=5e-3, abs=tolerance), html
             assert total(page) == pytest.approx(gradient, rel=5e-3, abs=1e-12)
         assert sum(own) == pytest.approx(gradient, rel=1e-2, abs=5e-3 * max(map(abs, own)))
         if (layer, kind) == ("conv2", "bias"):
@@ -448,7 +553,7 @@ def test_in_backward_a_panel_shows_what_the_formula_takes(show):
 @pytest.mark.parametrize("layer", LAYERS[:-1])
 @pytest.mark.parametrize("back", [False, True])
 def test_every_explanation_ends_in_its_number(show, layer, back):
-    """Of a dozen elements."""
+    """Of a dozen elements. The numbers before it give that number."""
     with show(PAGES["en"]) as page:
         page.locator("#images input").nth(3).check(force=True)
         walk_to(page, layer, back)
@@ -464,6 +569,10 @@ def test_every_explanation_ends_in_its_number(show, layer, back):
                 assert value == 0
             else:
                 assert total(page) == pytest.approx(value, rel=5e-3, abs=1e-9)
+            html = page.locator("#explanation .filled").inner_html()
+            if " = " in html and not re.search("cut|dropped", text):
+                result, tolerance = arithmetic(html)
+                assert result == pytest.approx(value, abs=tolerance), html
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -483,6 +592,35 @@ def test_softmax_tells_probability_gradient_and_the_images_own_loss(show, back):
         assert "← label" in page.locator("[data-panel=x] .note").first.inner_html()
         cells = page.locator("[data-panel=x] .number").all_text_contents() if not back else []
         assert all(len(text) <= 4 for text in cells) and (back or any("e" in text for text in cells))
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("scale", [1, 500])
+def test_the_numbers_in_softmaxs_explanation(show, scale, back):
+    """Of every class: the numbers of the formula, and forward the image's own loss."""
+    with show(PAGES["en"]) as page:
+        page.evaluate(f"explorer.state.params['fc4.weight'].forEach((w, p, all) => (all[p] = {scale} * w))")
+        page.locator("#dropping").uncheck()
+        walk_to(page, "softmax", back)
+        for n in (0, 4):
+            page.locator("#images input").nth(n).check(force=True)
+            z = np.array(page.evaluate("explorer.numbers().values.at(-1)")).reshape(10, 10)[n]
+            label = page.evaluate(f"labels[{n}]")
+            powers = np.exp(z - z.max())
+            p = powers / powers.sum()
+            for o in range(10):
+                page.locator(f"[data-panel=x] rect.cell[data-place='{10 * n + o}']").hover()
+                text = page.locator("#explanation .filled").inner_html().replace("−", "-")
+                text = re.sub(r"·10<sup>(.*?)</sup>", r"e\1", text)
+                if back:
+                    found = re.match(r"\((\S+) - (\d)\) / (\d+) = <b>(\S+)</b>", text).groups()
+                    expected = p[o], o == label, 10, (p[o] - (o == label)) / 10
+                else:
+                    formula, own = text.split("<br>")
+                    found = [*re.match(r"e<sup>(\S+) - (\S+)</sup> / (\S+) = <b>(\S+)</b>", formula).groups()]
+                    found += re.search(r" = -log (\S+) = (\S+)$", own).groups()
+                    expected = z[o], z.max(), powers.sum(), p[o], p[label], np.log(powers.sum()) + z.max() - z[label]
+                assert [float(one.strip("()")) for one in found] == pytest.approx(np.array(expected, float), rel=6e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("back", [False, True])
