@@ -95,6 +95,7 @@ function render(element, draw) {
   Plotly.react(element, traces, merged(baseLayout(), layout), {
     responsive: true,
     displaylogo: false,
+    showSendToCloud: false, // it would upload the chart
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   });
 }

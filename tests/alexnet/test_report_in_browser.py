@@ -189,6 +189,12 @@ def test_charts_show_values_under_the_mouse(written, show):
             assert label in hover.text_content()
 
 
+def test_no_button_of_a_chart_uploads_it(written, show):
+    with show(written) as page:
+        buttons = {button.get_attribute("data-title") for button in page.locator(".modebar-btn").all()}
+    assert buttons == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
+
+
 def test_dragging_zooms_and_a_double_click_resets(written, show):
     with show(written) as page:
         loss = chart(page, "Loss")
