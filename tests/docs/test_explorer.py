@@ -1,5 +1,6 @@
 """The explorer: its numbers are minidl's, its pages are the present ones, and it answers to mouse, keyboard and touch."""
 
+import contextlib
 import json
 import re
 import sys
@@ -275,6 +276,15 @@ def walk_to(page, layer, back=False):
     page.locator("#place").fill(str(place))
 
 
+@contextlib.contextmanager
+def at_layer(show, layer, back):
+    """The English page with the fourth image, at a layer."""
+    with show(PAGES["en"]) as page:
+        page.locator("#images input").nth(3).check(force=True)
+        walk_to(page, layer, back)
+        yield page
+
+
 @pytest.mark.parametrize("language", PAGES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -408,9 +418,7 @@ def computed(kind, back, terms):
 @pytest.mark.parametrize("back", [False, True])
 def test_the_terms_of_every_element_give_its_number(show, layer, back):
     """So does the formula with their factors. The factors are the numbers of the framed elements."""
-    with show(PAGES["en"]) as page:
-        page.locator("#images input").nth(3).check(force=True)
-        walk_to(page, layer, back)
+    with at_layer(show, layer, back) as page:
         numbers, seen = page.evaluate("explorer.numbers()"), json.loads(page.evaluate(TERMS))
     place, kind = LAYERS.index(layer), layer.rstrip("123456")
     weight, bias = (f"{layer}.{parameter}" for parameter in ("weight", "bias"))
@@ -554,9 +562,7 @@ def test_in_backward_a_panel_shows_what_the_formula_takes(show):
 @pytest.mark.parametrize("back", [False, True])
 def test_every_explanation_ends_in_its_number(show, layer, back):
     """Of a dozen elements. The numbers before it give that number."""
-    with show(PAGES["en"]) as page:
-        page.locator("#images input").nth(3).check(force=True)
-        walk_to(page, layer, back)
+    with at_layer(show, layer, back) as page:
         place = LAYERS.index(layer)
         numbers = page.evaluate("explorer.numbers()")
         expected = numbers["gradients"][place] if back else numbers["values"][place + 1]
