@@ -125,7 +125,7 @@ def as_array(value, like: Array = None) -> Array:
 def check_index(array: Array, key: Any) -> None:
     """Raise IndexError if the key has integers that are out of range, in arrays on the host: CuPy would wrap them around."""
     parts = key if isinstance(key, tuple) else (key,)
-    if not isinstance(array, np.ndarray) and all(isinstance(part, (np.ndarray, list, slice, int)) for part in parts):
+    if not isinstance(array, np.ndarray) and not any(hasattr(part, "__cuda_array_interface__") for part in parts):
         np.broadcast_to(np.False_, array.shape)[key]
 
 

@@ -21,10 +21,10 @@ def save(state: Mapping[str, Array | Tensor], path: str | os.PathLike[str]) -> N
         raise TypeError(f"save takes names and arrays, such as net.state_dict(); got a {type(state).__name__}")
     arrays = {}
     for name, value in state.items():
-        array = value.data if isinstance(value, Tensor) else np.asarray(value) if isinstance(value, np.generic) else value
+        array = value.data if isinstance(value, Tensor) else value
         if not isinstance(name, str) or name == "__metadata__":
             raise TypeError(f"save takes names that are strings, other than __metadata__; got {name!r}")
-        if not isinstance(array, np.ndarray) and not hasattr(array, "__cuda_array_interface__"):
+        if not isinstance(array, (np.ndarray, np.generic)) and not hasattr(array, "__cuda_array_interface__"):
             raise TypeError(f"save takes arrays and Tensors by name, one level deep; {name} is a {type(value).__name__}")
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             raise TypeError(f"save takes booleans, integers and floats of up to 64 bits; {name} is {array.dtype}")

@@ -385,7 +385,7 @@ def test_labels_and_indices_can_be_changed_before_backward(device):
 
 def test_an_index_that_is_out_of_range_is_an_error(device):
     x = Tensor(to_device(np.arange(3.0), device))
-    for key in (np.array([0, 5]), [0, 5], [-4], 3):
+    for key in (np.array([0, 5]), [0, 5], [-4], 3, (..., [0, 5]), (None, [0, 5])):
         with pytest.raises(IndexError):
             x[key]
     assert_array_equal(x[[-1, 0]].data, [2, 0])
@@ -736,6 +736,21 @@ def test_no_grad_works_on_a_function_called_by_several_threads(make):
         quiet = [threads.submit(twice) for _ in range(40)]
         assert not any(future.result().requires_grad for future in quiet)
         assert all(future.result().requires_grad for future in [threads.submit(lambda: x * 2) for _ in range(8)])
+
+
+def test_a_no_grad_block_that_ends_in_another_thread_does_not_stop_the_graph_there():
+    """A generator is closed by whoever drops it last."""
+
+    def generator():
+        with no_grad():
+            yield
+
+    x = Tensor([1.0], requires_grad=True)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        items = generator()
+        one.submit(next, items).result()
+        other.submit(items.close).result()
+        assert other.submit(lambda: (x * 2).requires_grad).result()
 
 
 def test_no_grad_refuses_to_decorate_a_generator():
