@@ -311,8 +311,13 @@ def test_progress_is_shown_on_a_terminal(tmp_path):
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    every_batch = {"TQDM_MININTERVAL": "0"}  # by default, an epoch of less than 0.1 s shows no batch
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *QUICK], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs
+        [sys.executable, str(ROOT / "train.py"), *QUICK],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=os.environ | every_batch,
     )
     os.close(theirs)
     shown = b""
