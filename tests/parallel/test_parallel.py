@@ -226,7 +226,7 @@ def test_a_failing_rank_ends_all_under_mpi(tmp_path, how, message):
     started = time.monotonic()
     status, _, output = mpiexec(tmp_path, 3, ranks.tell_and_fail, tmp_path, how, timeout=2)
     assert status and re.search(message, output), output
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30  # the harness would wait 300 s
     unnamed([name for rank in range(3) for name in (tmp_path / f"rank {rank}").read_text().split()])
 
 
@@ -291,13 +291,13 @@ class Run:
         assert not set().union(*map(ranks.shared_files, everyone))
         return processes.workers(self.process.pid)
 
-    def ends(self, seconds=15):
+    def ends(self, seconds=60):
         """Wait for its end and return (exit status, standard error, standard output)."""
         output, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, errors, output
 
 
-def gone(pids, seconds=15):
+def gone(pids, seconds=60):
     deadline = time.monotonic() + seconds
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "processes are left"
@@ -317,7 +317,7 @@ TWO = [*DIGITS, "--devices", "0,1", "--epochs", "500", "--out", "run"]
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_worker_ends_the_run(tmp_path, which, signum):
-    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="4") as run:
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="8") as run:
         workers = run.until_it_trains(tmp_path / "run")
         assert len(workers) == 2
         os.kill(workers[which], signum)
@@ -369,10 +369,10 @@ def test_a_suspended_run_may_pause_longer_than_the_timeout(tmp_path):
     def epochs():
         return len((tmp_path / "run/metrics.jsonl").read_text().splitlines())
 
-    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="2") as run:
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="5") as run:
         run.until_it_trains(tmp_path / "run")
         os.killpg(run.process.pid, signal.SIGSTOP)
-        time.sleep(5)
+        time.sleep(10)
         before = epochs()
         os.killpg(run.process.pid, signal.SIGCONT)
         deadline = time.monotonic() + 60
@@ -393,12 +393,12 @@ def test_a_process_that_does_not_start_is_reported_with_the_limit_of_the_start(m
 
 @LINUX
 def test_stopping_all_workers_ends_the_run(tmp_path):
-    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="1") as run:
+    with Run(tmp_path, *TWO, MINIDL_TIMEOUT="5") as run:
         workers = run.until_it_trains(tmp_path / "run")
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
-        status, errors, _ = run.ends(30)
-        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 5 s .*\n", errors)
+        status, errors, _ = run.ends()
+        assert status == 1 and re.fullmatch("train.py: training failed: rank 0 did not respond for 9 s .*\n", errors)
         gone(workers)
 
 

@@ -110,7 +110,7 @@ def test_a_worker_that_ends_is_an_error_for_all_calls(task, how):
     with pytest.raises(TrainingError, match=f"^reader [01] {how}: it is one of those that prepare the input$"):
         pool.map([1, 2, task, 3], np.zeros((4, 1)))
     thread.join()
-    assert time.monotonic() - start < 5 and waiting
+    assert time.monotonic() - start < 30 and waiting  # "wait" takes 60 s
     with pytest.raises(TrainingError, match=how):
         pool.map([1], np.zeros((1, 1)))
     pool.close()
@@ -151,8 +151,9 @@ def test_after_an_interrupted_call_the_workers_continue(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             pool.map([5] * 50, out)
         monkeypatch.undo()
-        time.sleep(0.2)
+        check(pool, [1])  # after the task that the only worker was doing
         before = out.copy()
+        assert (before == 5).sum() < 50
         check(pool, [1, 2, 3])
         np.testing.assert_array_equal(out, before)  # nothing is written there afterwards
 
