@@ -14,7 +14,7 @@ from minidl.data import Compose, DataLoader, Normalize
 from minidl.errors import UserError
 from minidl.parallel import Communicators
 
-from . import datasets, entry, image_folders, weights
+from . import datasets, entry, image_folders
 from .builders import LOADER_THREADS, moved, opened
 from .datasets import Dataset, Split
 from .devices import join
@@ -80,12 +80,14 @@ class Found:
         }
 
 
-def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job) -> Found:
-    """Evaluate on all ranks, each with its shard of the images. Raises UserError for an error that the user can fix."""
+def evaluate(communicators: Communicators, stop: Callable[[], bool], job: Job, loaded: Weights) -> Found:
+    """Evaluate on all ranks, each with its shard of the images. Raises UserError for an error that the user can fix.
+
+    loaded: the job's network. It is read once for all ranks: a run that is still training may save another meanwhile.
+    """
     entry.prepare_streams()
     threads = max(1, get_num_threads() // communicators.size)
     device, communicators = join(job.backend, job.devices, "fp32", threads, communicators)
-    loaded = weights.read(job.source, job.checkpoint)
     preparation, dtype = loaded.preparation, next(loaded.network.parameters()).dtype
     with _images(job, loaded, communicators) as split:
         loader = DataLoader(

@@ -178,7 +178,7 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def _compare(content: bytes, network: Module, preparation: Any, shape: tuple[int, ...]) -> None:
-    """Raise UserError if ONNX Runtime's logits differ from the network's."""
+    """Raise UserError if the network's logits are NaN or infinite, or ONNX Runtime's differ from them."""
     try:
         import onnxruntime
     except ImportError:
@@ -187,6 +187,8 @@ def _compare(content: bytes, network: Module, preparation: Any, shape: tuple[int
     mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (preparation.mean, preparation.std))
     with no_grad():
         expected = to_numpy(network.eval()(Tensor((pixels - mean) / std)).data)
+    if not np.isfinite(expected).all():
+        raise UserError("the network's logits are NaN or infinite: its weights are damaged; try --checkpoint best")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"pixels": pixels})
     largest = max(1.0, float(abs(expected).max()))

@@ -15,7 +15,7 @@ from minidl.errors import UserError
 from minidl.parallel import launch
 from minidl.parallel.communicator import timeout
 
-from .. import entry, evaluation, pictures
+from .. import entry, evaluation, pictures, weights
 from ..recipes import MOST
 from ..views import VIEWS
 from .arguments import Parser, add_devices, add_source, check_picture, number, refuse_mpi
@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
     job = evaluation.Job(**args)
     job.check()
     entry.handle_signals(_end, _end)
-    found = launch(len(job.devices), evaluation.evaluate, job, timeout=timeout())
+    loaded = weights.read(job.source, job.checkpoint)
+    found = launch(len(job.devices), evaluation.evaluate, job, loaded, timeout=timeout())
     if out is not None:
         try:
             pictures.draw_evaluation(out, found.labels, found.evaluation.predictions, found.classes, found.mistakes)

@@ -72,6 +72,15 @@ def test_an_evaluation_is_the_same_on_two_devices(alone):
     assert one == two
 
 
+def test_a_damaged_checkpoint_is_named_once_on_two_devices(alone, tmp_path):
+    """And the network is the same on both: it is read once."""
+    shutil.copytree(alone, tmp_path / "run")
+    (tmp_path / "run/checkpoints/epoch-0009-step-000099.safetensors").write_bytes(b"x")
+    done = call(tmp_path / "run", "--json", "--devices", "0,1", program="evaluate")
+    assert done.returncode == 0 and re.fullmatch(r".*epoch-0009\S* .*; using epoch-0001\S*\n", done.stderr), done.stderr
+    assert done.stdout == call(alone, "--json", "--devices", "0,1", program="evaluate").stdout
+
+
 def test_an_unreadable_file_is_named_once_on_two_devices(data, alone, tmp_path):
     """If nobody reads the messages, the result is the same."""
     shutil.copytree(data / "val", tmp_path / "val")

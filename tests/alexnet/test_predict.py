@@ -210,9 +210,9 @@ def test_nan_is_no_answer(place, tmp_path):
         with pytest.raises(NotFiniteError, match="the probabilities for .*red-0.png are NaN"):
             call(predict, tmp_path / "a.safetensors", place / "data/val/red/red-0.png", *options)
     with pytest.raises(NotFiniteError, match="the loss on test images is nan"):
-        evaluation.evaluate(ALONE, lambda: False, evaluation.Job(tmp_path / "a.safetensors", str(place / "data")))
+        call(evaluate, tmp_path / "a.safetensors", "--data", place / "data")
     pytest.importorskip("onnxruntime")
-    with pytest.raises(UserError, match="logits differ by nan"):
+    with pytest.raises(UserError, match="^the network's logits are NaN or infinite: its weights are damaged"):
         call(export, tmp_path / "a.safetensors", tmp_path / "a.onnx")
 
 
@@ -434,7 +434,8 @@ def test_the_mistakes_are_the_most_certain_ones(place, tmp_path, monkeypatch):
     folders.make(tmp_path / "data", {"blue": 6, "red": 6})
     for seed, file in enumerate(sorted((tmp_path / "data").glob("*/*.png"))):
         folders.picture(folders.COLORS["green"], seed).save(file)
-    found = evaluation.evaluate(ALONE, lambda: False, evaluation.Job(place / "run", str(tmp_path / "data")))
+    job = evaluation.Job(place / "run", str(tmp_path / "data"))
+    found = evaluation.evaluate(ALONE, lambda: False, job, weights.read(job.source))
     of_all = found.evaluation.probabilities[found.evaluation.predictions != found.labels]
     certain = [probability for *_, probability in found.mistakes]
     assert len(of_all) > 3 and certain == sorted(of_all, reverse=True)[:3]
