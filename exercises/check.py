@@ -1,8 +1,8 @@
 """Check your copy of an exercise, `python exercises/check.py 3`, or its solution, `python exercises/check.py 3 --solution`.
 
 Your copy is in exercises/mine/. It is made from the exercise if it is not there.
-Exit status: 0 if it is right, 1 if it is not right yet, 2 for a wrong command line or a file that cannot be made or read, 130
-after Ctrl-C.
+Exit status: 0 if it is right, 1 if it is not right yet, 2 for a wrong command line or a file that cannot be made, read or
+written, 130 after Ctrl-C.
 """
 
 import os
@@ -99,7 +99,10 @@ if __name__ == "__main__":
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:  # the reader has gone; without this, Python flushes once more when it ends
+    except OSError as error:  # of print; without this, Python flushes once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+        if not isinstance(error, BrokenPipeError):  # the reader has gone
+            status = 2
+            print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)
     sys.exit(status)

@@ -466,3 +466,11 @@ def test_check_runs_from_any_folder(arguments, status, out, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == status and result.stdout.startswith(out)
     assert "Traceback" not in result.stderr and result.stderr.count("\n") == (status == 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_verdict_that_cannot_be_written_is_one_line_and_status_2():
+    command = [sys.executable, "-B", str(HERE / "check.py"), "3", "--solution"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (2, "cannot write to standard output: No space left on device\n")
