@@ -155,8 +155,9 @@ def check(communicators: Communicators, stop, backend: str, devices: list[int], 
         communicator.all_reduce(array, async_op=True).wait()
         total = host.size * np.arange(1000) + sum(range(host.size))
         add(f"sum over ranks, {which}", np.array_equal(to_numpy(array), total), f"{host.size} ranks")
-        parts = communicator.exchange([array[:q] for q in range(host.size)], [list(range(host.size))] * host.size)
-        right = all(np.array_equal(to_numpy(part), total[:rank]) for part in parts)
+        own = to_device(np.arange(1000, dtype=np.float32) + 1000 * rank, device)
+        parts = communicator.exchange([own[q:] for q in range(host.size)], [[1000 - q for q in range(host.size)]] * host.size)
+        right = all(np.array_equal(to_numpy(part), np.arange(rank, 1000) + 1000 * p) for p, part in enumerate(parts))
         add(f"exchange between ranks, {which}", right, f"{host.size} ranks")
     for way in ("data", "hybrid") if 1 < host.size <= MOST_RANKS else ("data",):
         state = trained(communicators, device, way)

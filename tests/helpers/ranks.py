@@ -203,16 +203,17 @@ def sent_in_a_step(communicators, stop, model, image_size, parallel, batch_size)
     return int(sent[0]), kept + sum(v.nbytes for v in optimizer.momentum_buffers)
 
 
-def selftest_with_a_wrong(communicators, stop, name, expected):
-    """The checks of the self-test if rank 1 gets a wrong last element from one of the collectives: all_reduce or exchange."""
+def selftest_with_a_wrong(communicators, stop, name, rank, expected):
+    """The checks of the self-test if a rank gets a wrong last element from one of the collectives: all_reduce or exchange."""
     collective = getattr(Communicator, name)
 
     def wrong(self, *args, **options):
         result = collective(self, *args, **options)
         if name == "all_reduce":
             result.wait()
-        array = args[0] if name == "all_reduce" else result[0]
-        array.reshape(-1)[array.size - self.rank :] += 1
+        array = args[0] if name == "all_reduce" else result[1 - self.rank]
+        if self.rank == rank:
+            array.reshape(-1)[-1:] += 1
         return result
 
     with mock.patch.object(Communicator, name, wrong):

@@ -92,11 +92,12 @@ def test_a_fault_is_found_by_its_own_check(tmp_path, monkeypatch, capsys, fault,
 
 
 @pytest.mark.parametrize("name, message", [("all_reduce", "sum over ranks, {}"), ("exchange", "exchange between ranks, {}")])
-def test_wrong_collectives_are_found_by_their_own_checks(name, message):
-    report = launch(2, ranks.selftest_with_a_wrong, name, trained(ALONE, "numpy"))
+@pytest.mark.parametrize("rank", [0, 1])
+def test_wrong_collectives_are_found_by_their_own_checks(name, message, rank):
+    report = launch(2, ranks.selftest_with_a_wrong, name, rank, trained(ALONE, "numpy"))
     wrong = {(check["device"], check["name"]) for check in report["checks"] if not check["ok"]}
     wrong = {(device, name) for device, name in wrong if "steps against one CPU" not in name}
-    assert wrong == {("numpy, rank 1", message.format(which)) for which in ("gradients", "main")}
+    assert wrong == {(f"numpy, rank {rank}", message.format(which)) for which in ("gradients", "main")}
 
 
 class Spoiled:
