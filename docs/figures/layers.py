@@ -102,7 +102,7 @@ def optimiser():
 def convolution():
     x = np.array([[1, 2, 0], [0, 1, 3], [2, 1, 0]], np.float32)
     W = np.array([[1, 0], [-1, 2]], np.float32)
-    P = im2col(x[None, None, :, :, None], (2, 2), (1, 1), (0, 2, 0, 2)).copy()
+    P = im2col(x[None, :, :, None], (2, 2), (1, 1), (0, 2, 0, 2)).copy()
     first_patch, first_column = np.full((3, 3), BLUE), np.full((4, 4), BLUE)
     first_patch[:2, :2] = first_column[:, 0] = YELLOW
     sheet, axes = board(27, 7.2)

@@ -20,7 +20,7 @@ from .sheet import BLUE, GREEN, GREY, YELLOW, arrow, board, figure, matrix, sign
 def batch_last() -> Figure:
     """Two images of two channels, 2 x 3, and their order in memory in both layouts. The elements of a row of P have a frame."""
     numbers = np.arange(24).reshape(2, 2, 2, 3)  # (N, C, H, W)
-    row = im2col(to_batch_last(numbers)[None], (2, 2), (1, 1), (0, 1, 0, 2)).copy()[0]
+    row = im2col(to_batch_last(numbers), (2, 2), (1, 1), (0, 1, 0, 2)).copy()[0]
     size = 0.78
     sheet, axes = board(19.86, 9.7)
 

@@ -27,21 +27,6 @@ def pad(x, padding, value=0.0):
     return padded
 
 
-def phases(x, count):
-    """(C, H, W, N) -> (count, C, H, W / count rounded up, N) in scratch: array i has the columns i, i + count, ...
-
-    A view for a count of 1.
-    """
-    if count == 1:
-        return x[None]
-    C, H, W, N = x.shape
-    dealt = scratch("phases", (count, C, H, ceil_div(W, count), N), x.dtype)
-    for first, of_phase in enumerate(dealt):
-        columns = x[:, :, first::count]
-        of_phase[:, :, : columns.shape[2]] = columns
-    return dealt
-
-
 def position_chunks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, int, int, int]]:
     """Cut the OH x OW output positions into chunks (top, bottom, left, right) of about COLUMN_BYTES of columns.
 
@@ -58,17 +43,14 @@ def position_chunks(OH: int, OW: int, position_bytes: int) -> list[tuple[int, in
 def im2col(x, kernel_size, stride, chunk):
     """The patches of a chunk of outputs as columns: (C, H, W, N) -> (C * KH * KW, positions * N), in scratch.
 
-    Row (c, i, j) and column (oh, ow, n) hold x[c, oh * stride + i, ow * stride + j, n]. x is padded already and given as
-    phases(x, stride): there the pixels for neighbouring outputs are contiguous, so whole rows are copied at once.
+    Row (c, i, j) and column (oh, ow, n) hold x[c, oh * stride + i, ow * stride + j, n]. x is padded already.
     """
-    _, C, _, _, N = x.shape
+    C, _, _, N = x.shape
     (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, chunk
-    phase, c, h, w, n = x.strides
+    c, h, w, n = x.strides
     columns = scratch("columns", (C, KH, KW, bottom - top, right - left, N), x.dtype)
-    for first in range(0, KW, SW):
-        of_columns = columns[:, :, first : first + SW]
-        patches = x[:, :, top * SH :, left + first // SW :]
-        np.copyto(of_columns, as_strided(patches, of_columns.shape, (c, h, phase, h * SH, w, n)))
+    patches = as_strided(x[:, top * SH :, left * SW :], columns.shape, (c, h, w, h * SH, w * SW, n))
+    np.copyto(columns, patches)
     return columns.reshape(C * KH * KW, -1)
 
 
@@ -89,12 +71,12 @@ def conv2d(x, weight, bias, stride, padding, groups):
     O, _, *kernel_size = weight.shape
     size = (output_size(*axis) for axis in zip(x.shape[1:3], kernel_size, stride, padding, strict=True))
     y = np.empty((O, *size, x.shape[-1]), x.dtype)
-    padded = phases(pad(x, tuple((p, p) for p in padding)), stride[1])
+    padded = pad(x, tuple((p, p) for p in padding))
 
     def work(part):
         inputs, outputs, chunk = part
         product = _as_matrix(y, outputs, chunk)
-        np.matmul(_as_matrix(weight, outputs), im2col(padded[:, inputs], kernel_size, stride, chunk), out=product)
+        np.matmul(_as_matrix(weight, outputs), im2col(padded[inputs], kernel_size, stride, chunk), out=product)
         if bias is not None:
             product += bias[outputs, None]
 
@@ -105,14 +87,14 @@ def conv2d(x, weight, bias, stride, padding, groups):
 def conv2d_weight_gradient(grad, x, weight, stride, padding, groups, out=None):
     """dweight, like weight, from grad (O, OH, OW, N)."""
     KH, KW = weight.shape[2:]
-    padded = phases(pad(x, tuple((p, p) for p in padding)), stride[1])
+    padded = pad(x, tuple((p, p) for p in padding))
     products = _products(grad, weight, groups)
     of_threads = chunks(len(products), ceil_div(len(products), get_num_threads()) or 1)
     sums = np.zeros((len(of_threads), *weight.shape), x.dtype)
 
     def work(thread):
         for inputs, outputs, chunk in products[of_threads[thread]]:
-            columns = im2col(padded[:, inputs], (KH, KW), stride, chunk)
+            columns = im2col(padded[inputs], (KH, KW), stride, chunk)
             total = _as_matrix(sums[thread], outputs)
             total += np.matmul(_as_matrix(grad, outputs, chunk), columns.T, out=scratch("product", total.shape, x.dtype))
 

@@ -15,7 +15,7 @@ from .. import random
 from ..partition import ceil_div, chunks, length
 from ..threads import CHUNK_BYTES, array_chunks, parallel
 from . import columns, reference, winograd
-from .columns import pad, phases
+from .columns import pad
 from .layout import from_batch_last, to_batch_last
 from .memory import scratch
 from .shared import avg_pool2d as avg_pool2d
@@ -31,7 +31,7 @@ from .windows import views
 from .winograd import winograd_tile as winograd_tile
 
 RANDOM_WORDS = 256 << 10  # the random words drawn at a time
-SHORT_RUN = 128  # bytes
+SHORT_RUN = 64  # bytes
 ANY = sys.maxsize  # as most_bytes: chunks are only divided between threads, with no limit of their size
 
 
@@ -99,9 +99,24 @@ def conv2d_backward(grad, x, weight, stride, padding, groups, winograd_tile, nee
 # --- pooling -------------------------------------------------------------------------------------------------------
 
 
+def _phases(x, count):
+    """(C, H, W, N) -> (count, C, H, W / count rounded up, N) in scratch: array i has the columns i, i + count, ...
+
+    A view for a count of 1.
+    """
+    if count == 1:
+        return x[None]
+    C, H, W, N = x.shape
+    dealt = scratch("phases", (count, C, H, ceil_div(W, count), N), x.dtype)
+    for first, of_phase in enumerate(dealt):
+        columns = x[:, :, first::count]
+        of_phase[:, :, : columns.shape[2]] = columns
+    return dealt
+
+
 def _pooling_phases(x, stride) -> int:
-    """The number of phases (see columns.phases) for pooling x (C, H, W, N): the stride if the batch is small, because copies
-    of short runs are slow; else 1.
+    """The number of phases for pooling x (C, H, W, N): the stride if the batch is small, because copies of short runs are slow;
+    else 1.
     """
     return stride[1] if x.shape[-1] * x.itemsize <= SHORT_RUN else 1
 
@@ -119,7 +134,7 @@ def max_pool2d(x, kernel_size, stride, padding, size, with_argmax=True):
     def work(channels):
         best, padded = y[channels], pad(x[channels], padding, -np.inf)
         larger = scratch("mask", best.shape, bool)
-        for i, j, value in views(phases(padded, _pooling_phases(padded, stride)), kernel_size, stride, size):
+        for i, j, value in views(_phases(padded, _pooling_phases(padded, stride)), kernel_size, stride, size):
             if i == j == 0:
                 np.copyto(best, value)
                 continue

@@ -21,7 +21,7 @@ def output_size(size: int, kernel_size: int, stride: int, padding: int, ceil_mod
 def views(phases: Array, kernel_size, stride, size) -> Iterator[tuple[int, int, Array]]:
     """reference.places for an image (C, H, W, N) that is padded already: (i, j, a view of element (i, j) of every window).
 
-    phases: the image as columns.phases returns it, (P, C, H, W / P, N), for P = 1 or P = the stride. With the stride, the
+    phases: the image as numpy_kernels._phases returns it, (P, C, H, W / P, N), for P = 1 or P = the stride. With the stride, the
     elements (i, j) of neighbouring windows are contiguous.
     """
     (KH, KW), (SH, SW), (OH, OW), P = kernel_size, stride, size, len(phases)
