@@ -99,10 +99,10 @@ if __name__ == "__main__":
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = 130
-    except OSError as error:  # of print; without this, Python flushes once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-        if not isinstance(error, BrokenPipeError):  # the reader has gone
+    except OSError as error:  # of print
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes once more when it ends
+        status = 1  # the reader has gone
+        if not isinstance(error, BrokenPipeError):
             status = 2
             print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)
     sys.exit(status)
