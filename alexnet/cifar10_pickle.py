@@ -175,7 +175,7 @@ def _pairs(items: list[Any]) -> dict[str, Any]:
 def _stand_in(module: Any, name: Any) -> Any:
     names = _checked(module, str), _checked(name, str)
     if names not in _STAND_INS:
-        raise UnpicklingError(f"it names {f'{module[:40]}.{name[:40]}'!a}, which image data does not need")
+        raise UnpicklingError(f"it names {f'{module[:40]}.{name[:40]}'!a:.90}, which image data does not need")
     return _STAND_INS[names]
 
 

@@ -149,6 +149,7 @@ def damaged_batches(draw):
 
 @hypothesis.settings(max_examples=500)
 @hypothesis.given(damaged_batches())
+@hypothesis.example((2, b"c" + b"\4" * 50 + b"\n" + b"\4" * 50 + b"\n."))  # each character is shown as four
 def test_a_damaged_batch_is_read_correctly_or_refused(damaged):
     version, content = damaged
     tracemalloc.start()
